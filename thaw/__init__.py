@@ -1,0 +1,1 @@
+"""Reproducible transfer learning: cached bottleneck features, split fine-tuning, honest comparison."""

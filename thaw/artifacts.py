@@ -1,0 +1,150 @@
+"""Where everything lies, and writers that never leave a half-written file.
+
+``Paths`` names every file that one stage hands to another. A stage's folder appears whole or not at all: it is written
+under a temporary name and renamed when the stage is done.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def workspace() -> Path:
+    """The checkout that owns caches and runs, also from inside ``dvc exp run --temp`` or ``--queue``.
+
+    DVC runs those in ``<project>/.dvc/tmp/exps/<name>``; what is written there is thrown away afterwards.
+    """
+    for parent in PROJECT.parents:
+        if parent.parts[-3:] == (".dvc", "tmp", "exps"):
+            return parent.parents[2]
+    return PROJECT
+
+
+def cache() -> Path:
+    """The folder of everything that can be computed again: features, converted networks, training checkpoints."""
+    return Path(os.environ.get("THAW_CACHE", workspace() / ".cache")).absolute()
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The files of one pipeline run; the defaults are those that ``dvc.yaml`` tracks."""
+
+    data: Path = PROJECT / "data"
+    root: Path = PROJECT / "artifacts"
+
+    @property
+    def manifest(self) -> Path:
+        """One row per usable image, see ``thaw.manifest``."""
+        return self.root / "prepare" / "manifest.csv"
+
+    @property
+    def classes(self) -> Path:
+        """The class names; a class's number is its place in this list."""
+        return self.root / "prepare" / "classes.json"
+
+    @property
+    def refused(self) -> Path:
+        """The files that are no usable images, with the reason."""
+        return self.root / "prepare" / "refused.csv"
+
+    @property
+    def features(self) -> Path:
+        """Bottleneck features of every image of the manifest, in its order."""
+        return self.root / "extract_features" / "features.npy"
+
+    @property
+    def views(self) -> Path:
+        """Bottleneck features of augmented views of the training images."""
+        return self.root / "extract_features" / "views.npy"
+
+    @property
+    def head(self) -> Path:
+        """The trained head."""
+        return self.root / "train_head" / "head.h5"
+
+    @property
+    def model(self) -> Path:
+        """The weights of the whole fine-tuned classifier."""
+        return self.root / "finetune" / "model.weights.h5"
+
+    @property
+    def metrics(self) -> Path:
+        """What ``dvc metrics show`` shows."""
+        return self.root / "evaluate" / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        """The report for people."""
+        return self.root / "evaluate" / "report.html"
+
+    @property
+    def summary(self) -> Path:
+        """The table that ends ``make repro``."""
+        return self.root / "evaluate" / "summary.txt"
+
+    def config(self, stage: str) -> Path:
+        """The configuration that ``stage`` ran with."""
+        return self.root / stage / "config.json"
+
+    def history(self, stage: str) -> Path:
+        """The learning curve of ``train_head`` or ``finetune``."""
+        return self.root / stage / "history.csv"
+
+    def predictions(self, stage: str) -> Path:
+        """The validation and test probabilities of ``train_head`` or ``finetune``."""
+        return self.root / stage / "predictions.csv"
+
+    @contextmanager
+    def stage(self, name: str, **sections: Any) -> Iterator[Path]:
+        """Yield a folder to write ``name``'s outputs to; it becomes ``root/name`` only if the stage succeeds.
+
+        ``sections`` are the typed configuration the stage was given; they are kept beside its outputs as
+        ``config.json``, so that ``evaluate`` can tell the whole story from files.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        final, partial = self.root / name, self.root / f".{name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+            write_json(
+                partial / "config.json",
+                {key: value.model_dump() if isinstance(value, BaseModel) else value for key, value in sections.items()},
+            )
+            if final.exists():
+                shutil.rmtree(final)
+            partial.rename(final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path`` and rename it to ``path`` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
+    """Write ``value`` as JSON, byte for byte the same for the same value (keys in the order given)."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that ``write_json`` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,299 @@
+"""The typed configuration: one model per folder of ``conf/``, and the way from Hydra to a stage's ``run``.
+
+``params.yaml`` chooses, ``conf/`` defines. Hydra composes both (the ``params`` resolver below reads the choices), DVC
+tracks exactly the chosen files, and a stage's ``run`` is given only the sections that its parameters name. So a stage
+cannot read a key that DVC does not track.
+"""
+
+import difflib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, TypeAdapter, ValidationError, model_validator
+
+from thaw.artifacts import PROJECT, Paths
+from thaw.errors import UserError
+
+CONF = PROJECT / "conf"
+PARAMS = PROJECT / "params.yaml"
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A group of ``conf/``: unknown keys and wrong types are errors, and a value never changes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Dataset(Section):
+    """How ``data/`` becomes training, validation and test images."""
+
+    val: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)]
+    min_images: Count
+    max_megapixels: Positive
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> "Dataset":
+        if self.val + self.test >= 1:
+            raise ValueError(f"val + test must be below 1, so that training images remain, and are {self.val + self.test:g}")
+        return self
+
+
+class Backbone(Section):
+    """The pretrained network, its input and how it is run."""
+
+    network: Literal["mobilenet_v2"]
+    alpha: Literal[0.35, 0.5, 0.75, 1.0, 1.3, 1.4]
+    input_size: Annotated[int, Field(ge=32, le=1024)]
+    weights: Annotated[str, Field(min_length=1)]
+    engine: Literal["openvino", "tensorflow"]
+    precision: Literal["float32", "bfloat16"]
+
+
+class Augment(Section):
+    """Random changes to training images; ``views`` of each image are made, beside the image itself."""
+
+    views: Annotated[int, Field(ge=0)]
+    flip: Literal["none", "horizontal", "vertical", "both"]
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    shift: Fraction
+    zoom: Fraction
+
+
+class Adam(Section):
+    """Stochastic training of the head with early stopping."""
+
+    solver: Literal["adam"]
+    dropout: Fraction
+    learning_rate: Positive
+    batch_size: Count
+    epochs: Count
+    patience: Count
+
+
+class Lbfgs(Section):
+    """The head as a logistic regression solved to convergence; the regularisation is chosen on validation."""
+
+    solver: Literal["lbfgs"]
+    inverse_l2: Annotated[list[Positive], Field(min_length=1)]
+    max_iterations: Count
+    dropout: Fraction
+
+
+TrainHead = Annotated[Adam | Lbfgs, Discriminator("solver")]
+
+
+class Unfreeze(Section):
+    """The top of the backbone that is trained, counted from its output: so many layers, or so many blocks."""
+
+    layers: Count | None = None
+    blocks: Count | None = None
+
+    @model_validator(mode="after")
+    def _says_one_of_both(self) -> "Unfreeze":
+        if (self.layers is None) == (self.blocks is None):
+            raise ValueError("expected either 'layers: N' or 'blocks: K', found both or neither; give one of them")
+        return self
+
+
+class Finetune(Section):
+    """Which top of the backbone is trained, and how gently."""
+
+    unfreeze: Unfreeze
+    learning_rate: Positive
+    batch_size: Count
+    epochs: Count
+    patience: Count
+
+
+class Evaluate(Section):
+    """How sure the comparison has to be."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    resamples: Annotated[int, Field(ge=100)]
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+SECTIONS: Mapping[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(schema)
+    for name, schema in {
+        "dataset": Dataset,
+        "backbone": Backbone,
+        "augment": Augment,
+        "train_head": TrainHead,
+        "finetune": Finetune,
+        "evaluate": Evaluate,
+        # A section of its own is a model; a lone value like this one has to be told to be strict.
+        "seed": Annotated[Seed, Field(strict=True)],
+    }.items()
+}
+
+
+def choices() -> dict[str, Any]:
+    """Read ``params.yaml``: the chosen option of every folder of ``conf/``, and the seed.
+
+    Raises:
+        UserError: a key is missing or unknown, or names an option that ``conf/`` does not hold.
+    """
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(PARAMS))
+    except FileNotFoundError:
+        raise UserError(f"params.yaml: expected the project's choices in {PARAMS}, found no such file; restore it") from None
+    except Exception as error:  # PyYAML's and OmegaConf's errors share no base class
+        reason = " ".join(str(error).split())
+        raise UserError(f"params.yaml: expected YAML with one 'key: value' a line, found {reason}; mend it") from None
+    found = {str(key): value for key, value in loaded.items()} if isinstance(loaded, dict) else {}
+    for key in found:
+        if key not in SECTIONS:
+            raise UserError(f"params.yaml: {_unknown(key, list(SECTIONS))}")
+    for key in SECTIONS:
+        if key not in found:
+            raise UserError(f"params.yaml: expected the key '{key}', found none; add a line '{key}: …'")
+        if key != "seed":
+            options = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
+            if found[key] not in options:
+                near = _nearest(str(found[key]), options)
+                raise UserError(
+                    f"params.yaml: {key}: expected one of {', '.join(options)}, found {found[key]!r}{near}; "
+                    f"choose one, or add conf/{key}/{found[key]}.yaml"
+                )
+    return found
+
+
+OmegaConf.register_new_resolver("params", lambda key: choices()[key], replace=True)
+
+
+def validate(cfg: DictConfig, names: list[str], files: Mapping[str, str]) -> dict[str, Any]:
+    """Turn the named sections of a composed configuration into their typed models.
+
+    Args:
+        cfg: what Hydra composed.
+        names: the sections wanted, keys of ``SECTIONS``.
+        files: for each section, the place to name in an error (a file, or the command line).
+
+    Raises:
+        UserError: the first mistake: the place, the key, what was expected and what was found.
+    """
+    typed = {}
+    for name in names:
+        try:
+            value = OmegaConf.to_container(cfg[name], resolve=True) if OmegaConf.is_config(cfg[name]) else cfg[name]
+        except OmegaConfBaseException as error:
+            raise UserError(f"{files[name]}: expected plain values, found {str(error).splitlines()[0]}") from None
+        try:
+            typed[name] = SECTIONS[name].validate_python(value)
+        except ValidationError as error:
+            raise UserError(f"{files[name]}: {_explain(name, value, error)}") from None
+    return typed
+
+
+def compose(overrides: list[str], names: list[str] | None = None) -> dict[str, Any]:
+    """Compose and validate the project's configuration as the stages would, with Hydra ``overrides``.
+
+    Returns:
+        The typed sections by name; all of them unless ``names`` says which.
+    """
+    choices()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("config", overrides, return_hydra_config=True)
+    return validate(cfg, names or list(SECTIONS), _files(cfg.hydra.runtime.choices, overrides))
+
+
+def command(run: Callable[..., None]) -> None:
+    """Be the command line of a stage: compose, validate, and call ``run`` with the sections its parameters name."""
+    names = [name for name in inspect.signature(run).parameters if name != "paths"]
+
+    def job(cfg: DictConfig) -> None:
+        try:
+            state = HydraConfig.get()
+            if state.mode == RunMode.MULTIRUN:
+                raise UserError(
+                    "expected a single run of a stage, found -m/--multirun; the stages write the project's DVC outputs, "
+                    "so compare configurations with 'dvc exp run --queue -S …' instead"
+                )
+            run(Paths(), **validate(cfg, names, _files(state.runtime.choices, list(state.overrides.task))))
+        except UserError as error:
+            fail(error)
+
+    # Hydra reads the name of the job and the folder of the configuration from the function it is given.
+    job.__module__ = run.__module__
+    try:
+        choices()
+    except UserError as error:
+        fail(error)
+    hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()
+
+
+def fail(error: UserError) -> None:
+    """End the program as a user's mistake ends: one sentence, exit status 1; a traceback only if it was asked for."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise error
+    sys.exit(f"error: {error}")
+
+
+def _files(chosen: Mapping[str, str], overrides: list[str]) -> dict[str, str]:
+    """Say, for each section, where a person would mend it."""
+    files = {}
+    for name in SECTIONS:
+        touched = [o for o in overrides if o.lstrip("+~").startswith((f"{name}.", "seed=" if name == "seed" else f"{name}."))]
+        file = "params.yaml" if name == "seed" else Path("conf", name, f"{chosen.get(name)}.yaml").as_posix()
+        files[name] = f"{file} with {' '.join(touched)}" if touched else file
+    return files
+
+
+def _nearest(word: str, valid: list[str]) -> str:
+    near = difflib.get_close_matches(word, valid, n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def _unknown(key: str, valid: list[str]) -> str:
+    return f"expected the keys {', '.join(valid)}, found {key!r}{_nearest(key, valid)}; correct or remove it"
+
+
+def _explain(section: str, value: Any, error: ValidationError) -> str:
+    """One sentence for the first of pydantic's complaints, in the words of the file."""
+    # In a union every member complains; the complaints of the member that fits best come first and are the fewest.
+    complaint = error.errors(include_url=False)[0]
+    inside = [str(part) for part in complaint["loc"] if _is_key(value, str(part)) or isinstance(part, int)]
+    key = ".".join(inside)
+    expected = complaint["msg"].removeprefix("Value error, ")
+    match complaint["type"]:
+        case "extra_forbidden":
+            unknown = str(complaint["loc"][-1])
+            return _unknown(unknown, _keys(SECTIONS[section], value))
+        case "missing":
+            return f"expected the key '{complaint['loc'][-1]}', found {', '.join(map(str, value))}; add it"
+        case "value_error":
+            return f"{key}: {expected}" if key else expected
+        case _:
+            found = value if not key else complaint["input"]
+            expected = expected.replace("Input should be", "expected").replace("less than", "a value below")
+            expected = expected.replace("greater than or equal to", "at least").replace("greater than", "a value above")
+            return f"{key or section}: {expected}, found {found!r}; correct it"
+
+
+def _is_key(value: Any, key: str) -> bool:
+    """Whether ``key`` stands anywhere in ``value`` (pydantic's locations also hold the names of union members)."""
+    return isinstance(value, dict) and (key in value or any(_is_key(inner, key) for inner in value.values()))
+
+
+def _keys(schema: TypeAdapter[Any], value: Any) -> list[str]:
+    """The valid keys of a section, read off its JSON schema (for a union: of the member that fits best)."""
+    described = schema.json_schema()
+    members = [described, *described.get("$defs", {}).values()]
+    properties = [list(member["properties"]) for member in members if "properties" in member]
+    return max(properties, key=lambda keys: len(set(keys) & set(value)), default=[])

@@ -1,0 +1,48 @@
+"""The data index. (The part every stage reads; scanning, verifying and splitting are being written.)"""
+
+import csv
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Literal, cast
+
+from thaw.artifacts import atomic
+
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One usable image: ``path`` relative to the data folder ('/'-separated), size in pixels after EXIF rotation."""
+
+    path: str
+    label: str
+    split: Split
+    sha256: str
+    width: int
+    height: int
+    group: str
+
+
+def write(path: Path, records: list[Record]) -> None:
+    """Write the manifest, one row per record, in the order given."""
+    with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(field.name for field in fields(Record))
+        rows.writerows(astuple(record) for record in records)
+
+
+def read(path: Path) -> list[Record]:
+    """Read the manifest that ``prepare`` wrote."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            Record(
+                path=row["path"],
+                label=row["label"],
+                split=cast(Split, row["split"]),
+                sha256=row["sha256"],
+                width=int(row["width"]),
+                height=int(row["height"]),
+                group=row["group"],
+            )
+            for row in csv.DictReader(file)
+        ]
