@@ -4,6 +4,7 @@
 under a temporary name and renamed when the stage is done.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -31,7 +32,9 @@ def workspace() -> Path:
 
 def cache() -> Path:
     """The folder of everything that can be computed again: features, converted networks, training checkpoints."""
-    return Path(os.environ.get("THAW_CACHE", workspace() / ".cache")).absolute()
+    folder = Path(os.environ.get("THAW_CACHE", workspace() / ".cache")).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,8 @@ class Paths:
 
     @property
     def features(self) -> Path:
-        """Bottleneck features of every image of the manifest, in its order."""
+        """Bottleneck features: images, in the order of the manifest × views × features."""
         return self.root / "extract_features" / "features.npy"
-
-    @property
-    def views(self) -> Path:
-        """Bottleneck features of augmented views of the training images."""
-        return self.root / "extract_features" / "views.npy"
 
     @property
     def head(self) -> Path:
@@ -118,7 +116,10 @@ class Paths:
             yield partial
             write_json(
                 partial / "config.json",
-                {key: value.model_dump() if isinstance(value, BaseModel) else value for key, value in sections.items()},
+                {
+                    key: value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
+                    for key, value in sections.items()
+                },
             )
             if final.exists():
                 shutil.rmtree(final)
@@ -137,6 +138,17 @@ def atomic(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def fingerprint(*parts: BaseModel | Path | str | int | None) -> str:
+    """A hash of configuration, values and the contents of files."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            digest.update(hashlib.sha256(part.read_bytes()).digest())
+        else:
+            digest.update(repr(part).encode() + b"\0")
+    return digest.hexdigest()[:24]
 
 
 def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:

@@ -48,7 +48,9 @@ class Dataset(Section):
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> "Dataset":
         if self.val + self.test >= 1:
-            raise ValueError(f"val + test must be below 1, so that training images remain, and are {self.val + self.test:g}")
+            raise ValueError(
+                f"val + test must be below 1, so that training images remain, and are {self.val + self.test:g}"
+            )
         return self
 
 
@@ -56,7 +58,7 @@ class Backbone(Section):
     """The pretrained network, its input and how it is run."""
 
     network: Literal["mobilenet_v2"]
-    alpha: Literal[0.35, 0.5, 0.75, 1.0, 1.3, 1.4]
+    alpha: Positive
     input_size: Annotated[int, Field(ge=32, le=1024)]
     weights: Annotated[str, Field(min_length=1)]
     engine: Literal["openvino", "tensorflow"]
@@ -126,21 +128,16 @@ class Evaluate(Section):
     resamples: Annotated[int, Field(ge=100)]
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-
-SECTIONS: Mapping[str, TypeAdapter[Any]] = {
-    name: TypeAdapter(schema)
-    for name, schema in {
-        "dataset": Dataset,
-        "backbone": Backbone,
-        "augment": Augment,
-        "train_head": TrainHead,
-        "finetune": Finetune,
-        "evaluate": Evaluate,
-        # A section of its own is a model; a lone value like this one has to be told to be strict.
-        "seed": Annotated[Seed, Field(strict=True)],
-    }.items()
+_SCHEMAS: Mapping[str, Any] = {
+    "dataset": Dataset,
+    "backbone": Backbone,
+    "augment": Augment,
+    "train_head": TrainHead,
+    "finetune": Finetune,
+    "evaluate": Evaluate,
+    "seed": Annotated[int, Field(ge=0, lt=2**31, strict=True)],
 }
+SECTIONS: Mapping[str, TypeAdapter[Any]] = {name: TypeAdapter(schema) for name, schema in _SCHEMAS.items()}
 
 
 def choices() -> dict[str, Any]:
@@ -152,7 +149,9 @@ def choices() -> dict[str, Any]:
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(PARAMS))
     except FileNotFoundError:
-        raise UserError(f"params.yaml: expected the project's choices in {PARAMS}, found no such file; restore it") from None
+        raise UserError(
+            f"params.yaml: expected the project's choices in {PARAMS}, found no such file; restore it"
+        ) from None
     except Exception as error:  # PyYAML's and OmegaConf's errors share no base class
         reason = " ".join(str(error).split())
         raise UserError(f"params.yaml: expected YAML with one 'key: value' a line, found {reason}; mend it") from None
@@ -222,8 +221,8 @@ def command(run: Callable[..., None]) -> None:
             state = HydraConfig.get()
             if state.mode == RunMode.MULTIRUN:
                 raise UserError(
-                    "expected a single run of a stage, found -m/--multirun; the stages write the project's DVC outputs, "
-                    "so compare configurations with 'dvc exp run --queue -S …' instead"
+                    "expected a single run of a stage, found -m/--multirun; the stages write the project's DVC "
+                    "outputs, so compare configurations with 'dvc exp run --queue -S …' instead"
                 )
             run(Paths(), **validate(cfg, names, _files(state.runtime.choices, list(state.overrides.task))))
         except UserError as error:
@@ -249,7 +248,9 @@ def _files(chosen: Mapping[str, str], overrides: list[str]) -> dict[str, str]:
     """Say, for each section, where a person would mend it."""
     files = {}
     for name in SECTIONS:
-        touched = [o for o in overrides if o.lstrip("+~").startswith((f"{name}.", "seed=" if name == "seed" else f"{name}."))]
+        touched = [
+            o for o in overrides if o.lstrip("+~").startswith((f"{name}.", "seed=" if name == "seed" else f"{name}."))
+        ]
         file = "params.yaml" if name == "seed" else Path("conf", name, f"{chosen.get(name)}.yaml").as_posix()
         files[name] = f"{file} with {' '.join(touched)}" if touched else file
     return files

@@ -1,0 +1,110 @@
+"""Compare the models before and after fine-tuning: the only stage that looks at the labels of the test images.
+
+Reads artifacts/prepare/, both predictions and learning curves, what every stage was configured with, and of data/ the
+images to show. Writes artifacts/evaluate/: metrics.json, plots/, report.html and summary.txt; then publishes the
+finished run to MLflow and prints the summary. Needs no TensorFlow.
+
+    python -m stages.evaluate
+"""
+
+import csv
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from thaw import evidence, examples, history, manifest, predictions, report, tracking
+from thaw.artifacts import Paths, read_json, write_json
+from thaw.config import SECTIONS, Evaluate, command
+from thaw.errors import UserError
+from thaw.evidence import Pair
+from thaw.manifest import Record, Split
+from thaw.predictions import Predictions
+
+MODELS = ("train_head", "finetune")
+
+
+def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
+    """Compare, write, publish, and say what came out.
+
+    Raises:
+        UserError: the stages before do not fit together, or MLflow's address is unusable.
+    """
+    tracking.store()  # a wrong address is said before the work, not after it
+    config = configuration(paths, evaluate, seed)
+    records, classes = manifest.read(paths.manifest), read_json(paths.classes)
+    predicted = {stage: predictions.read(paths.predictions(stage)) for stage in MODELS}
+    val, test = (pair(predicted, records, classes, split) for split in ("val", "test"))
+    metrics = evidence.compare(val, test, confidence=evaluate.confidence, resamples=evaluate.resamples, seed=seed)
+    summary = report.summary(metrics, evaluate.confidence)
+    with paths.refused.open(newline="", encoding="utf-8") as file:
+        refused = list(csv.DictReader(file))
+    with paths.stage("evaluate", evaluate=evaluate, seed=seed) as out:
+        write_json(out / paths.metrics.name, metrics)
+        report.write_plots(out / "plots", classes, test)
+        report.write_html(
+            out / paths.report.name,
+            report.Story(
+                metrics=metrics,
+                classes=classes,
+                paths=[record.path for record in records if record.split == "test"],
+                test=test,
+                curves={stage: history.read(paths.history(stage)) for stage in MODELS},
+                prepared=read_json(paths.manifest.with_name("summary.json")),
+                refused=refused,
+                config=config,
+                data=paths.data,
+            ),
+        )
+        (out / paths.summary.name).write_text(summary, encoding="utf-8")
+    tracking.publish(paths, config)
+    print(summary, end="")
+
+
+def configuration(paths: Paths, evaluate: Evaluate, seed: int) -> dict[str, Any]:
+    """Put together, in the order of ``params.yaml``, what every stage ran with.
+
+    Raises:
+        UserError: two stages ran with different values of one section, so their results cannot be compared.
+    """
+    found: dict[str, Any] = {"evaluate": evaluate.model_dump(), "seed": seed}
+    for stage in ("prepare", "extract_features", *MODELS):
+        for section, value in read_json(paths.config(stage)).items():
+            if found.setdefault(section, value) != value:
+                raise UserError(
+                    f"{stage}: expected to have run with {section} {found[section]} like the other stages, found "
+                    f"{value}; run 'dvc repro' to bring all stages to one configuration"
+                )
+    return {section: found[section] for section in SECTIONS}
+
+
+def pair(predicted: Mapping[str, Predictions], records: list[Record], classes: list[str], split: Split) -> Pair:
+    """Bring both models' probabilities for the images of ``split`` into the manifest's order.
+
+    Raises:
+        UserError: predictions are of other images or classes than the manifest's, or are no numbers.
+    """
+    chosen = [record for record in records if record.split == split]
+    expected = {record.path for record in chosen}
+    probabilities = []
+    for stage, of_stage in predicted.items():
+        rows = {path: row for row, path in enumerate(of_stage.paths) if of_stage.splits[row] == split}
+        if of_stage.classes != classes or set(rows) != expected:
+            differing = set(rows) ^ expected
+            raise UserError(
+                f"{stage}/predictions.csv: expected the {len(expected)} {split} images and the {len(classes)} classes "
+                f"of prepare, found {len(rows)} images and {len(of_stage.classes)} classes"
+                f"{f' (only one of both has {min(differing)!r})' if differing else ''}; run 'dvc repro'"
+            )
+        values = of_stage.probabilities[[rows[record.path] for record in chosen]]
+        if not np.isfinite(values).all():
+            raise UserError(
+                f"{stage}/predictions.csv: expected probabilities, found values that are no numbers: training has "
+                f"diverged; lower the learning_rate in conf/{stage}/ and run 'dvc repro'"
+            )
+        probabilities.append(values)
+    return Pair(examples.labels(chosen, classes), *probabilities)
+
+
+if __name__ == "__main__":
+    command(run)

@@ -1,0 +1,32 @@
+"""Fixtures that every test may use."""
+
+from pathlib import Path
+
+import pytest
+
+from thaw.artifacts import PROJECT
+from thaw.config import Backbone
+
+SHARED = PROJECT.parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every test an empty cache, so that none profits from, or spoils, the project's."""
+    monkeypatch.setenv("THAW_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def shared() -> Path:
+    """Real data and weights beside the project; a user does not have them."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the developers' ../shared (real data and weights), which is not here")
+    return SHARED
+
+
+@pytest.fixture
+def toy() -> Backbone:
+    """The smallest backbone: random weights, 32 px."""
+    return Backbone(
+        network="mobilenet_v2", alpha=0.35, input_size=32, weights="random", engine="openvino", precision="float32"
+    )

@@ -1,0 +1,102 @@
+"""What a finished pipeline leaves behind, fabricated: the input of the tests of evaluate, the report and tracking."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from thaw import history, manifest, predictions
+from thaw.artifacts import Paths, write_json
+from thaw.config import Evaluate
+from thaw.manifest import Record
+
+EVALUATE = Evaluate(confidence=0.95, resamples=500)
+SEED = 3
+CONFIG: dict[str, dict[str, Any]] = {
+    "prepare": {"dataset": {"val": 0.2, "test": 0.2, "min_images": 10, "max_megapixels": 100}, "seed": SEED},
+    "extract_features": {
+        "backbone": {
+            "network": "mobilenet_v2",
+            "alpha": 0.35,
+            "input_size": 64,
+            "weights": "/home/someone/weights.h5",
+            "engine": "openvino",
+            "precision": "float32",
+        },
+        "augment": {"views": 0, "flip": "none", "rotation": 0, "shift": 0, "zoom": 0},
+        "seed": SEED,
+    },
+    "train_head": {
+        "train_head": {"solver": "lbfgs", "inverse_l2": [0.01, 0.1, 1.0], "max_iterations": 500, "dropout": 0.0},
+        "seed": SEED,
+    },
+    "finetune": {
+        "finetune": {
+            "unfreeze": {"blocks": 2},
+            "learning_rate": 0.0001,
+            "batch_size": 32,
+            "epochs": 10,
+            "patience": 3,
+        },
+        "seed": SEED,
+    },
+}
+
+
+def pipeline(
+    folder: Path, classes: tuple[str, ...] = ("cat", "dog"), gain: float = 2.0, per_class: int = 60, side: int = 24
+) -> Paths:
+    """Write the outputs of every stage before evaluate, and the images; ``gain`` sets how much fine-tuning helps."""
+    paths = Paths(data=folder / "data", root=folder / "artifacts")
+    random = np.random.default_rng(0)
+    records = []
+    for label, name in enumerate(classes):
+        for number in range(per_class):
+            split = ("train", "val", "test", "test")[number % 4]
+            records.append(Record(f"class_{label}/{number:03}.png", name, split, f"{label}-{number}", side, side, ""))  # type: ignore[arg-type]
+            file = paths.data / records[-1].path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (side, side), tuple(random.integers(0, 255, 3).tolist())).save(file)
+    judged = [record for record in records if record.split != "train"]
+    labels = np.array([classes.index(record.label) for record in judged])
+    noise = random.normal(size=(2, len(judged), len(classes)))
+    truth = np.eye(len(classes))[labels]
+    before, after = softmax(truth + noise[0]), softmax((1 + gain) * truth + noise[0] + 0.3 * noise[1])
+
+    write_configs(paths)
+    manifest.write(paths.manifest, records)
+    write_json(paths.classes, list(classes))
+    with paths.refused.open("w", newline="", encoding="utf-8") as file_:
+        csv.writer(file_, lineterminator="\n").writerows([["path", "reason"], ["class_0/x.jpg", "empty file"]])
+    count = {
+        s: {c: sum(r.split == s and r.label == c for r in records) for c in classes} for s in ("train", "val", "test")
+    }
+    splits = {"train": "predefined", "val": "predefined", "test": "drawn from train"}
+    summary = {"images": count, "refused": {"empty file": 1}, "duplicates": 2, "splits": splits}
+    write_json(paths.root / "prepare" / "summary.json", summary)
+    predictions.write(paths.predictions("train_head"), list(classes), judged, before)
+    predictions.write(paths.predictions("finetune"), list(classes), judged, after)
+    nan = float("nan")
+    head = [history.row(i, (0.5 - 0.1 * i, 0.8), (0.6 - 0.05 * i, 0.75), inverse_l2=10.0**-i) for i in range(3)]
+    history.write(paths.history("train_head"), head)
+    tuned = [history.row(i, (nan, nan) if i == 0 else (0.4 / i, 0.9), (0.5 / (i + 1), 0.85)) for i in range(4)]
+    history.write(paths.history("finetune"), tuned)
+    paths.head.write_bytes(b"head")
+    paths.model.write_bytes(b"model")
+    return paths
+
+
+def write_configs(paths: Paths, **changed: dict[str, Any]) -> None:
+    """Write every stage's ``config.json``; ``changed`` replaces sections, by stage."""
+    shared = {key: CONFIG["extract_features"][key] for key in ("backbone", "augment")}
+    for stage, sections in CONFIG.items():
+        extra = shared if stage == "finetune" else {}
+        write_json(paths.config(stage), extra | sections | changed.get(stage, {}))
+
+
+def softmax(logits: Any) -> Any:
+    """Turn logits into probabilities (float32)."""
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    return (odds / odds.sum(1, keepdims=True)).astype(np.float32)

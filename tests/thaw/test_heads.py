@@ -1,0 +1,84 @@
+"""The head and its two solvers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from thaw.config import Adam, Lbfgs
+from thaw.examples import Examples
+from thaw.heads import Head, descend, softmax, solve
+from thaw.training import Checkpoint, score
+
+LBFGS = Lbfgs(solver="lbfgs", inverse_l2=[0.01, 1.0, 100.0], max_iterations=200, dropout=0.1)
+ADAM = Adam(solver="adam", dropout=0.1, learning_rate=0.01, batch_size=16, epochs=30, patience=5)
+
+
+def _examples(classes: int, seed: int, images: int = 200) -> Examples:
+    """Features of which the first ones tell the class, on very different scales, and one that never changes."""
+    random = np.random.default_rng(seed)
+    y = random.integers(0, classes, images)
+    x = random.normal(size=(images, 1, 12)).astype(np.float32)
+    x[np.arange(images), 0, y] += 2
+    x *= np.logspace(-2, 2, 12, dtype=np.float32)
+    x[:, :, -1] = 7
+    return Examples(x, y)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+def test_a_head_learns(solver: str, classes: int) -> None:
+    train, val = _examples(classes, 0), _examples(classes, 1)
+    if solver == "lbfgs":
+        head, rows = solve(LBFGS, train, val)
+    else:
+        head, rows = descend(ADAM, train, val, classes, 0, Checkpoint("run"))
+    assert head.kernel.shape == (12, classes)
+    assert head.kernel.dtype == head.bias.dtype == np.float32
+    loss, accuracy = score(head.logits(val.x[:, 0]), val.y)
+    # Adam sees the raw features, most of which are tiny or huge: it gets less far, which is why L-BFGS scales them.
+    assert accuracy > (0.8 if solver == "lbfgs" else 0.55)
+    assert min(row["val_loss"] for row in rows[solver == "adam" :]) == pytest.approx(loss)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_folded_scaler_gives_scikit_learn_s_own_probabilities(classes: int) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train, val = _examples(classes, 0), _examples(classes, 1)
+    head, _ = solve(LBFGS.model_copy(update={"inverse_l2": [1.0]}), train, val)
+    reference = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=200)).fit(train.x[:, 0], train.y)
+    np.testing.assert_allclose(softmax(head.logits(val.x[:, 0])), reference.predict_proba(val.x[:, 0]), atol=2e-3)
+
+
+def test_validation_chooses_the_regularisation() -> None:
+    train, val = _examples(3, 0), _examples(3, 1)
+    head, rows = solve(LBFGS, train, val)
+    best = min(rows, key=lambda row: row["val_loss"])
+    assert best["loss"] > min(row["loss"] for row in rows), "the case is meant to overfit"
+    assert score(head.logits(val.x[:, 0]), val.y)[0] == best["val_loss"]
+
+
+def test_augmented_views_count_as_images_of_their_own() -> None:
+    train, val = _examples(3, 0), _examples(3, 1)
+    half = len(train.y) // 2
+    views = Examples(np.stack([train.x[:half, 0], train.x[half:, 0]], axis=1), train.y[:half])
+    flat = Examples(views.x.reshape(-1, 1, 12), views.y.repeat(2))
+    np.testing.assert_array_equal(solve(LBFGS, views, val)[0].kernel, solve(LBFGS, flat, val)[0].kernel)
+
+
+def test_a_saved_head_is_the_same_head_and_the_same_file(tmp_path: Path) -> None:
+    head, _ = solve(LBFGS, _examples(3, 0), _examples(3, 1))
+    head.save(tmp_path / "a.h5")
+    head.save(tmp_path / "b.h5")
+    loaded = Head.load(tmp_path / "a.h5")
+    np.testing.assert_array_equal(loaded.kernel, head.kernel)
+    np.testing.assert_array_equal(loaded.bias, head.bias)
+    assert loaded.dropout == 0.1
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_softmax_survives_huge_logits() -> None:
+    np.testing.assert_allclose(softmax(np.array([[1e4, 0.0]], np.float32)), [[1, 0]])

@@ -1,0 +1,121 @@
+"""Run a frozen network fast: OpenVINO, or TensorFlow where that is better (GPU) or wanted as the reference.
+
+The network is converted once and kept as OpenVINO IR in the cache under its fingerprint; from then on running it needs
+no TensorFlow. Images go through one by one on parallel streams: an image's output then depends on nothing but the
+image, to the last bit, where the size of a batch would choose the kernel.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thaw.artifacts import atomic, cache
+from thaw.backbones import FrozenNetwork
+from thaw.errors import UserError
+
+TENSORFLOW_BATCH = 32
+
+
+class Engine(Protocol):
+    """A frozen network that is ready to run."""
+
+    shape: tuple[int, ...]
+
+    def run(self, images: Iterable[NDArray[np.uint8]], out: NDArray[np.float32]) -> None:
+        """Write the output for the i-th image (size × size × 3) to ``out[i]``, of shape ``shape``."""
+
+
+def start(network: FrozenNetwork) -> Engine:
+    """Make ``network`` ready to run in the engine that its configuration names."""
+    return OpenVino(network) if network.backbone.engine == "openvino" else TensorFlow(network)
+
+
+class OpenVino:
+    """The network as OpenVINO IR on the CPU, with asynchronous requests on all cores."""
+
+    def __init__(self, network: FrozenNetwork) -> None:
+        import openvino
+
+        core = openvino.Core()
+        precision = network.backbone.precision
+        if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise UserError(
+                "precision: expected a processor with bfloat16 arithmetic (AVX-512 BF16 or AMX), "
+                "found none; set it to float32"
+            )
+        model = core.read_model(_converted(network))
+        hints = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+        }
+        self._compiled = core.compile_model(model, "CPU", hints)
+        self.shape = tuple(self._compiled.output(0).shape)[1:]
+
+    def run(self, images: Iterable[NDArray[np.uint8]], out: NDArray[np.float32]) -> None:
+        """See ``Engine.run``."""
+        import openvino
+
+        def store(request: Any, place: int) -> None:
+            out[place] = request.get_output_tensor(0).data[0]
+
+        queue = openvino.AsyncInferQueue(self._compiled)
+        queue.set_callback(store)
+        for place, image in enumerate(images):
+            queue.start_async({0: image[np.newaxis]}, place)
+        queue.wait_all()
+
+
+class TensorFlow:
+    """The network in TensorFlow, in batches of one size."""
+
+    def __init__(self, network: FrozenNetwork) -> None:
+        import keras
+
+        if network.backbone.precision == "bfloat16":
+            keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            self._model = network.build()
+        finally:
+            keras.config.set_dtype_policy("float32")
+        self.shape = tuple(self._model.output.shape)[1:]
+
+    def run(self, images: Iterable[NDArray[np.uint8]], out: NDArray[np.float32]) -> None:
+        """See ``Engine.run``."""
+        batch: list[NDArray[np.uint8]] = []
+        done = 0
+
+        def flush() -> None:
+            nonlocal done
+            filled = batch + [np.zeros_like(batch[0])] * (TENSORFLOW_BATCH - len(batch))
+            out[done : done + len(batch)] = self._model.predict_on_batch(np.stack(filled))[: len(batch)]
+            done += len(batch)
+            batch.clear()
+
+        for image in images:
+            batch.append(image)
+            if len(batch) == TENSORFLOW_BATCH:
+                flush()
+        if batch:
+            flush()
+
+
+def _converted(network: FrozenNetwork) -> Path:
+    """The network's IR in the cache, converted from Keras if it is not there yet."""
+    path = cache() / "engine" / f"{network.fingerprint}.xml"
+    if not path.exists():
+        import openvino
+        import tensorflow as tf
+
+        model = network.build()
+        image = tf.TensorSpec((1, *model.input.shape[1:]), tf.uint8)
+        # From the traced function, not from a SavedModel on disk: the same graph, several times as fast.
+        function = tf.function(lambda x: model(x, training=False), input_signature=[image]).get_concrete_function()
+        converted = openvino.convert_model(function)
+        with atomic(path) as partial:
+            openvino.save_model(converted, partial, compress_to_fp16=False)
+            # The IR is two files; the one that is looked for (.xml) gets its name last.
+            partial.with_suffix(".bin").replace(path.with_suffix(".bin"))
+    return path

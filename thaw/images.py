@@ -1,0 +1,181 @@
+"""Pictures as pixels: decode, resize, augment, and do so for many files at once.
+
+The same file always gives the same pixels, in every process and for any number of threads.
+"""
+
+import hashlib
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from thaw.config import Augment
+from thaw.errors import UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+FORMATS = ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF"]
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+# What brings a picture with this EXIF orientation upright.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow's fixed limit would warn below ours and refuse above its own; decode() has the configured one instead.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class Unusable(UserError):  # noqa: N818 (a verdict on a file, not a failure of the program)
+    """Why a file is no usable image, on one line: a kind, and often ``: `` and the details."""
+
+
+def decode(path: Path, max_pixels: float = math.inf, at_least: int | None = None) -> Image.Image:
+    """Decode the first frame of a picture: upright by its EXIF data, RGB, transparency on white.
+
+    Args:
+        path: a file in one of ``FORMATS``, whatever its name ends in.
+        max_pixels: what the header may announce at most; it is read before any pixel is decoded.
+        at_least: lets a JPEG be decoded smaller (by 2, 4 or 8, in its frequency domain, which is much faster) as long
+            as both its sides keep this many pixels.
+
+    Raises:
+        Unusable: the file is unreadable, empty, no image, too large, damaged, or has other than 8 or 16 bits a channel.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise Unusable(
+                    f"too large: {width} x {height} pixels, at most {max_pixels / 1e6:g} megapixels are allowed"
+                )
+            if at_least:
+                image.draft(None, (at_least, at_least))
+            image.load()
+            return _rgb(_upright(image))
+    except Unusable:
+        raise
+    except UnidentifiedImageError:
+        empty = path.stat().st_size == 0
+        raise Unusable("empty file" if empty else "not an image: expected JPEG, PNG, BMP, GIF, WebP or TIFF") from None
+    except Exception as error:  # Pillow's decoders raise nearly anything for broken files
+        if isinstance(error, OSError) and error.strerror:
+            raise Unusable(f"unreadable: {error.strerror}") from None
+        raise Unusable(f"undecodable: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def load(path: Path, size: int) -> NDArray[np.uint8]:
+    """Decode a picture that ``prepare`` accepted and stretch it to a square (size × size × 3, bilinear, antialiased).
+
+    Raises:
+        UserError: the file is not usable any more.
+    """
+    try:
+        image = decode(path, at_least=2 * size)
+    except Unusable as error:
+        raise UserError(
+            f"{path}: expected the image that prepare indexed, found {error}; run 'dvc repro' again"
+        ) from None
+    return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def augment(image: NDArray[np.uint8], augment: Augment, key: str, view: int, seed: int) -> NDArray[np.uint8]:
+    """Flip, turn, zoom and shift a picture at random; what leaves the frame on one side is mirrored in on the other.
+
+    The random numbers are a hash of ``key`` (the image's sha256), ``view`` and ``seed``: no state, so neither threads
+    nor the order of the images change the result.
+
+    Args:
+        image: height × width × 3.
+
+    Returns:
+        A picture of the same shape.
+    """
+    digest = hashlib.blake2b(f"{seed}/{view}/{key}".encode(), digest_size=48).digest()
+    mirror_x, mirror_y, *drawn = np.frombuffer(digest, "<u8") / 2.0**64
+    turn, zoom, shift_x, shift_y = 2 * np.array(drawn) - 1
+    size = np.array([image.shape[1], image.shape[0]], dtype=float)
+
+    # PIL asks for the way back: where in the source each pixel of the result comes from.
+    mirror = [
+        -1 if augment.flip in ("horizontal", "both") and mirror_x < 0.5 else 1,
+        -1 if augment.flip in ("vertical", "both") and mirror_y < 0.5 else 1,
+    ]
+    angle = math.radians(turn * augment.rotation)
+    rotation = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    matrix = np.diag(mirror) @ rotation / (1 + zoom * augment.zoom)
+    shift = augment.shift * size * [shift_x, shift_y]
+    offset = size / 2 - matrix @ (size / 2 + shift)
+
+    # Outside the source PIL paints black, so the source is continued with its mirror image as far as it is looked at.
+    corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * size @ matrix.T + offset
+    margin = max(0, math.ceil(max(-corners.min(), (corners - size).max())))
+    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), "symmetric")
+    affine = np.column_stack([matrix, offset + margin]).ravel().tolist()
+    result = Image.fromarray(padded).transform(
+        (image.shape[1], image.shape[0]), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR
+    )
+    return np.array(result)
+
+
+def parallel(function: Callable[[T], R], items: Sequence[T], description: str) -> Iterator[R]:
+    """Yield ``function(item)`` for each item, in order, computed by threads a bounded number of items ahead.
+
+    Decoding and hashing release Python's lock, so threads use all cores. The progress bar is quiet when stderr is no
+    terminal.
+    """
+    return iter(tqdm(_ahead(function, items), description, len(items), disable=None, unit="image"))
+
+
+def _ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    workers = os.cpu_count() or 1
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken EXIF data is no reason to refuse sound pixels
+        return image
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F"):
+        kind = "integers" if image.mode == "I" else "floating-point numbers"
+        raise Unusable(f"unsupported pixels: 32-bit {kind}, expected 8 or 16 bits a channel")
+    if image.mode.startswith("I;16"):
+        grey = np.array(image)
+        # Only 16-bit greyscale reaches us unscaled (Pillow itself keeps the high byte of 16-bit colours).
+        grey[grey == image.info.get("transparency", -1)] = 0xFFFF
+        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")

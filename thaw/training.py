@@ -1,0 +1,179 @@
+"""Training with Keras, epoch by epoch, so that it keeps the best epoch and can resume after a kill."""
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from thaw import history
+from thaw.artifacts import atomic, cache, fingerprint
+from thaw.errors import UserError
+from thaw.examples import Examples, Floats, Labels
+from thaw.history import Row
+
+PREDICT_BATCH = 128
+
+
+def score(logits: Floats, labels: Labels) -> tuple[float, float]:
+    """Cross-entropy (nats) and accuracy of ``logits`` (images × classes)."""
+    exact = logits.astype(np.float64)
+    top = exact.max(axis=1)
+    log_sum = top + np.log(np.exp(exact - top[:, np.newaxis]).sum(axis=1))
+    loss = log_sum - exact[np.arange(len(labels)), labels]
+    return float(loss.mean()), float((logits.argmax(axis=1) == labels).mean())
+
+
+class Schedule(Protocol):
+    """How long to train; the configuration sections of the trained stages have these keys.
+
+    Attributes:
+        batch_size: images a step.
+        epochs: at most so many.
+        patience: epochs without a lower validation loss before it stops.
+    """
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def patience(self) -> int: ...
+
+
+def compiled(model: Any, learning_rate: float) -> Any:
+    """Compile a model whose outputs are logits: Adam and cross-entropy. Needed anew whenever ``trainable`` changed."""
+    import keras
+
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+class Checkpoint:
+    """The state of one training run after its last whole epoch: weights, optimiser, random state, history."""
+
+    def __init__(self, run: str) -> None:
+        self._path = cache() / "training" / f"{run}.npz"
+
+    def save(self, model: Any, rows: list[Row], best: list[NDArray[Any]]) -> None:
+        """Keep the state, in the place of the one before it."""
+        arrays = {f"state_{i}": np.array(variable) for i, variable in enumerate(_state(model))}
+        arrays |= {f"best_{i}": array for i, array in enumerate(best)}
+        with atomic(self._path) as partial:
+            np.savez(partial, allow_pickle=False, history=np.array(json.dumps(rows)), **arrays)
+
+    def restore(self, model: Any) -> tuple[list[Row], list[NDArray[Any]]]:
+        """Give ``model`` the kept state, if there is one; return the history and the best weights so far."""
+        if not self._path.exists():
+            return [], []
+        with np.load(self._path) as kept:
+            rows = json.loads(str(kept["history"]))
+            for i, variable in enumerate(_state(model)):
+                variable.assign(kept[f"state_{i}"])
+            return rows, [kept[f"best_{i}"] for i in range(len(model.trainable_variables))]
+
+    def forget(self) -> None:
+        """Delete the state."""
+        self._path.unlink(missing_ok=True)
+
+
+@contextmanager
+def resumable(*parts: BaseModel | Path | str | int) -> Iterator[Checkpoint]:
+    """A checkpoint for the training run that ``parts`` determine; it is deleted when the block ends without an error.
+
+    So a run that was killed finds its state again, and one that is complete is trained anew when it is asked for.
+    """
+    checkpoint = Checkpoint(fingerprint(*parts, Path(__file__)))
+    yield checkpoint
+    checkpoint.forget()
+
+
+def fit(model: Any, train: Examples, val: Examples, schedule: Schedule, seed: int, checkpoint: Checkpoint) -> list[Row]:
+    """Train a compiled model and leave it with the weights of the epoch that had the lowest validation loss.
+
+    The state is saved after every epoch. A run that was killed and started again ends with the same weights, bit for
+    bit, as one that was not: the order of the images comes from the seed and the epoch's number alone.
+
+    Args:
+        model: its outputs are logits.
+        train, val: the examples. Each epoch takes the next view of the training images.
+        schedule: how long to train.
+        seed: of the order of the images.
+        checkpoint: where the state is kept, and found again.
+
+    Returns:
+        A row per epoch for ``history.csv``. Row 0 is the model as it was given: it has no training figures and is not
+        a candidate, so that the comparison shows what training did, for better or worse.
+
+    Raises:
+        UserError: the loss is not finite any more.
+    """
+    model.optimizer.build(model.trainable_variables)
+    rows, best = checkpoint.restore(model)
+    if rows:
+        print(f"  going on after epoch {len(rows) - 1}, where an earlier run was stopped", flush=True)
+    else:
+        rows = [history.row(0, (math.nan, math.nan), score(logits(model, val.x), val.y))]
+    while len(rows) <= schedule.epochs and len(rows) - 1 - _best(rows) < schedule.patience:
+        epoch = len(rows)
+        order = np.random.default_rng([seed, epoch]).permutation(len(train.y))
+        batches = _batches(train, order, (epoch - 1) % train.x.shape[1], schedule.batch_size)
+        # Keras would shuffle the batches again, from a state that a resumed run does not have.
+        bar = int(sys.stdout.isatty())
+        logs = model.fit(batches, initial_epoch=epoch - 1, epochs=epoch, shuffle=False, verbose=bar).history
+        val_loss, val_accuracy = score(logits(model, val.x), val.y)
+        if not math.isfinite(val_loss):
+            raise UserError(
+                f"training: expected a finite loss, found {val_loss} after epoch {epoch}; lower 'learning_rate'"
+            )
+        rows.append(history.row(epoch, (logs["loss"][0], logs["accuracy"][0]), (val_loss, val_accuracy)))
+        if _best(rows) == epoch:
+            best = [np.array(variable) for variable in model.trainable_variables]
+        checkpoint.save(model, rows, best)
+        print(f"  epoch {epoch}: validation loss {val_loss:.4f}, accuracy {val_accuracy:.4f}", flush=True)
+    for variable, value in zip(model.trainable_variables, best, strict=True):
+        variable.assign(value)
+    return rows
+
+
+def logits(model: Any, x: Floats) -> Floats:
+    """The model's outputs (images × classes) for the first view of each image."""
+    starts = range(0, len(x), PREDICT_BATCH)
+    return np.concatenate([np.asarray(model.predict_on_batch(x[at : at + PREDICT_BATCH, 0])) for at in starts])
+
+
+def _best(rows: list[Row]) -> int:
+    """The epoch with the lowest validation loss; 0 before the first one."""
+    return min(range(1, len(rows)), key=lambda epoch: rows[epoch]["val_loss"], default=0)
+
+
+def _state(model: Any) -> list[Any]:
+    """All that changes while training: weights, the state of random layers, the optimiser's moments."""
+    # Keras counts the variables of metrics among the model's as soon as it has built them, which is in the first epoch.
+    metrics = {id(variable) for variable in model.metrics_variables}
+    return [*(v for v in model.variables if id(v) not in metrics), *model.optimizer.variables]
+
+
+def _batches(examples: Examples, order: NDArray[np.int64], view: int, size: int) -> Any:
+    """One epoch as a Keras data set that reads only the images of the batch at hand."""
+    import keras
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return math.ceil(len(order) / size)
+
+        def __getitem__(self, batch: int) -> tuple[Floats, Labels]:
+            rows = order[batch * size : (batch + 1) * size]
+            return examples.x[rows, view], examples.y[rows]
+
+    return Batches()
