@@ -105,6 +105,8 @@ def bring(root: Path, write: Callable[[Path], None], *, force: bool, quick: bool
         new, tracked = fingerprint(partial), tracked_fingerprint(root)
         if occupied and fingerprint(data) == new:
             print(f"{data} holds these data already")
+            if tracked == new:
+                return
         elif occupied and not force:
             raise taken
         elif not force and tracked not in (None, new):

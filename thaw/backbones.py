@@ -116,7 +116,7 @@ class FrozenNetwork:
 
         whole = network(self.backbone)
         last = whole.get_layer(POOLING) if self.operation is None else whole.operations[self.operation]
-        return keras.Model(whole.inputs, last.output)
+        return keras.Model(whole.input, last.output)
 
 
 def network(backbone: Backbone) -> Any:
@@ -128,6 +128,8 @@ def network(backbone: Backbone) -> Any:
     import keras
 
     facts = ARCHITECTURES[backbone.network]
+    if backbone.weights == "random":
+        keras.utils.set_random_seed(0)  # the same random network every time, as the others are the same
     image = keras.Input((backbone.input_size, backbone.input_size, 3), dtype="uint8", name="image")
     scaled = keras.layers.Rescaling(facts.scale, facts.offset, name=PREPROCESSING)(image)
     build = getattr(keras.applications, facts.builder)

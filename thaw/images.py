@@ -6,6 +6,7 @@ The same file always gives the same pixels, in every process and for any number 
 import hashlib
 import math
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +40,9 @@ UPRIGHT = {
 
 # Pillow's fixed limit would warn below ours and refuse above its own; decode() has the configured one instead.
 Image.MAX_IMAGE_PIXELS = None
+
+# It also warns of odd metadata, at every reading of the file; what matters to the pixels is raised.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class Unusable(UserError):  # noqa: N818 (a verdict on a file, not a failure of the program)

@@ -29,7 +29,7 @@ REFUSED = 100  # refused files that are listed by name
 CONFUSIONS = 10  # pairs of classes in the list of the most frequent confusions
 _THUMBNAIL = 240  # pixels of the longer side, for sharp screens
 _PIXEL_ART = 64  # images up to this size stay as they are and are enlarged without smoothing
-_PLOT = (340, 200, 40, 12, 12, 34)  # a learning curve: width, height, then its margins left, right, top and bottom
+_PLOT = (390, 210, 40, 12, 12, 34)  # a learning curve: width, height, then its margins left, right, top and bottom
 
 # Key of metrics.json, name, meaning, whether smaller is better, whether it is a share (shown as a percentage).
 _FIGURES = (
@@ -107,16 +107,15 @@ def write_html(path: Path, story: Story) -> None:
 
 
 def write_plots(folder: Path, classes: list[str], test: Pair) -> None:
-    """Write what ``dvc plots`` draws: confusion_head.csv, confusion_finetuned.csv and reliability.csv."""
+    """Write what ``dvc plots`` draws: confusion_….csv and reliability_….csv of ``head`` and ``finetuned``."""
     folder.mkdir()
-    bins = []
     for model, probabilities in (("head", test.before), ("finetuned", test.after)):
         pairs = zip(test.labels, probabilities.argmax(1), strict=True)
         rows = ([classes[actual], classes[predicted]] for actual, predicted in pairs)
         _write_csv(folder / f"confusion_{model}.csv", ["actual", "predicted"], rows)
-        for row in evidence.reliability(test.labels, probabilities):
-            bins.append([model, f"{row.confidence:.6g}", f"{row.accuracy:.6g}", row.images])
-    _write_csv(folder / "reliability.csv", ["model", "confidence", "accuracy", "images"], bins)
+        bins = evidence.reliability(test.labels, probabilities)
+        values = ([f"{share:.6g}" for share in (one.confidence, one.accuracy)] + [one.images] for one in bins)
+        _write_csv(folder / f"reliability_{model}.csv", ["confidence", "accuracy", "images"], values)
 
 
 def summary(metrics: Mapping[str, Any], confidence: float) -> str:
@@ -207,7 +206,13 @@ def _tracks(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     changes = [(name, "change", metrics["delta"], key) for key, name in figures.items()]
     return [
         _track("On the test images", levels, percent, "{:g}%".format, []),
-        _track("Difference, in percentage points", changes, points, lambda value: _minus(f"{value:+g}"), [0.0]),
+        _track(
+            "Difference, in percentage points",
+            changes,
+            points,
+            lambda value: _minus(f"{value:+g}") if value else "0",
+            [0.0],
+        ),
     ]
 
 
@@ -355,19 +360,22 @@ def _confusions(before: Counts, after: Counts, classes: list[str]) -> list[dict[
     ]
 
 
-def _by_class(before: Counts, after: Counts, classes: list[str]) -> list[dict[str, Any]]:
-    """Return precision, recall and F1 of each class before and after; None where one is undefined."""
+def _by_class(before: Counts, after: Counts, classes: list[str]) -> dict[str, Any]:
+    """Lay out precision, recall and F1 of each class before and after; None where one is undefined."""
     models = {"before": evidence.by_class(before), "after": evidence.by_class(after)}
+    every = [float(value) for figures in models.values() for value in figures.f1 if not math.isnan(value)]
+    low, *_, high = _ticks(every, 4)
     rows = []
     for number, name in enumerate(classes):
         row: dict[str, Any] = {"name": name, "images": int(models["before"].images[number])}
         for model, figures in models.items():
             values = {key: float(getattr(figures, key)[number]) for key in ("precision", "recall", "f1")}
             row[model] = {key: None if math.isnan(value) else value for key, value in values.items()}
-        known = row["before"]["f1"] is not None and row["after"]["f1"] is not None
-        row["change"] = row["after"]["f1"] - row["before"]["f1"] if known else None
+        f1 = [row["before"]["f1"], row["after"]["f1"]]
+        row["change"] = None if None in f1 else f1[1] - f1[0]
+        row["at"] = [] if None in f1 else [round(100 * (value - low) / (high - low), 1) for value in f1]
         rows.append(row)
-    return rows
+    return {"low": low, "high": high, "rows": rows}
 
 
 def _galleries(story: Story) -> list[dict[str, Any]]:
@@ -457,11 +465,13 @@ def _notes(prepared: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[str]
 
 
 def _and(words: Sequence[str]) -> str:
-    return " and ".join([*([", ".join(words[:-1])] if words[1:] else []), words[-1]])
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
 
 
 def _splits(counts: Mapping[str, Mapping[str, int]], classes: list[str]) -> list[dict[str, Any]]:
     """Lay out the images of each class by split; the last row is the sum."""
-    rows = [{"name": name, **{split: by_label[name] for split, by_label in counts.items()}} for name in classes]
+    rows: list[dict[str, Any]] = [
+        {"name": name, **{split: by_label[name] for split, by_label in counts.items()}} for name in classes
+    ]
     total = {"name": "all", **{split: sum(by_label.values()) for split, by_label in counts.items()}}
-    return [row | {"all": sum(row[split] for split in counts)} for row in [*rows, total]]
+    return [{**row, "all": sum(int(row[split]) for split in counts)} for row in (*rows, total)]

@@ -1,19 +1,24 @@
-"""Pretrains the bundled backbone: MobileNetV2 (alpha 0.35, 410,208 parameters), from labels and a teacher's features.
+"""Pretrains the bundled backbone, MobileNetV2 at alpha 0.35 (410,208 parameters), on labels and a teacher's features.
 
-Reads    DATA, a tar archive or a folder that holds train/<class>/<image> and val/<class>/<image>, and the teacher's weights.
-Writes   the headless network's weights (--out), and under --work what a killed run needs to go on: the teacher's
-         features and, in one folder per set of options, checkpoint.npz, history.csv and facts.json (for the model card).
+Reads    DATA, a tar archive or a folder with train/<class>/<image> and val/<class>/<image>; the teacher's weights.
+Writes   the headless network's weights (--out) and, under --work, what a killed run needs to go on: the teacher's
+         features, and in one folder per recipe checkpoint.npz, history.csv and facts.json (for the model card).
 Command  python -m tools.pretrain ../shared/data/tiny_imagenet_199x280.tar.gz \
              --teacher ../shared/weights/mobilenet_v2_1.0_224_no_top_bnfolded.weights.h5
 
-Loss = cross-entropy (label smoothing 0.1) + DISTIL x (1 - mean correlation of the student's with the teacher's pooled
-features over the batch, dimension by dimension: both are 1280 wide) (Miles and Mikolajczyk 2024: standardise both sides). The teacher sees the student's crops (Beyer et al. 2022, "a good teacher is consistent"), enlarged
-to TEACHER_PX. Each image has VIEWS fixed crops, taken in turn epoch by epoch and flipped at random: so the teacher runs
-once per view, not once per epoch.
+Loss = cross-entropy (label smoothing 0.1) + DISTIL x (1 - match), where match is the correlation of the student's
+pooled features with the teacher's over a batch, averaged over the 1280 dimensions both have. Standardising both sides,
+as Miles and Mikolajczyk do ("Understanding the Role of the Projector in Knowledge Distillation", 2024), spares the
+student from learning the teacher's means and scales, which a plain squared error makes it spend its first epochs on.
 
-The same command gives the same bytes on the same machine, killed in between or not: crops depend on (seed, view), order
-and flips on (seed, epoch) alone. The batch is cut into CHUNKS that TensorFlow computes side by side, one core each:
-on two cores 1.8 times as fast as one batch spread over both.
+The teacher sees the student's crops (Beyer et al., "Knowledge distillation: a good teacher is patient and consistent",
+2022), enlarged to TEACHER_PX. Each image has VIEWS fixed crops, one per epoch in turn, mirrored at random: the teacher
+runs once per view, not once per epoch. The first SMALL_EPOCHS of the epochs show the crops at three quarters of the
+size, in 0.6 of the time (progressive resizing, as in EfficientNetV2, Tan and Le 2021).
+
+One machine gives the same bytes each time, killed in between or not: crops follow from (seed, view), order and
+mirroring from (seed, epoch). Each step computes CHUNKS parts of its batch side by side, one core each: on two cores
+1.7 times as fast as one batch spread over both.
 """
 
 import argparse
@@ -36,20 +41,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-VIEWS = 6
+VIEWS = 4
 TEACHER_PX = 112
 CHUNKS = 2
 DISTIL = 4.0
-CROP_AREA = (0.35, 1.0)  # share of the image that a random crop covers
+SMALL_EPOCHS = 0.6
+CROP_AREA = (0.35, 1.0)  # share of the image that a crop covers
 CROP_ASPECT = (3 / 4, 4 / 3)
 
 Array = NDArray[Any]
 
 
-def read_members(data: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file of an archive or a folder as (path with slashes, content)."""
+def read_files(data: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file of a folder or a tar archive: its path, with slashes, and its content."""
     if data.is_dir():
-        for path in sorted(data.rglob("*.*")):
+        for path in sorted(data.rglob("*")):
             if path.is_file():
                 yield path.relative_to(data).as_posix(), path.read_bytes()
         return
@@ -60,7 +66,7 @@ def read_members(data: Path) -> Iterator[tuple[str, bytes]]:
                 if content is not None:
                     yield member.name, content.read()
     except tarfile.ReadError as error:
-        raise SystemExit(f"{data} is neither a folder nor a tar archive: {error}.") from error
+        raise SystemExit(f"{data} is neither a folder nor a readable tar archive ({error}).") from error
 
 
 def load_images(data: Path, size: int) -> tuple[dict[str, tuple[Array, Array]], list[str]]:
@@ -69,16 +75,18 @@ def load_images(data: Path, size: int) -> tuple[dict[str, tuple[Array, Array]], 
     images: uint8 (n, size, size, 3), ordered by path; labels: int32 (n,).
     """
     found: dict[str, list[tuple[str, str, Array]]] = {"train": [], "val": []}
-    for name, content in tqdm(read_members(data), "read", unit=" files", disable=None):
-        parts = name.split("/")
-        if len(parts) >= 3 and parts[-3] in found and not parts[-1].startswith("."):
-            try:
-                image = Image.open(io.BytesIO(content)).convert("RGB")
-            except OSError as error:
-                raise SystemExit(f"{name} in {data} is no readable image; remove or replace it.") from error
-            if image.size != (size, size):
-                image = image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2)
-            found[parts[-3]].append((name, parts[-2], np.asarray(image)))
+    for name, content in tqdm(read_files(data), "read", unit=" files", disable=None):
+        split, label, file = ["", "", *name.split("/")][-3:]
+        if split not in found or file.startswith("."):
+            continue
+        try:
+            image = Image.open(io.BytesIO(content)).convert("RGB")
+        except OSError as error:
+            raise SystemExit(f"{name} in {data} is not an image that can be read: repair or remove it.") from error
+        if image.size != (size, size):
+            image = image.resize((size, size), Image.Resampling.BICUBIC)
+        found[split].append((name, label, np.asarray(image)))
+
     classes = sorted({label for _, label, _ in found["train"]})
     if len(classes) < 2 or {label for _, label, _ in found["val"]} != set(classes):
         raise SystemExit(
@@ -96,93 +104,88 @@ def load_images(data: Path, size: int) -> tuple[dict[str, tuple[Array, Array]], 
 def crop_boxes(count: int, size: int, seed: int, view: int) -> Array:
     """One random crop per image as (left, upper, right, lower) in pixels, float64 (count, 4)."""
     rng = np.random.default_rng((seed, 0, view))
-    area = rng.uniform(*CROP_AREA, count)
-    root_aspect = np.exp(rng.uniform(*np.log(CROP_ASPECT), count) / 2)
-    extent = np.minimum(np.stack([np.sqrt(area) * root_aspect, np.sqrt(area) / root_aspect], 1), 1) * size
+    area = rng.uniform(CROP_AREA[0], CROP_AREA[1], count)
+    aspect = np.exp(rng.uniform(np.log(CROP_ASPECT[0]), np.log(CROP_ASPECT[1]), count) / 2)
+    extent = np.minimum(np.stack([np.sqrt(area) * aspect, np.sqrt(area) / aspect], 1), 1) * size
     corner = rng.random((count, 2)) * (size - extent)
     return np.concatenate([corner, corner + extent], 1)
 
 
-def crop(image: Array, box: Array, px: int) -> Array:
-    """The box of a uint8 image, resized to (px, px, 3)."""
-    return np.asarray(Image.fromarray(image).resize((px, px), Image.Resampling.BILINEAR, box=tuple(box)))
+def crop(images: Array, boxes: Array, px: int) -> Array:
+    """Each image's box, resized: uint8 (n, px, px, 3)."""
+    bilinear = Image.Resampling.BILINEAR
+    pairs = zip(images, boxes, strict=True)
+    return np.stack([np.asarray(Image.fromarray(i).resize((px, px), bilinear, box=tuple(box))) for i, box in pairs])
 
 
-def build_network(alpha: float, px: int) -> Any:
-    """keras.applications.MobileNetV2 without its top: (n, px, px, 3) in [-1, 1] to pooled features (n, 1280)."""
+def build_network(alpha: float, px: int | None = None) -> Any:
+    """MobileNetV2 without its top: images (n, px, px, 3), of any size without px, in [-1, 1] to pooled features (n, 1280)."""
     import keras
 
     return keras.applications.MobileNetV2((px, px, 3), alpha, include_top=False, weights=None, pooling="avg")
 
 
 class Teacher:
-    """Pooled features of the full-width MobileNetV2, computed by OpenVINO and kept on disk view by view."""
+    """Pooled features of MobileNetV2 at alpha 1.0, computed by OpenVINO view by view and kept in `folder`."""
 
     def __init__(self, weights: Path, folder: Path) -> None:
         self.weights, self.folder = weights, folder
-        self._compiled: Any = None
+        self.compiled: Any = None
 
-    def features(self, images: Array, seed: int, view: int) -> Array:
-        """float16 (n, 1280) for one view's crops of uint8 (n, size, size, 3), computed only when not on disk yet."""
+    def features(self, images: Array, boxes: Array, view: int) -> Array:
+        """float16 (n, 1280), memory-mapped, for the view's boxes; computed when not on disk yet."""
         path = self.folder / f"view{view}.npy"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self.folder) as temporary:
-                np.save(
-                    f"{temporary}/view.npy", self._compute(images, crop_boxes(len(images), images.shape[1], seed, view))
-                )
-                os.replace(f"{temporary}/view.npy", path)
-        return np.load(path, mmap_mode="r")
+                np.save(Path(temporary, "view.npy"), self.compute(images, boxes))
+                Path(temporary, "view.npy").replace(path)
+        features: Array = np.load(path, mmap_mode="r")
+        return features
 
-    def _compute(self, images: Array, boxes: Array, batch: int = 16) -> Array:
+    def compute(self, images: Array, boxes: Array, batch: int = 16) -> Array:
+        """The features themselves, with as many requests in flight as OpenVINO asks for."""
         import openvino as ov
 
-        self._compiled = self._compiled or self._compile(batch)
-        out = np.empty((len(images), 1280), np.float16)
+        if self.compiled is None:
+            network = build_network(1.0, TEACHER_PX)
+            network.load_weights(self.weights)
+            with tempfile.TemporaryDirectory() as temporary:
+                network.export(temporary, format="tf_saved_model", verbose=False)
+                model = ov.convert_model(temporary)
+            model.reshape([batch, TEACHER_PX, TEACHER_PX, 3])
+            hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+            self.compiled = ov.Core().compile_model(model, "CPU", hints)
+
+        features = np.empty((len(images), 1280), np.float16)
 
         def keep(request: Any, rows: Array) -> None:
-            out[rows] = request.get_output_tensor(0).data[: len(rows)]
+            features[rows] = request.get_output_tensor(0).data
 
-        queue = ov.AsyncInferQueue(self._compiled)
+        queue = ov.AsyncInferQueue(self.compiled)
         queue.set_callback(keep)
-        crops = np.zeros((batch, TEACHER_PX, TEACHER_PX, 3), np.float32)
         for start in tqdm(range(0, len(images), batch), "teacher", unit="batch", leave=False, disable=None):
-            rows = np.arange(start, min(start + batch, len(images)))
-            for at, row in enumerate(rows):
-                crops[at] = crop(images[row], boxes[row], TEACHER_PX)
-            queue.start_async([crops / 127.5 - 1], rows)
+            rows = np.minimum(np.arange(start, start + batch), len(images) - 1)  # the last batch repeats an image
+            queue.start_async([crop(images[rows], boxes[rows], TEACHER_PX) / np.float32(127.5) - 1], rows)
         queue.wait_all()
-        return out
-
-    def _compile(self, batch: int) -> Any:
-        import openvino as ov
-
-        network = build_network(1.0, TEACHER_PX)
-        network.load_weights(self.weights)
-        with tempfile.TemporaryDirectory() as temporary:
-            network.export(temporary, format="tf_saved_model", verbose=False)
-            model = ov.convert_model(temporary)
-        model.reshape([batch, TEACHER_PX, TEACHER_PX, 3])
-        return ov.Core().compile_model(
-            model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
-        )
+        return features
 
 
 class Student:
-    """The network, its classifier, its optimizer and the two compiled functions that use them."""
+    """The network with a classifier on top, its optimizer, and the two compiled functions that use them."""
 
-    def __init__(self, size: int, classes: int, steps: int, warmup: int, rate: float, distil: float) -> None:
+    def __init__(self, classes: int, steps: int, warmup: int, rate: float, distil: float) -> None:
         import keras
         import tensorflow as tf
 
-        self.network = build_network(0.35, size)
+        self.network = build_network(0.35)
         for layer in self.network.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
-                layer.momentum = 0.99  # keras.applications' 0.999 needs several epochs to follow
+                layer.momentum = 0.99  # keras.applications' 0.999 lags epochs behind
         logits = keras.layers.Dense(classes, name="logits")(self.network.output)
         self.model = keras.Model(self.network.input, [self.network.output, logits])
         schedule = keras.optimizers.schedules.CosineDecay(0.0, steps - warmup, warmup_target=rate, warmup_steps=warmup)
-        self.optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.02)
+        self.optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=4e-4)
         self.optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
         self.optimizer.build(self.model.trainable_variables)
 
@@ -190,8 +193,9 @@ class Student:
             return tf.cast(images, tf.float32) / 127.5 - 1
 
         def standardise(features: Any) -> Any:
-            mean, variance = tf.nn.moments(tf.cast(features, tf.float32), axes=0)
-            return (tf.cast(features, tf.float32) - mean) * tf.math.rsqrt(variance + 1e-3)
+            features = tf.cast(features, tf.float32)
+            mean, variance = tf.nn.moments(features, axes=0)
+            return (features - mean) * tf.math.rsqrt(variance + 1e-3)
 
         def losses(images: Any, labels: Any, taught: Any) -> Any:
             features, logits = self.model(scale(images), training=True)
@@ -199,7 +203,6 @@ class Student:
             cross_entropy = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(smooth, logits))
             return tf.stack([cross_entropy, 1 - tf.reduce_mean(standardise(features) * standardise(taught))])
 
-        @tf.function(reduce_retracing=True)
         def step(images: Any, labels: Any, taught: Any) -> Any:
             with tf.GradientTape() as tape:
                 chunks = zip(*(tf.split(part, CHUNKS) for part in (images, labels, taught)), strict=True)
@@ -209,54 +212,62 @@ class Student:
             self.optimizer.apply_gradients(zip(gradients, self.model.trainable_variables, strict=True))
             return parts
 
-        @tf.function(reduce_retracing=True)
         def classify(images: Any) -> Any:
             return tf.argmax(self.model(scale(images), training=False)[1], axis=1)
 
-        self.step, self.classify = step, classify
+        self.step: Any = tf.function(step, autograph=False)
+        self.classify: Any = tf.function(classify, autograph=False)
 
-    def variables(self) -> list[Any]:
-        return [*self.model.variables, *self.optimizer.variables]
+    def train_epoch(self, images: Array, labels: Array, taught: Array, batch: int, rng: np.random.Generator) -> Array:
+        """One pass in random order, each image mirrored or not; returns the mean (cross-entropy, 1 - match)."""
+        order, mirrored = rng.permutation(len(images)), rng.random(len(images)) < 0.5
+        parts = []
+        for start in tqdm(range(0, len(images) - batch + 1, batch), "train", unit="step", leave=False, disable=None):
+            rows = order[start : start + batch]
+            shown = np.where(mirrored[rows, None, None, None], images[rows, :, ::-1], images[rows])
+            parts.append(self.step(shown, labels[rows], taught[rows]))
+        mean: Array = np.mean(parts, 0)
+        return mean
 
+    def accuracy(self, images: Array, labels: Array, batch: int = 256) -> float:
+        """Top-1 accuracy."""
+        guesses = [self.classify(images[start : start + batch]) for start in range(0, len(images), batch)]
+        return float(np.mean(np.concatenate(guesses) == labels))
 
-def digest(*parts: Any) -> str:
-    """A short fingerprint of arrays and of values that JSON can hold."""
-    sha = hashlib.sha256()
-    for part in parts:
-        sha.update(part if isinstance(part, np.ndarray | bytes) else json.dumps(part, sort_keys=True).encode())
-    return sha.hexdigest()[:12]
+    def save(self, path: Path, history: list[dict[str, Any]]) -> None:
+        """Model, optimizer and history in one file, replaced at once."""
+        temporary = path.with_suffix(".tmp.npz")
+        variables = [np.asarray(variable) for variable in (*self.model.variables, *self.optimizer.variables)]
+        np.savez(temporary, np.array(json.dumps(history)), *variables)
+        temporary.replace(path)
 
+    def restore(self, path: Path) -> list[dict[str, Any]]:
+        """Takes up a saved state, if there is one, and returns its history."""
+        if not path.exists():
+            return []
+        with np.load(path) as saved:
+            for i, variable in enumerate((*self.model.variables, *self.optimizer.variables), 1):
+                variable.assign(saved[f"arr_{i}"])
+            history: list[dict[str, Any]] = json.loads(str(saved["arr_0"]))
+        return history
 
-def save_checkpoint(path: Path, student: Student, history: list[dict[str, Any]]) -> None:
-    """Model, optimizer and history in one file, replaced at once."""
-    temporary = path.with_suffix(".tmp.npz")
-    arrays = {f"v{i}": np.asarray(variable) for i, variable in enumerate(student.variables())}
-    np.savez(temporary, history=json.dumps(history), **arrays)
-    os.replace(temporary, path)
-
-
-def load_checkpoint(path: Path, student: Student) -> list[dict[str, Any]]:
-    """Restores the student and returns the history; an empty one when no epoch was finished before."""
-    if not path.exists():
-        return []
-    with np.load(path) as saved:
-        for i, variable in enumerate(student.variables()):
-            variable.assign(saved[f"v{i}"])
-        history: list[dict[str, Any]] = json.loads(str(saved["history"]))
-    return history
-
-
-def write_weights(student: Student, out: Path) -> str:
-    """Saves the headless network's weights and returns their sha256."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f"tmp-{os.getpid()}.weights.h5")
-    student.network.save_weights(temporary)
-    os.replace(temporary, out)
-    return hashlib.sha256(out.read_bytes()).hexdigest()
+    def save_network(self, path: Path) -> str:
+        """Writes the headless network's weights and returns the file's sha256."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"tmp-{os.getpid()}.weights.h5")
+        self.network.save_weights(temporary)
+        temporary.replace(path)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def pretrain(options: argparse.Namespace) -> dict[str, Any]:
-    """Runs the whole recipe, from where a killed run stopped, and returns the facts it writes."""
+    """Runs the recipe, from where a killed run stopped, and returns the facts for the model card."""
+    splits, classes = load_images(options.data, options.size)
+    images, labels = splits["train"]
+    steps = len(images) // options.batch
+    if not steps:
+        raise SystemExit(f"--batch {options.batch} is larger than the {len(images)} training images.")
+
     import keras
     import tensorflow as tf
 
@@ -264,65 +275,44 @@ def pretrain(options: argparse.Namespace) -> dict[str, Any]:
     tf.config.threading.set_intra_op_parallelism_threads(max(1, (os.cpu_count() or 1) // CHUNKS))
     keras.utils.set_random_seed(options.seed)
 
-    splits, classes = load_images(options.data, options.size)
-    images, labels = splits["train"]
-    steps = len(images) // options.batch
-    if not steps:
-        raise SystemExit(f"--batch {options.batch} is larger than the {len(images)} training images.")
-
-    recipe = [digest(images, labels), options.seed, CROP_AREA, CROP_ASPECT]
-    teacher = None
+    source = fingerprint(images.data, labels.data, options.seed, CROP_AREA, CROP_ASPECT)
+    teacher, taught_by = None, ""
     if options.teacher:
-        recipe += [hashlib.sha256(options.teacher.read_bytes()).hexdigest(), TEACHER_PX]
-        teacher = Teacher(options.teacher, options.work / f"teacher-{digest(*recipe)}")
-    settings = {name: getattr(options, name) for name in ("size", "epochs", "batch", "rate")}
-    folder = options.work / f"run-{digest(*recipe, settings, VIEWS, CHUNKS, DISTIL)}"
+        taught_by = fingerprint(source, options.teacher.read_bytes(), TEACHER_PX)
+        teacher = Teacher(options.teacher, options.work / f"teacher-{taught_by}")
+    settings = [options.size, options.epochs, options.batch, options.rate, VIEWS, CHUNKS, DISTIL, SMALL_EPOCHS]
+    folder = options.work / f"run-{fingerprint(source, taught_by, settings)}"
     folder.mkdir(parents=True, exist_ok=True)
 
-    student = Student(
-        options.size, len(classes), steps * options.epochs, steps, options.rate, DISTIL if teacher else 0.0
-    )
-    history = load_checkpoint(folder / "checkpoint.npz", student)
+    distil = DISTIL if teacher else 0.0
+    student = Student(len(classes), steps * options.epochs, steps // 2, options.rate, distil)
+    history = student.restore(folder / "checkpoint.npz")
     print(
-        f"{len(images)} images, {len(classes)} classes, {len(history)} of {options.epochs} epochs done: {folder}",
+        f"{folder}: {len(images)} images of {len(classes)} classes, {len(history)} of {options.epochs} epochs done",
         flush=True,
     )
     for epoch in range(len(history), options.epochs):
-        start, view = time.monotonic(), epoch % VIEWS
-        taught = teacher.features(images, options.seed, view) if teacher else np.zeros((len(images), 1), np.float16)
-        crops = np.stack(
-            [
-                crop(image, box, options.size)
-                for image, box in zip(images, crop_boxes(len(images), options.size, options.seed, view), strict=True)
-            ]
-        )
+        start = time.monotonic()
+        view = epoch % VIEWS
+        boxes = crop_boxes(len(images), options.size, options.seed, view)
+        taught = teacher.features(images, boxes, view) if teacher else np.zeros((len(images), 1), np.float16)
         rng = np.random.default_rng((options.seed, 1, epoch))
-        order, flips = rng.permutation(len(images)), rng.random(len(images)) < 0.5
-        losses: list[Any] = []
-        bar = tqdm(range(steps), f"epoch {epoch + 1}/{options.epochs}", unit="step", leave=False, disable=None)
-        for i in bar:
-            rows = order[i * options.batch : (i + 1) * options.batch]
-            batch = np.where(flips[rows, None, None, None], crops[rows, :, ::-1], crops[rows])
-            losses.append(student.step(batch, labels[rows], taught[rows]))
-        hits = [
-            np.asarray(student.classify(val))
-            for val in np.array_split(splits["val"][0], -(-len(splits["val"][0]) // 256))
-        ]
-        history.append(
-            {
-                "epoch": epoch + 1,
-                "seconds": round(time.monotonic() - start, 1),
-                "cross_entropy": round(float(np.mean(losses, 0)[0]), 5),
-                "match": round(1 - float(np.mean(losses, 0)[1]), 5),
-                "val_top1": round(float(np.mean(np.concatenate(hits) == splits["val"][1])), 5),
-            }
-        )
-        save_checkpoint(folder / "checkpoint.npz", student, history)
+        px = options.size * 3 // 4 if epoch < SMALL_EPOCHS * options.epochs else options.size
+        parts = student.train_epoch(crop(images, boxes, px), labels, taught, options.batch, rng)
+        row = {
+            "epoch": epoch + 1,
+            "seconds": round(time.monotonic() - start, 1),
+            "cross_entropy": round(float(parts[0]), 5),
+            "match": round(1 - float(parts[1]), 5),
+            "val_top1": round(student.accuracy(*splits["val"]), 5),
+        }
+        history.append(row)
+        student.save(folder / "checkpoint.npz", history)
         with (folder / "history.csv").open("w", newline="") as stream:
-            table = csv.DictWriter(stream, history[0])
+            table = csv.DictWriter(stream, row)
             table.writeheader()
             table.writerows(history)
-        print(" ".join(f"{name} {value}" for name, value in history[-1].items()), flush=True)
+        print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
 
     facts = {
         "command": "python -m tools.pretrain " + " ".join(sys.argv[1:]),
@@ -332,34 +322,36 @@ def pretrain(options: argparse.Namespace) -> dict[str, Any]:
         "seconds": round(sum(row["seconds"] for row in history)),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
         "val_top1": history[-1]["val_top1"],
-        "sha256": write_weights(student, options.out),
+        "sha256": student.save_network(options.out),
     }
     (folder / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
     return facts
 
 
+def fingerprint(*parts: Any) -> str:
+    """Twelve hex digits that identify contents (bytes, memory) and values that JSON can hold."""
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part if isinstance(part, bytes | memoryview) else json.dumps(part).encode())
+    return sha.hexdigest()[:12]
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Parses the command line, checks the paths and runs."""
+    """Parses the command line, checks it and runs."""
     parser = argparse.ArgumentParser(prog="python -m tools.pretrain", description="Pretrain the bundled backbone.")
-    parser.add_argument("data", type=Path, help="archive or folder with train/<class>/ and val/<class>/")
+    parser.add_argument("data", type=Path, help="tar archive or folder with train/<class>/ and val/<class>/")
     parser.add_argument("--out", type=Path, default=Path("weights/thaw_mobilenet_v2_035.weights.h5"))
-    parser.add_argument(
-        "--teacher", type=Path, help="weights of MobileNetV2 1.0 without top; labels alone when left out"
-    )
-    parser.add_argument(
-        "--work", type=Path, default=Path(".cache/pretrain"), help="checkpoints and the teacher's features"
-    )
-    parser.add_argument("--epochs", type=int, default=36)
-    parser.add_argument("--batch", type=int, default=128, help="images per step, a multiple of 2")
-    parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate, after one epoch of warm-up")
-    parser.add_argument("--size", type=int, default=64, help="pixels, at least 32")
+    parser.add_argument("--teacher", type=Path, help="weights of MobileNetV2 1.0 without top; labels alone without it")
+    parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"), help="checkpoints, teacher's features")
+    parser.add_argument("--epochs", type=int, default=28)
+    parser.add_argument("--batch", type=int, default=128, help=f"images per step, a multiple of {CHUNKS}")
+    parser.add_argument("--rate", type=float, default=0.2, help="highest learning rate, reached after half an epoch")
+    parser.add_argument("--size", type=int, default=64, help="side of the images in pixels, at least 32")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
-    for path in filter(None, (options.data, options.teacher)):
-        if not path.exists():
-            raise SystemExit(
-                f"{path} does not exist: expected images and, with --teacher, MobileNetV2's weights (.weights.h5)."
-            )
+    for path, what in ((options.data, "an archive or a folder of images"), (options.teacher, "the teacher's weights")):
+        if path and not path.exists():
+            raise SystemExit(f"{path} does not exist: expected {what} there.")
     if options.batch < CHUNKS or options.batch % CHUNKS:
         raise SystemExit(f"--batch must be a positive multiple of {CHUNKS}, received {options.batch}.")
     for name, lowest in (("epochs", 1), ("size", 32)):

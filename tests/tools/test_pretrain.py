@@ -55,9 +55,11 @@ def test_images_of_another_size_are_resized(tree: Path) -> None:
 def test_crops_depend_on_seed_and_view_alone_and_stay_inside() -> None:
     boxes = pretrain.crop_boxes(2000, 64, seed=1, view=2)
     np.testing.assert_array_equal(boxes, pretrain.crop_boxes(2000, 64, seed=1, view=2))
-    assert (boxes != pretrain.crop_boxes(2000, 64, seed=1, view=3)).all(1).mean() > 0.99
+    assert (boxes != pretrain.crop_boxes(2000, 64, seed=1, view=3)).any(1).all()
     extent = boxes[:, 2:] - boxes[:, :2]
-    assert boxes.min() >= 0 and boxes.max() <= 64 and extent.min() > 30
+    assert boxes.min() >= 0
+    assert boxes.max() <= 64
+    assert extent.min() > 30
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_a_killed_run_ends_with_the_same_weights(tree: Path, tmp_path: Path, tau
 
     facts = json.loads(next(killed.glob("run-*/facts.json")).read_text())
     assert facts["sha256"] == hashlib.sha256(first).hexdigest()
-    assert facts["epochs"] == 4 and facts["images"] == 120 and facts["classes"] == 3
+    assert (facts["epochs"], facts["images"], facts["classes"]) == (4, 120, 3)
 
     network = keras.applications.MobileNetV2(alpha=0.35, include_top=False, weights=None)
     before = [np.asarray(weight) for weight in network.weights]

@@ -1,0 +1,352 @@
+"""Bringing data in, with real DVC where DVC is what matters."""
+
+import hashlib
+import io
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages import get_data
+from tests import pictures
+from thaw import manifest
+from thaw.errors import UserError
+
+DIGITS = "72e131e0cd93ceeb743a1f9fa75849e9.dir"  # what the committed data.dvc says
+
+
+def shell(root: Path, *command: str) -> str:
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    return shell(root, sys.executable, "-m", "dvc", *arguments)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def track(root: Path, folder: Path) -> None:
+    """What 'dvc add' would leave in data.dvc."""
+    (root / "data.dvc").write_text(f"outs:\n- md5: {get_data.fingerprint(folder)}\n  path: data\n")
+
+
+def commit(root: Path) -> None:
+    shell(root, "git", "add", "data.dvc")
+    shell(root, "git", "commit", "-qm", "data")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("template")
+    shell(root, "git", "init", "-q")
+    dvc(root, "init", "-q")
+    dvc(root, "config", "core.analytics", "false")
+    for key, value in (("user.name", "t"), ("user.email", "t@localhost"), ("commit.gpgsign", "false")):
+        shell(root, "git", "config", key, value)
+    shell(root, "git", "add", ".")
+    shell(root, "git", "commit", "-qm", "start")
+    return root
+
+
+@pytest.fixture
+def root(template: Path, tmp_path: Path) -> Path:
+    """A project under Git and DVC, without data."""
+    return Path(shutil.copytree(template, tmp_path / "project"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A user's photos."""
+    return pictures.fill(tmp_path / "photos", {"cats": 2, "dogs & co": 2})
+
+
+@pytest.fixture
+def no_dvc(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Only note what would be tracked: DVC takes seconds, and most mistakes come before it."""
+    calls: list[Path] = []
+    monkeypatch.setattr(get_data, "_dvc_add", calls.append)
+    return calls
+
+
+def test_digits_are_the_same_bytes_everywhere_and_a_second_call_changes_nothing(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    get_data.main(["digits"], root)
+    data = root / "data"
+    assert get_data.fingerprint(data) == get_data.tracked_fingerprint(root) == DIGITS
+    assert len(list(data.glob("?/*.png"))) == 1797
+    with Image.open(data / "0" / "0000.png") as image:
+        assert (image.mode, image.size) == ("L", (8, 8))
+        assert np.asarray(image)[0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]  # of 16: 0 0 5 13 9 1 0 0
+    assert "1,797 files" in capsys.readouterr().out
+    before = (root / "data.dvc").stat().st_mtime_ns
+    get_data.main(["digits"], root)
+    assert (root / "data.dvc").stat().st_mtime_ns == before
+    assert "holds these data already\nNext: set 'dataset: digits'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (8, 8), (3, 200)])
+def test_encoded_pngs_are_what_other_decoders_expect(shape: tuple[int, int]) -> None:
+    picture = pictures.pixels(0, *shape)[..., 0]
+    with Image.open(io.BytesIO(get_data.encode_png(picture))) as image:
+        assert np.array_equal(np.asarray(image), picture)
+
+
+def test_a_folder_is_copied_without_its_hidden_files(root: Path, photos: Path, no_dvc: list[Path]) -> None:
+    visible = contents(photos)
+    (photos / ".DS_Store").touch()
+    get_data.main(["folder", str(photos)], root)
+    assert contents(root / "data") == visible
+    assert no_dvc == [root]
+
+
+def test_linked_originals_are_tracked_and_stay_as_they_were(root: Path, photos: Path) -> None:
+    first = photos / "cats" / "000.png"
+    first.chmod(0o664)
+    originals = contents(photos)
+    get_data.main(["folder", str(photos), "--link"], root)
+    assert get_data.tracked_fingerprint(root) == get_data.fingerprint(photos)
+    assert (first.stat().st_nlink, first.stat().st_mode & 0o777) == (1, 0o664)
+    (root / "data" / "cats" / "000.png").unlink()
+    first.write_bytes(b"changed later")  # must not reach DVC's cache
+    dvc(root, "checkout", "data.dvc")
+    assert contents(root / "data") == originals
+
+
+def test_links_are_refused_where_dvc_would_take_over_the_originals(root: Path, photos: Path) -> None:
+    (root / ".dvc" / "config").write_text("[cache]\n    type = hardlink,copy\n")
+    with pytest.raises(SystemExit, match=r"error: .*leave out --link"):
+        get_data.main(["folder", str(photos), "--link"], root)
+    assert not (root / "data").exists()
+
+
+def test_force_replaces_what_git_and_dvc_can_bring_back(
+    root: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    track(root, shutil.copytree(photos, root / "data"))
+    commit(root)
+    other = pictures.fill(tmp_path / "other", {"x": 1, "y": 1}, start=50)
+    get_data.main(["folder", str(other), "--force"], root)
+    assert contents(root / "data") == contents(other)
+    assert not (root / "data.backup").exists()
+    assert "'git checkout data.dvc && dvc checkout data.dvc' brings them back" in capsys.readouterr().out
+    shell(root, "git", "checkout", "data.dvc")
+    dvc(root, "checkout", "data.dvc")
+    assert contents(root / "data") == contents(photos)
+
+
+@pytest.mark.parametrize("case", ["untracked", "changed since", "data.dvc not committed", "a symbolic link", "no git"])
+def test_force_keeps_what_could_not_be_brought_back(
+    root: Path, photos: Path, tmp_path: Path, no_dvc: list[Path], case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pictures.fill(root / "data", {"x": 1, "y": 1}, start=50)
+    (root / "data.backup").mkdir()
+    match case:
+        case "changed since":
+            track(root, data)
+            commit(root)
+            pictures.save(data / "x" / "new.png", 99)
+        case "data.dvc not committed":
+            track(root, data)
+        case "a symbolic link":
+            track(root, data)
+            commit(root)
+            data.rename(tmp_path / "elsewhere")
+            data.symlink_to(tmp_path / "elsewhere")
+        case "no git":
+            track(root, data)
+            commit(root)
+            monkeypatch.setenv("PATH", "")
+    before = contents(data)
+    get_data.main(["folder", str(photos), "--force"], root)
+    assert contents(root / "data.backup-2") == before
+    assert contents(root / "data") == contents(photos)
+    assert no_dvc == [root]
+
+
+@pytest.mark.parametrize("source", ["folder", "csv", "digits"])
+def test_data_that_are_there_are_not_overwritten(root: Path, photos: Path, no_dvc: list[Path], source: str) -> None:
+    data = pictures.fill(root / "data", {"x": 1, "y": 1}, start=50)
+    before = contents(data)
+    arguments = {"folder": ["folder", str(photos)], "csv": ["csv", "nowhere.csv"], "digits": ["digits"]}[source]
+    with pytest.raises(SystemExit, match=r"^error: expected no data in .*data yet, found some; add --force"):
+        get_data.main(arguments, root)
+    assert contents(data) == before
+    assert not no_dvc
+    assert not list(root.glob(".data*"))
+
+
+def test_data_dvc_of_other_data_is_not_overwritten(root: Path, photos: Path, no_dvc: list[Path]) -> None:
+    track(root, photos / "cats")
+    before = (root / "data.dvc").read_text()
+    with pytest.raises(SystemExit, match=r"expected data.dvc to track these data or none, found that it tracks others"):
+        get_data.main(["folder", str(photos)], root)
+    assert (root / "data.dvc").read_text() == before
+    assert not (root / "data").exists()
+    get_data.main(["folder", str(photos), "--force"], root)
+    assert no_dvc == [root]
+
+
+def test_data_dvc_of_the_same_data_is_welcome(root: Path, photos: Path, no_dvc: list[Path]) -> None:
+    track(root, photos)
+    (root / "data").mkdir()  # an empty folder is no data
+    get_data.main(["folder", str(photos)], root)
+    assert contents(root / "data") == contents(photos)
+    assert no_dvc == [root]
+
+
+@pytest.mark.parametrize("text", ["", "outs: []", "outs:\n- path: data", "{"])
+def test_a_broken_data_dvc_is_named(root: Path, photos: Path, text: str) -> None:
+    (root / "data.dvc").write_text(text)
+    with pytest.raises(SystemExit, match=r"expected .*data.dvc as 'dvc add' writes it"):
+        get_data.main(["folder", str(photos)], root)
+
+
+def test_a_project_without_dvc_is_named_first(tmp_path: Path, photos: Path) -> None:
+    with pytest.raises(SystemExit, match=r"expected a DVC project in .*, found no \.dvc folder; run 'dvc init'"):
+        get_data.main(["folder", str(photos)], tmp_path)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_failure_of_dvc_is_passed_on_and_the_data_stay(root: Path, photos: Path) -> None:
+    (root / "dvc.yaml").write_text("stages:\n  own:\n    cmd: 'true'\n    outs: [data]\n")
+    with pytest.raises(SystemExit, match=r"expected 'dvc add data' to track .*data, found: .*; the data are complete"):
+        get_data.main(["folder", str(photos)], root)
+    assert contents(root / "data") == contents(photos)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nowhere", "expected images in the folder .*nowhere, found no such folder"),
+        ("photos/cats", "found 2 files and no folder"),
+    ],
+)
+def test_a_folder_that_prepare_would_not_understand(
+    root: Path, photos: Path, path: str, message: str, no_dvc: list[Path]
+) -> None:
+    with pytest.raises(SystemExit, match=message):
+        get_data.main(["folder", str(photos.parent / path)], root)
+    assert not no_dvc
+    assert not (root / "data").exists()
+
+
+def test_a_csv_file_brings_only_what_it_lists(root: Path, photos: Path, no_dvc: list[Path]) -> None:
+    pictures.save(photos / "unlisted.png", 9)
+    file = photos / "labels.csv"
+    file.write_text(
+        "group,label,path,split\n,small,cats/000.png,\ng,small,cats/001.png,valid\n,big,dogs & co/000.png,\n"
+    )
+    get_data.main(["csv", str(file)], root)
+    assert (root / "data" / "index.csv").read_text() == (
+        "path,label,split,group\ncats/000.png,small,train,\ncats/001.png,small,val,g\ndogs & co/000.png,big,train,\n"
+    )
+    assert set(contents(root / "data")) == {"index.csv", "cats/000.png", "cats/001.png", "dogs & co/000.png"}
+    assert [entry.label for entry in manifest.scan(root / "data")[0]] == ["small", "small", "big"]
+    assert no_dvc == [root]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "expected a CSV file with the columns path,label at .*labels.csv, found none"),
+        ("path,label\ncats/9.png,a\n", "labels.csv, line 2: expected an image at .*cats/9.png, found no such file"),
+        ("path,label\ncats/000.png,a\n", "expected at least two classes in .*labels.csv, found only 'a'"),
+    ],
+)
+def test_mistakes_in_a_csv_file(root: Path, photos: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (photos / "labels.csv").write_text(text)
+    with pytest.raises(SystemExit, match=message):
+        get_data.main(["csv", str(photos / "labels.csv")], root)
+    assert not (root / "data").exists()
+
+
+def pack(file: Path, folder: Path, name: str) -> Path:
+    with tarfile.open(file, "w:gz") as tar:
+        tar.add(folder, arcname=name)
+    return file
+
+
+@pytest.mark.parametrize("name", ["flower_photos", "."])
+def test_an_archive_at_hand(root: Path, photos: Path, tmp_path: Path, no_dvc: list[Path], name: str) -> None:
+    (photos / "LICENSE.txt").write_text("CC-BY")
+    get_data.main(["flowers", "--from", str(pack(tmp_path / "a.tgz", photos, name))], root)
+    (photos / "LICENSE.txt").unlink()
+    assert contents(root / "data") == contents(photos)
+    assert not list(root.glob(".data*"))
+    assert no_dvc == [root]
+
+
+def outside(file: Path, _: Path) -> None:
+    with tarfile.open(file, "w") as tar:
+        tar.addfile(tarfile.TarInfo("../evil.txt"))
+
+
+def cut(file: Path, photos: Path) -> None:
+    pack(file, photos, "photos")
+    file.write_bytes(file.read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        pytest.param(lambda *_: None, "expected an archive at .*a.tgz, found no such file", id="missing"),
+        pytest.param(
+            lambda file, _: file.write_text("no tar"), "expected a complete tar archive at .*a.tgz", id="no-tar"
+        ),
+        pytest.param(cut, "expected a complete tar archive at .*a.tgz, found: .*; get it again", id="truncated"),
+        pytest.param(outside, "expected .*a.tgz to stay in its own folder, found: .*evil", id="outside"),
+        pytest.param(
+            lambda file, photos: pack(file, photos / "cats", "cats"),
+            "expected a folder for each class in .*a.tgz, found 2 files",
+            id="layout",
+        ),
+    ],
+)
+def test_archives_that_cannot_be_used(
+    root: Path, photos: Path, tmp_path: Path, make: Callable[[Path, Path], object], message: str
+) -> None:
+    make(tmp_path / "a.tgz", photos)
+    with pytest.raises(SystemExit, match=message):
+        get_data.main(["flowers", "--from", str(tmp_path / "a.tgz")], root)
+    assert not (root / "data").exists()
+    assert not list(root.glob(".data*"))
+    assert not (tmp_path / "evil.txt").exists()
+
+
+def test_flowers_are_downloaded_once_and_checked(
+    root: Path, photos: Path, tmp_path: Path, no_dvc: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = pack(tmp_path / "published.tgz", photos, "flower_photos")
+    monkeypatch.setattr(get_data, "FLOWERS_URL", archive.as_uri())
+    with pytest.raises(SystemExit, match=r"expected the sha256 4c54ace7.*--from FILE"):
+        get_data.main(["flowers"], root)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    monkeypatch.setattr(get_data, "FLOWERS_SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
+    get_data.main(["flowers"], root)
+    archive.unlink()
+    shutil.rmtree(root / "data")
+    get_data.main(["flowers"], root)
+    assert contents(root / "data") == contents(photos)
+    assert no_dvc == [root, root]
+
+
+def test_a_failed_download_says_how_to_go_on(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(get_data, "FLOWERS_URL", (tmp_path / "nowhere.tgz").as_uri())
+    with pytest.raises(SystemExit, match=r"expected to download file:.*nowhere.tgz, found: .*--from FILE"):
+        get_data.main(["flowers"], root)
+
+
+def test_a_file_that_cannot_be_copied_is_named(tmp_path: Path, photos: Path) -> None:
+    (photos / "cats" / "gone.png").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"expected to copy .*gone\.png, found: No such file or directory"):
+        get_data.write_folder(photos, tmp_path / "target")
