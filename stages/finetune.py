@@ -23,7 +23,7 @@ from thaw.examples import examples, rows
 def run(paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, seed: int) -> None:
     """Unfreeze, recompile at a low rate, fit, and predict with the best epoch."""
     records, classes, head = manifest.read(paths.manifest), read_json(paths.classes), heads.Head.load(paths.head)
-    model = finetuning.classifier(backbone, head, seed)
+    model = finetuning.classifier(backbone, head, finetune.dropout, seed)
     finetuning.unfreeze(model, backbone, finetune.unfreeze)
     boundary = finetuning.cut(model)
     top = training.compiled(finetuning.above(model, boundary), finetune.learning_rate)

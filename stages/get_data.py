@@ -141,7 +141,8 @@ def tracked_fingerprint(root: Path) -> str | None:
     if not file.exists():
         return None
     try:
-        return str(yaml.safe_load(file.read_text(encoding="utf-8"))["outs"][0]["md5"])
+        output = yaml.safe_load(file.read_text(encoding="utf-8"))["outs"][0]
+        return str(output[output["hash"]])
     except (yaml.YAMLError, KeyError, IndexError, TypeError, UnicodeDecodeError):
         raise UserError(f"expected {file} as 'dvc add' writes it, found something else; restore or remove it") from None
 
@@ -272,8 +273,8 @@ def _require_linkable(root: Path) -> None:
     ``dvc add`` reads linked files in place and then puts files of its own into data/, as its ``cache.type`` says. Only
     with ``cache.type hardlink`` does the cache become another name of the original, which DVC then makes read-only.
     """
-    types = _dvc(root, "config", "cache.type").stdout.strip()
-    if types.split(",")[0].strip() == "hardlink":
+    types = _dvc(root, "config", "cache.type").stdout
+    if types.lstrip("[' ").startswith("hardlink"):  # the first of several counts; a list is printed as Python writes it
         raise UserError(
             "expected a DVC cache of its own for --link, found cache.type hardlink, with which DVC would make your "
             "original files read-only; leave out --link"

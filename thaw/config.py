@@ -92,7 +92,6 @@ class Lbfgs(Section):
     solver: Literal["lbfgs"]
     inverse_l2: Annotated[list[Positive], Field(min_length=1)]
     max_iterations: Count
-    dropout: Fraction
 
 
 TrainHead = Annotated[Adam | Lbfgs, Discriminator("solver")]
@@ -115,6 +114,7 @@ class Finetune(Section):
     """Which top of the backbone is trained, and how gently."""
 
     unfreeze: Unfreeze
+    dropout: Fraction
     learning_rate: Positive
     batch_size: Count
     epochs: Count

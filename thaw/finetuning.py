@@ -11,18 +11,19 @@ from thaw.examples import Floats
 from thaw.heads import Head
 
 
-def classifier(backbone: Backbone, head: Head, seed: int) -> Any:
+def classifier(backbone: Backbone, head: Head, dropout: float, seed: int) -> Any:
     """Build ``network`` with a trained head on top: images → logits (batch × classes).
 
     Args:
         backbone: the configuration.
-        head: the weights of the Dense layer, and the dropout before it.
+        head: the weights of the Dense layer.
+        dropout: the share of bottleneck features hidden in a training step.
         seed: of the dropout.
     """
     import keras
 
     base = network(backbone)
-    dropped = keras.layers.Dropout(head.dropout, seed=seed, name="dropout")(base.output)
+    dropped = keras.layers.Dropout(dropout, seed=seed, name="dropout")(base.output)
     dense = keras.layers.Dense(len(head.bias), name="logits")
     logits = dense(dropped)
     dense.set_weights([head.kernel, head.bias])

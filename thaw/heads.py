@@ -26,12 +26,10 @@ class Head:
     Attributes:
         kernel: features × classes.
         bias: classes.
-        dropout: the share of features that are hidden while it is trained with gradients, by itself or fine-tuning.
     """
 
     kernel: Floats
     bias: Floats
-    dropout: float
 
     def logits(self, features: Floats) -> Floats:
         """Images × classes, from images × features."""
@@ -41,13 +39,12 @@ class Head:
         """Write it as HDF5."""
         with atomic(path) as partial, h5py.File(partial, "w") as file:
             file["kernel"], file["bias"] = self.kernel, self.bias
-            file.attrs["dropout"] = self.dropout
 
     @classmethod
     def load(cls, path: Path) -> "Head":
         """Read what ``save`` wrote."""
         with h5py.File(path) as file:
-            return cls(file["kernel"][:], file["bias"][:], float(file.attrs["dropout"]))
+            return cls(file["kernel"][:], file["bias"][:])
 
 
 def softmax(logits: Floats) -> Floats:
@@ -64,7 +61,8 @@ def solve(config: Lbfgs, train: Examples, val: Examples) -> tuple[Head, list[Row
     such a converged head keeps the pretrained features from being distorted (Kumar et al. 2022, arXiv:2202.10054).
 
     Args:
-        config: candidates of the inverse regularisation; the lowest validation loss wins, the stronger one on a tie.
+        config: candidates of the inverse regularisation, tried from the strongest until the validation loss has risen
+            twice in a row; the lowest validation loss wins, the stronger one on a tie.
         train: features; all views of an image count alike.
         val: features; only the images as they are count.
 
@@ -91,11 +89,13 @@ def solve(config: Lbfgs, train: Examples, val: Examples) -> tuple[Head, list[Row
             coefficients = np.concatenate([-coefficients, coefficients]) / 2
             intercept = np.concatenate([-intercept, intercept]) / 2
         kernel = (coefficients / deviation).T.astype(np.float32)
-        head = Head(kernel, (intercept - mean @ kernel).astype(np.float32), config.dropout)
+        head = Head(kernel, (intercept - mean @ kernel).astype(np.float32))
         judged = score(head.logits(val.x[:, 0]), val.y)
         rows.append(history.row(step, score(head.logits(x), y), judged, inverse_l2=inverse_l2))
         if judged[0] < lowest:
             best, lowest = head, judged[0]
+        if len(rows) > 2 and rows[-3]["val_loss"] < rows[-2]["val_loss"] < rows[-1]["val_loss"]:
+            break  # weaker still would only overfit more, and take the longest to solve
     assert best is not None  # there is at least one candidate, and a loss is finite
     return best, rows
 
@@ -112,4 +112,4 @@ def descend(
     )
     rows = fit(compiled(model, config.learning_rate), train, val, config, seed, checkpoint)
     kernel, bias = model.layers[-1].get_weights()
-    return Head(kernel, bias, config.dropout), rows
+    return Head(kernel, bias), rows

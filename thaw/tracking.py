@@ -16,6 +16,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -89,12 +90,14 @@ def publish(paths: Paths, config: Mapping[str, Any]) -> None:
         with _alone():
             _publish(uri, paths, config, tags, values)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        print(
-            f"warning: MLflow at {_without_password(uri)} did not take this run ({reason}); all results are in "
-            f"artifacts/, 'dvc repro -f -s evaluate' publishes them once it answers",
-            file=sys.stderr,
+        reason = textwrap.shorten(str(error) or type(error).__name__, 160, placeholder=" …")
+        sentence = (
+            f"warning: MLflow at {uri} did not take this run ({reason}); all results are in artifacts/, and "
+            f"'dvc repro -f -s evaluate' publishes them once it answers"
         )
+        # MLflow's reason may repeat the address.
+        password = urlsplit(uri).password
+        print(sentence.replace(f":{password}@", ":…@") if password else sentence, file=sys.stderr)
 
 
 def _publish(
@@ -200,8 +203,8 @@ def _experiment(client: "MlflowClient", uri: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         # A server knows where its artifacts belong; a bare database would put them under the current directory.
-        is_database = "sql" in urlsplit(uri).scheme
-        created: str = client.create_experiment(name, _artifacts().as_uri() if is_database else None)
+        location = _artifacts(uri).as_uri() if "sql" in urlsplit(uri).scheme else None
+        created: str = client.create_experiment(name, location)
         return created
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
@@ -209,8 +212,15 @@ def _experiment(client: "MlflowClient", uri: str) -> str:
     return existing
 
 
-def _artifacts() -> Path:
-    return workspace() / "mlartifacts"
+def _database(uri: str) -> Path | None:
+    """Return the file of an SQLite store, None for any other."""
+    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
+
+
+def _artifacts(uri: str) -> Path:
+    """Return the folder for the files of runs: beside the SQLite file, else beside the project."""
+    database = _database(uri)
+    return (database.parent if database else workspace()) / "mlartifacts"
 
 
 @contextmanager
@@ -239,11 +249,6 @@ def _quieten() -> None:
     os.environ.pop("MLFLOW_RUN_ID", None)  # would beat the run ids given to the client (mlflow#15713)
 
 
-def _without_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    return uri.replace(f":{parts.password}@", ":…@") if parts.password else uri
-
-
 def ui(port: int) -> None:
     """Serve the run table on 127.0.0.1 until Ctrl-C.
 
@@ -270,17 +275,16 @@ def ui(port: int) -> None:
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     with _alone():
         # The server would create a fresh store itself, but not wait for a stage that is doing so.
-        if not Path(uri.removeprefix("sqlite:///")).exists():
+        database = _database(uri)
+        if database and not database.exists():
             from mlflow import MlflowClient
 
             _experiment(MlflowClient(uri), uri)
     print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    stores = ["--backend-store-uri", uri, "--default-artifact-root", _artifacts().as_uri()]
-    try:
-        subprocess.run([sys.executable, "-m", "mlflow", "server", *options, *stores], check=False)
-    except KeyboardInterrupt:
-        print()
+    stores = ["--backend-store-uri", uri, "--default-artifact-root", _artifacts(uri).as_uri()]
+    # This process becomes the server, so that whatever ends it ends the server.
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *options, *stores])
 
 
 def main() -> None:

@@ -13,8 +13,7 @@ student from learning the teacher's means and scales, which a plain squared erro
 
 The teacher sees the student's crops (Beyer et al., "Knowledge distillation: a good teacher is patient and consistent",
 2022), enlarged to TEACHER_PX. Each image has VIEWS fixed crops, one per epoch in turn, mirrored at random: the teacher
-runs once per view, not once per epoch. The first SMALL_EPOCHS of the epochs show the crops at three quarters of the
-size, in 0.6 of the time (progressive resizing, as in EfficientNetV2, Tan and Le 2021).
+runs once per view, not once per epoch.
 
 One machine gives the same bytes each time, killed in between or not: crops follow from (seed, view), order and
 mirroring from (seed, epoch). Each step computes CHUNKS parts of its batch side by side, one core each: on two cores
@@ -28,6 +27,7 @@ import io
 import json
 import os
 import platform
+import shlex
 import sys
 import tarfile
 import tempfile
@@ -41,11 +41,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-VIEWS = 4
+VIEWS = 3
 TEACHER_PX = 112
 CHUNKS = 2
-DISTIL = 4.0
-SMALL_EPOCHS = 0.6
+DISTIL = 40.0  # makes both terms' gradients about equally large at the features
 CROP_AREA = (0.35, 1.0)  # share of the image that a crop covers
 CROP_ASPECT = (3 / 4, 4 / 3)
 
@@ -118,8 +117,8 @@ def crop(images: Array, boxes: Array, px: int) -> Array:
     return np.stack([np.asarray(Image.fromarray(i).resize((px, px), bilinear, box=tuple(box))) for i, box in pairs])
 
 
-def build_network(alpha: float, px: int | None = None) -> Any:
-    """MobileNetV2 without its top: images (n, px, px, 3), of any size without px, in [-1, 1] to pooled features (n, 1280)."""
+def build_network(alpha: float, px: int) -> Any:
+    """MobileNetV2 without its top: images (n, px, px, 3) in [-1, 1] to pooled features (n, 1280)."""
     import keras
 
     return keras.applications.MobileNetV2((px, px, 3), alpha, include_top=False, weights=None, pooling="avg")
@@ -137,9 +136,9 @@ class Teacher:
         path = self.folder / f"view{view}.npy"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.folder) as temporary:
-                np.save(Path(temporary, "view.npy"), self.compute(images, boxes))
-                Path(temporary, "view.npy").replace(path)
+            temporary = path.with_suffix(".tmp.npy")
+            np.save(temporary, self.compute(images, boxes))
+            temporary.replace(path)
         features: Array = np.load(path, mmap_mode="r")
         return features
 
@@ -174,11 +173,11 @@ class Teacher:
 class Student:
     """The network with a classifier on top, its optimizer, and the two compiled functions that use them."""
 
-    def __init__(self, classes: int, steps: int, warmup: int, rate: float, distil: float) -> None:
+    def __init__(self, size: int, classes: int, steps: int, warmup: int, rate: float, distil: float) -> None:
         import keras
         import tensorflow as tf
 
-        self.network = build_network(0.35)
+        self.network = build_network(0.35, size)
         for layer in self.network.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = 0.99  # keras.applications' 0.999 lags epochs behind
@@ -280,25 +279,20 @@ def pretrain(options: argparse.Namespace) -> dict[str, Any]:
     if options.teacher:
         taught_by = fingerprint(source, options.teacher.read_bytes(), TEACHER_PX)
         teacher = Teacher(options.teacher, options.work / f"teacher-{taught_by}")
-    settings = [options.size, options.epochs, options.batch, options.rate, VIEWS, CHUNKS, DISTIL, SMALL_EPOCHS]
+    settings = [options.size, options.epochs, options.batch, options.rate, VIEWS, CHUNKS, DISTIL]
     folder = options.work / f"run-{fingerprint(source, taught_by, settings)}"
     folder.mkdir(parents=True, exist_ok=True)
 
     distil = DISTIL if teacher else 0.0
-    student = Student(len(classes), steps * options.epochs, steps // 2, options.rate, distil)
+    student = Student(options.size, len(classes), steps * options.epochs, steps // 2, options.rate, distil)
     history = student.restore(folder / "checkpoint.npz")
-    print(
-        f"{folder}: {len(images)} images of {len(classes)} classes, {len(history)} of {options.epochs} epochs done",
-        flush=True,
-    )
+    print(f"{folder}: {len(images)} images, {len(history)} of {options.epochs} epochs done", flush=True)
     for epoch in range(len(history), options.epochs):
-        start = time.monotonic()
-        view = epoch % VIEWS
+        start, view = time.monotonic(), epoch % VIEWS
         boxes = crop_boxes(len(images), options.size, options.seed, view)
         taught = teacher.features(images, boxes, view) if teacher else np.zeros((len(images), 1), np.float16)
         rng = np.random.default_rng((options.seed, 1, epoch))
-        px = options.size * 3 // 4 if epoch < SMALL_EPOCHS * options.epochs else options.size
-        parts = student.train_epoch(crop(images, boxes, px), labels, taught, options.batch, rng)
+        parts = student.train_epoch(crop(images, boxes, options.size), labels, taught, options.batch, rng)
         row = {
             "epoch": epoch + 1,
             "seconds": round(time.monotonic() - start, 1),
@@ -307,15 +301,15 @@ def pretrain(options: argparse.Namespace) -> dict[str, Any]:
             "val_top1": round(student.accuracy(*splits["val"]), 5),
         }
         history.append(row)
-        student.save(folder / "checkpoint.npz", history)
         with (folder / "history.csv").open("w", newline="") as stream:
             table = csv.DictWriter(stream, row)
             table.writeheader()
             table.writerows(history)
+        student.save(folder / "checkpoint.npz", history)
         print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
 
     facts = {
-        "command": "python -m tools.pretrain " + " ".join(sys.argv[1:]),
+        "command": shlex.join(["python", "-m", "tools.pretrain", *sys.argv[1:]]),
         "epochs": options.epochs,
         "images": len(images),
         "classes": len(classes),
@@ -343,7 +337,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("weights/thaw_mobilenet_v2_035.weights.h5"))
     parser.add_argument("--teacher", type=Path, help="weights of MobileNetV2 1.0 without top; labels alone without it")
     parser.add_argument("--work", type=Path, default=Path(".cache/pretrain"), help="checkpoints, teacher's features")
-    parser.add_argument("--epochs", type=int, default=28)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--batch", type=int, default=128, help=f"images per step, a multiple of {CHUNKS}")
     parser.add_argument("--rate", type=float, default=0.2, help="highest learning rate, reached after half an epoch")
     parser.add_argument("--size", type=int, default=64, help="side of the images in pixels, at least 32")

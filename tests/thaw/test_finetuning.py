@@ -20,7 +20,7 @@ TOPS = [Unfreeze(blocks=1), Unfreeze(blocks=2), Unfreeze(layers=20), Unfreeze(la
 @pytest.fixture
 def head() -> Head:
     random = np.random.default_rng(0)
-    return Head(random.normal(size=(1280, 3)).astype(np.float32), random.normal(size=3).astype(np.float32), 0.0)
+    return Head(random.normal(size=(1280, 3)).astype(np.float32), random.normal(size=3).astype(np.float32))
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_the_head_on_the_features_is_the_classifier(toy: Backbone, head: Head, p
     keras.utils.set_random_seed(0)
     features = FrozenNetwork(toy).build().predict_on_batch(pictures)
     keras.utils.set_random_seed(0)
-    logits = classifier(toy, head, seed=0).predict_on_batch(pictures)
+    logits = classifier(toy, head, dropout=0, seed=0).predict_on_batch(pictures)
     assert features.shape == (8, ARCHITECTURES["mobilenet_v2"].width(toy.alpha))
     np.testing.assert_allclose(head.logits(features), logits, atol=1e-5)
 
@@ -45,7 +45,7 @@ def test_the_head_on_the_features_is_the_classifier(toy: Backbone, head: Head, p
 def test_the_split_model_has_the_logits_of_the_whole_model(
     toy: Backbone, head: Head, pictures: Any, top: Unfreeze
 ) -> None:
-    model = classifier(toy, head, seed=0)
+    model = classifier(toy, head, dropout=0, seed=0)
     unfreeze(model, toy, top)
     boundary = cut(model)
     below = _below(model, boundary).predict_on_batch(pictures)
@@ -62,7 +62,7 @@ def test_the_split_model_learns_as_the_whole_model_does(
     trained = []
     for split in (False, True):
         keras.utils.set_random_seed(0)
-        model = classifier(toy, head, seed=0)
+        model = classifier(toy, head, dropout=0, seed=0)
         unfreeze(model, toy, top)
         x: Any = pictures
         part = model
@@ -79,12 +79,14 @@ def test_the_split_model_learns_as_the_whole_model_does(
 
 
 def test_only_what_is_unfrozen_moves_and_no_batchnorm_does(toy: Backbone, head: Head, pictures: Any) -> None:
-    model = classifier(toy, head, seed=0)
+    model = classifier(toy, head, dropout=0, seed=0)
     unfreeze(model, toy, Unfreeze(blocks=2))
     before = {variable.path: np.array(variable) for variable in model.variables}
     meant = {variable.path for variable in model.trainable_variables}
     compiled(model, 1e-3).fit(pictures, np.array([0, 1, 2, 0, 1, 2, 0, 1]), epochs=1, verbose=0)
-    moved = {v.path for v in model.variables if "seed" not in v.path and not np.array_equal(before[v.path], np.array(v))}
+    moved = {
+        v.path for v in model.variables if "seed" not in v.path and not np.array_equal(before[v.path], np.array(v))
+    }
     assert moved == meant
     assert not any("BN" in path or "bn" in path for path in moved)
     assert any("block_16" in path for path in moved)
@@ -92,7 +94,7 @@ def test_only_what_is_unfrozen_moves_and_no_batchnorm_does(toy: Backbone, head: 
 
 
 def test_every_block_boundary_exists_and_blocks_run_from_the_output_to_the_input(toy: Backbone, head: Head) -> None:
-    names = [layer.name for layer in classifier(toy, head, seed=0).layers]
+    names = [layer.name for layer in classifier(toy, head, dropout=0, seed=0).layers]
     places = [names.index(block) for block in ARCHITECTURES["mobilenet_v2"].blocks]
     assert places == sorted(places, reverse=True)
 
@@ -102,7 +104,7 @@ def test_every_block_boundary_exists_and_blocks_run_from_the_output_to_the_input
 )
 def test_more_than_there_is_cannot_be_unfrozen(toy: Backbone, head: Head, top: Unfreeze, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        unfreeze(classifier(toy, head, seed=0), toy, top)
+        unfreeze(classifier(toy, head, dropout=0, seed=0), toy, top)
 
 
 def test_fine_tuning_does_not_start_from_other_logits_than_the_head_s() -> None:

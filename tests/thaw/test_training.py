@@ -79,9 +79,10 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(monkeypatch: pytest.Monke
         if next(saved) == epoch:
             raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "save", save_and_die)
-        fit(_model(), _examples(), _examples(seed=1), Schedule(), 0, Checkpoint("killed"))
+        with pytest.raises(Killed):
+            fit(_model(), _examples(), _examples(seed=1), Schedule(), 0, Checkpoint("killed"))
     resumed = _model()
     rows = fit(resumed, _examples(), _examples(seed=1), Schedule(), 0, Checkpoint("killed"))
 
@@ -115,7 +116,9 @@ def test_each_epoch_takes_the_next_view() -> None:
 
     x = np.zeros((4, 3, 4), np.float32) + np.array([1, 2, 3], np.float32)[:, np.newaxis]
     model = keras.Sequential([keras.Input((4,)), Recorder(), keras.layers.Dense(2)])
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"], run_eagerly=True)
+    model.compile(
+        "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"], run_eagerly=True
+    )
     examples = Examples(x, np.array([0, 1, 0, 1]))
     fit(model, examples, examples, Schedule(batch_size=4, epochs=4), 0, Checkpoint("run"))
     assert seen == [1, 2, 3, 1]

@@ -71,7 +71,7 @@ def test_crops_depend_on_seed_and_view_alone_and_stay_inside() -> None:
         (["{tree}", "--batch", "3"], "--batch must be a positive multiple of 2, received 3"),
         (["{tree}", "--size", "16"], "--size must be at least 32"),
         (["{tree}", "--epochs", "0"], "--epochs must be at least 1"),
-        (["{tree}", "--batch", "128", "--size", "32"], "--batch 128 is larger than the 120 training images"),
+        (["{tree}", "--batch", "128"], "--batch 128 is larger than the 120 training images"),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(
@@ -115,7 +115,7 @@ def test_a_killed_run_ends_with_the_same_weights(tree: Path, tmp_path: Path, tau
     subprocess.run(command(tree, straight, *more), cwd=ROOT, check=True, capture_output=True)
 
     with subprocess.Popen(command(tree, killed, *more), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        while not list(killed.glob("run-*/history.csv")) and process.poll() is None:
+        while not list(killed.glob("run-*/checkpoint.npz")) and process.poll() is None:
             time.sleep(0.01)
         process.kill()
     assert process.returncode == -signal.SIGKILL

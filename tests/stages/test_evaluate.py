@@ -1,0 +1,121 @@
+"""evaluate: what it writes, what it refuses, and that it stays light."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages import evaluate
+from tests import finished
+from thaw import manifest, predictions, tracking
+from thaw.artifacts import PROJECT, Paths, read_json, write_json
+from thaw.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def published(monkeypatch: pytest.MonkeyPatch) -> list[Paths]:
+    """Keep runs away from the project's store, and remember them."""
+    seen: list[Paths] = []
+    monkeypatch.setattr(tracking, "publish", lambda paths, _: seen.append(paths))
+    return seen
+
+
+def run(paths: Paths) -> None:
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
+
+
+def test_outputs(tmp_path: Path, published: list[Paths], capsys: pytest.CaptureFixture[str]) -> None:
+    paths = finished.pipeline(tmp_path)
+    run(paths)
+    metrics = read_json(paths.metrics)
+    for model in ("head", "finetuned", "delta"):
+        assert {"accuracy", "accuracy_low", "accuracy_high", "macro_f1", "val_accuracy"} <= set(metrics[model])
+    assert metrics["n_test"] == 60
+    assert metrics["verdict"] == "fine-tuning helped"
+    assert capsys.readouterr().out == paths.summary.read_text(encoding="utf-8")
+    assert published == [paths]
+    written = {file.relative_to(paths.metrics.parent).as_posix() for file in paths.metrics.parent.rglob("*.*")}
+    assert written == {
+        "config.json",
+        "metrics.json",
+        "report.html",
+        "summary.txt",
+        "plots/confusion_head.csv",
+        "plots/confusion_finetuned.csv",
+        "plots/reliability_head.csv",
+        "plots/reliability_finetuned.csv",
+    }
+
+
+def test_every_byte_is_the_same_twice(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path)
+    outputs = []
+    for _ in range(2):
+        run(paths)
+        outputs.append({file: file.read_bytes() for file in paths.metrics.parent.rglob("*.*")})
+    assert outputs[0] == outputs[1]
+
+
+def test_order_of_predictions_does_not_matter(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path)
+    run(paths)
+    expected = paths.metrics.read_bytes()
+    file = paths.predictions("finetune")
+    header, *rows = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join([header, *reversed(rows)]) + "\n", encoding="utf-8")
+    run(paths)
+    assert paths.metrics.read_bytes() == expected
+
+
+def test_predictions_of_other_images_are_refused(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path)
+    file = paths.predictions("finetune")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    lost = next(line for line in lines if ",test," in line)
+    file.write_text("\n".join(line for line in lines if line != lost) + "\n", encoding="utf-8")
+    expected = r"finetune/predictions.csv: expected the 60 test images .* found 59 .* 'class_0/002.png'.*dvc repro"
+    with pytest.raises(UserError, match=expected):
+        run(paths)
+    assert not paths.metrics.parent.exists()
+
+
+def test_predictions_of_other_classes_are_refused(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path)
+    write_json(paths.classes, ["dog", "cat"])
+    with pytest.raises(UserError, match="train_head/predictions.csv: expected .* 2 classes"):
+        run(paths)
+
+
+def test_diverged_training_is_said(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path)
+    judged = [record for record in manifest.read(paths.manifest) if record.split != "train"]
+    broken = np.full((len(judged), 2), np.nan, np.float32)
+    predictions.write(paths.predictions("finetune"), ["cat", "dog"], judged, broken)
+    with pytest.raises(UserError, match="training has diverged; lower the learning_rate in conf/finetune/"):
+        run(paths)
+
+
+def test_stages_with_different_configurations_are_not_compared(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path)
+    finished.write_configs(paths, finetune={"seed": 4})
+    with pytest.raises(UserError, match="finetune: expected to have run with seed 3"):
+        run(paths)
+
+
+def test_needs_no_tensorflow_and_no_plotting_library(tmp_path: Path) -> None:
+    finished.pipeline(tmp_path)
+    code = f"""
+import sys
+from pathlib import Path
+from stages import evaluate
+from tests import finished
+from thaw import tracking
+from thaw.artifacts import Paths
+tracking.publish = lambda *_: None
+evaluate.run(Paths(Path({str(tmp_path)!r}) / "data", Path({str(tmp_path)!r}) / "artifacts"), finished.EVALUATE, 3)
+heavy = {{"tensorflow", "keras", "sklearn", "pandas", "matplotlib", "mlflow"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)

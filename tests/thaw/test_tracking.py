@@ -1,0 +1,275 @@
+"""Publishing to real stores: complete, once, again after a loss, and never at the expense of the result."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from stages import evaluate
+from tests import finished
+from thaw import tracking
+from thaw.artifacts import PROJECT, Paths, read_json, write_json
+from thaw.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Make an empty store once: its tables take seconds."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}")
+    return file.read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, fresh: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the project's own store lie in a temporary folder."""
+    (tmp_path / "mlflow.db").write_bytes(fresh)
+    monkeypatch.setattr(tracking, "workspace", lambda: tmp_path)
+    monkeypatch.setenv("THAW_CACHE", str(tmp_path / "cache"))
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    found = finished.pipeline(tmp_path)
+    (tmp_path / "data.dvc").write_text("outs:\n- md5: 0123.dir\n  path: data\n", encoding="utf-8")
+    return found
+
+
+@pytest.fixture
+def publish(paths: Paths) -> Callable[[], None]:
+    return lambda: evaluate.run(paths, finished.EVALUATE, finished.SEED)
+
+
+def runs(experiment: str = "thaw") -> list[Any]:
+    client = MlflowClient(tracking.store())
+    found = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([found.experiment_id])) if found else []
+
+
+def test_a_run_is_complete(paths: Paths, publish: Callable[[], None], workspace: Path) -> None:
+    publish()
+    (run,) = runs()
+    metrics = read_json(paths.metrics)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "mobilenet_v2 α0.35 64px · lbfgs · last 2 blocks · seed 3"
+    assert run.data.params["backbone.input_size"] == "64"
+    assert run.data.params["finetune.unfreeze.blocks"] == "2"
+    assert run.data.params["seed"] == "3"
+    assert run.data.metrics["delta/accuracy"] == metrics["delta"]["accuracy"]
+    assert run.data.metrics["head/macro_f1_low"] == metrics["head"]["macro_f1_low"]
+    assert run.data.metrics["mcnemar_p"] == metrics["mcnemar_p"]
+    assert run.data.metrics["n_test"] == 60
+    assert run.data.tags["verdict"] == metrics["verdict"]
+    assert run.data.tags["data_md5"] == "0123.dir"
+    assert metrics["verdict"].capitalize() in run.data.tags["mlflow.note.content"]
+
+    client = MlflowClient(tracking.store())
+    curve = client.get_metric_history(run.info.run_id, "finetune/val_accuracy")
+    assert [(point.step, point.value) for point in curve] == [(step, 0.85) for step in range(4)]
+    # The first epoch's training accuracy is unknown and left out.
+    assert len(client.get_metric_history(run.info.run_id, "finetune/accuracy")) == 3
+    assert len(client.get_metric_history(run.info.run_id, "train_head/inverse_l2")) == 3
+
+    files = workspace / "mlartifacts" / run.info.run_id / "artifacts"
+    assert "weights.h5" in (files / "config.yaml").read_text(encoding="utf-8")
+    for name in (
+        "report.html",
+        "metrics.json",
+        "plots/confusion_head.csv",
+        "train_head/predictions.csv",
+        "train_head/head.h5",
+        "finetune/history.csv",
+        "finetune/model.weights.h5",
+    ):
+        assert (files / name).exists(), name
+
+
+def test_publishing_again_adds_nothing(publish: Callable[[], None]) -> None:
+    publish()
+    (first,) = runs()
+    publish()
+    (second,) = runs()
+    assert first.info.run_id == second.info.run_id
+
+
+def test_new_outputs_replace_the_run_and_an_unfinished_one_is_superseded(
+    paths: Paths, publish: Callable[[], None]
+) -> None:
+    publish()
+    (stale,) = runs()
+    client = MlflowClient(tracking.store())
+    killed = client.create_run(
+        stale.info.experiment_id, tags={tracking.FINGERPRINT: stale.data.tags[tracking.FINGERPRINT]}
+    )
+    history = paths.history("finetune")
+    history.write_text(history.read_text(encoding="utf-8").replace("0.85", "0.86"), encoding="utf-8")
+    publish()
+    (run,) = runs()
+    assert run.info.run_id not in (stale.info.run_id, killed.info.run_id)
+    assert run.info.status == "FINISHED"
+    assert client.get_run(stale.info.run_id).info.lifecycle_stage == "deleted"
+
+
+def test_another_configuration_is_another_run(paths: Paths, publish: Callable[[], None]) -> None:
+    publish()
+    finished.write_configs(paths, finetune={"finetune": {"unfreeze": {"layers": 20}, "learning_rate": 0.001}})
+    publish()
+    assert {run.info.run_name.split(" · ")[2] for run in runs()} == {"last 2 blocks", "last 20 layers"}
+
+
+def test_a_deleted_experiment_comes_back_and_its_name_can_be_chosen(
+    publish: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    publish()
+    client = MlflowClient(tracking.store())
+    client.delete_experiment(client.get_experiment_by_name("mine").experiment_id)
+    publish()
+    assert [run.info.status for run in runs("mine")] == ["FINISHED"]
+    assert runs() == []
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "mlruns", "/tmp/mlruns"])
+def test_a_folder_is_refused_before_anything_is_written(
+    uri: str, paths: Paths, publish: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError, match="expected a database or a server"):
+        publish()
+    assert not paths.metrics.exists()
+
+
+def test_an_unreachable_server_costs_a_warning_only(
+    paths: Paths,
+    publish: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    publish()
+    out, err = capsys.readouterr()
+    assert "Verdict:" in out
+    assert err.startswith("warning: MLflow at http://me:…@127.0.0.1:9 did not take this run")
+    assert err.count("\n") == 1
+    assert "secret" not in err
+    assert paths.report.exists()
+
+
+def test_an_interrupted_publication_is_marked_and_repaired(
+    publish: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def disk_full(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(MlflowClient, "log_artifacts", disk_full)
+        publish()
+    assert "no space left" in capsys.readouterr().err
+    assert [run.info.status for run in runs()] == ["FAILED"]
+    publish()
+    assert [run.info.status for run in runs()] == ["FINISHED"]
+
+
+def test_a_deleted_database_is_filled_again_also_by_two_processes_at_once(
+    paths: Paths, publish: Callable[[], None], workspace: Path
+) -> None:
+    publish()
+    before = runs()[0].data
+    database = workspace / "mlflow.db"
+    database.unlink()
+
+    config = workspace / "config.json"
+    write_json(config, evaluate.configuration(paths, finished.EVALUATE, finished.SEED))
+    code = f"""
+import json, sys
+from pathlib import Path
+from thaw import tracking
+from thaw.artifacts import Paths
+config = json.loads(Path({str(config)!r}).read_text()) | {{"seed": int(sys.argv[1])}}
+tracking.publish(Paths(Path({str(paths.data)!r}), Path({str(paths.root)!r})), config)
+"""
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{database}"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(seed)], cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for seed in (finished.SEED, finished.SEED + 1)
+    ]
+    for process in started:
+        _, err = process.communicate()
+        assert process.returncode == 0
+        assert err == "", "neither warnings nor the chatter of migrations"
+
+    # This process still holds the deleted file open, so it has to come in by another name.
+    renamed = database.rename(workspace / "rebuilt.db")
+    client = MlflowClient(f"sqlite:///{renamed}")
+    found = client.search_runs([client.get_experiment_by_name("thaw").experiment_id], order_by=["params.seed"])
+    assert [run.data.params["seed"] for run in found] == ["3", "4"]
+    assert found[0].data.metrics == before.metrics
+    assert found[0].data.params == before.params
+
+
+def test_the_ui_serves_the_store(publish: Callable[[], None], workspace: Path) -> None:
+    publish()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{workspace}/mlflow.db"}
+    command = [sys.executable, "-m", "thaw.tracking", "ui", "--port", str(port)]
+    with subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    ) as server:
+        try:
+            assert server.stdout is not None
+            assert f"http://127.0.0.1:{port}" in server.stdout.readline()
+            for _ in range(300):
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
+                        assert answer.status == 200
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            else:
+                pytest.fail("the UI did not start")
+        finally:
+            os.killpg(server.pid, 2)
+            server.communicate(timeout=30)
+
+
+def test_a_taken_port_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        monkeypatch.setattr(sys, "argv", ["tracking", "ui", "--port", str(port)])
+        with pytest.raises(SystemExit, match=f"error: expected port {port} to be free"):
+            tracking.main()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_server_has_its_own_ui(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://runs.example:5000")
+    with pytest.raises(UserError, match="which is a server"):
+        tracking.ui(5000)
+
+
+def test_flat() -> None:
+    assert tracking.flat({"a": {"b": {"c": 1}, "d": 2}, "e": 3}, ".") == {"a.b.c": 1, "a.d": 2, "e": 3}
