@@ -58,7 +58,7 @@ def describe(summary: dict[str, Any]) -> str:
     if taken := [split for split in SPLITS if summary["splits"][split] == "drawn from train"]:
         lines.append(f"  {' and '.join(taken)} taken from train: the data predefine no such split")
     if summary["duplicates"]:
-        lines.append(f"  {summary['duplicates']} images are copies of others; copies share a split")
+        lines.append(f"  {summary['duplicates']} x a copy of another image; copies share a split")
     return "\n".join(lines)
 
 

@@ -71,6 +71,7 @@ def solve(config: Lbfgs, train: Examples, val: Examples) -> tuple[Head, list[Row
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     x, y = train.x.reshape(-1, train.x.shape[-1]), train.y.repeat(train.x.shape[1])
     mean, deviation = x.mean(axis=0), x.std(axis=0)
@@ -80,7 +81,8 @@ def solve(config: Lbfgs, train: Examples, val: Examples) -> tuple[Head, list[Row
     best, lowest, rows = None, np.inf, []
     for step, inverse_l2 in enumerate(sorted(config.inverse_l2)):
         solver.C = inverse_l2
-        with warnings.catch_warnings():
+        # One thread: the matrices are small, and threads that wait for each other cost a hundred times the arithmetic.
+        with warnings.catch_warnings(), threadpool_limits(1, "blas"):
             # Weak regularisation may want more steps; validation sees what came of the steps it had.
             warnings.simplefilter("ignore", ConvergenceWarning)
             solver.fit(scaled, y)

@@ -16,8 +16,8 @@ The teacher sees the student's crops (Beyer et al., "Knowledge distillation: a g
 runs once per view, not once per epoch.
 
 One machine gives the same bytes each time, killed in between or not: crops follow from (seed, view), order and
-mirroring from (seed, epoch). Each step computes CHUNKS parts of its batch side by side, one core each: on two cores
-1.7 times as fast as one batch spread over both.
+mirroring from (seed, epoch). Each step computes CHUNKS parts of its batch side by side, one core each: 687
+images a second on two cores, where one batch spread over both reaches 469 (and 379 with oneDNN's kernels).
 """
 
 import argparse
@@ -355,6 +355,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # oneDNN's training kernels are slower for this network
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its training kernels are slower for this network
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     main()

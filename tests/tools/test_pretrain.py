@@ -84,6 +84,14 @@ def test_a_mistake_ends_in_one_sentence(
     assert not (tmp_path / ".cache").exists()
 
 
+def test_files_that_cannot_be_read_are_named(tree: Path) -> None:
+    (tree / "val" / "red" / "00.png").write_text("not an image")
+    with pytest.raises(SystemExit, match="val/red/00.png in .* is not an image that can be read"):
+        pretrain.load_images(tree, 32)
+    with pytest.raises(SystemExit, match="00.png is neither a folder nor a readable tar archive"):
+        pretrain.load_images(tree / "val" / "red" / "00.png", 32)
+
+
 def command(tree: Path, folder: Path, *more: str) -> list[str]:
     options = [
         "--size",

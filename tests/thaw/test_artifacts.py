@@ -1,0 +1,97 @@
+"""Paths and atomic writing, and the small files that stages hand to each other."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from thaw import artifacts, history, predictions
+from thaw.artifacts import Paths, atomic, fingerprint, read_json, write_json
+from thaw.config import Evaluate
+from thaw.examples import examples, labels, rows
+from thaw.manifest import Record
+
+RECORDS = [
+    Record("a/1.png", "a", "train", "x", 1, 1, ""),
+    Record("b/ü, 2.png", "b", "test", "y", 1, 1, ""),
+    Record("b/3.png", "b", "val", "z", 1, 1, ""),
+]
+
+
+def test_a_stage_s_folder_appears_when_the_stage_succeeds(tmp_path: Path) -> None:
+    paths = Paths(root=tmp_path)
+    with paths.stage("evaluate", evaluate=Evaluate(confidence=0.9, resamples=100), seed=3) as out:
+        (out / "metrics.json").write_text("{}")
+        assert not (tmp_path / "evaluate").exists()
+    assert sorted(path.name for path in (tmp_path / "evaluate").iterdir()) == ["config.json", "metrics.json"]
+    assert read_json(paths.config("evaluate")) == {"evaluate": {"confidence": 0.9, "resamples": 100}, "seed": 3}
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluate"]
+
+
+def test_a_stage_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    paths = Paths(root=tmp_path)
+    with paths.stage("prepare", seed=0):
+        pass
+    with pytest.raises(RuntimeError), paths.stage("prepare", seed=1) as out:
+        (out / "manifest.csv").write_text("half")
+        raise RuntimeError
+    assert read_json(paths.config("prepare")) == {"seed": 0}
+    assert [path.name for path in tmp_path.iterdir()] == ["prepare"]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), atomic(tmp_path / "new" / "file.txt") as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_json_that_no_reader_understands_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"accuracy": math.nan})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fingerprint_knows_contents_and_values_apart(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("same")
+    (tmp_path / "b").write_text("same")
+    assert fingerprint(tmp_path / "a", 1) == fingerprint(tmp_path / "b", 1)
+    assert len({fingerprint(1, 2), fingerprint(12), fingerprint("1", "2"), fingerprint("12")}) == 4
+
+
+def test_the_workspace_is_the_project_also_from_inside_an_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "PROJECT", Path("/home/me/birds"))
+    assert artifacts.workspace() == Path("/home/me/birds")
+    monkeypatch.setattr(artifacts, "PROJECT", Path("/home/me/birds/.dvc/tmp/exps/tmpabc"))
+    assert artifacts.workspace() == Path("/home/me/birds")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(
+    st.lists(st.floats(0, 1, width=32), min_size=6, max_size=6), st.lists(st.text(min_size=1), min_size=3, max_size=3)
+)
+def test_predictions_come_back_to_the_last_bit(tmp_path: Path, values: list[float], names: list[str]) -> None:
+    classes = [name.replace("\0", "").replace("\r", "") or "x" for name in names]
+    probabilities = np.array(values, np.float32).reshape(2, 3)
+    predictions.write(tmp_path / "p.csv", classes, RECORDS[1:], probabilities)
+    found = predictions.read(tmp_path / "p.csv")
+    assert (found.classes, found.paths, found.splits) == (classes, ["b/ü, 2.png", "b/3.png"], ["test", "val"])
+    np.testing.assert_array_equal(found.probabilities, probabilities)
+
+
+def test_a_history_comes_back_with_its_gaps(tmp_path: Path) -> None:
+    curve = [history.row(0, (math.nan, math.nan), (0.5, 0.25)), history.row(1, (0.1, 0.9), (0.4, 0.75))]
+    history.write(tmp_path / "h.csv", curve)
+    np.testing.assert_equal(history.read(tmp_path / "h.csv"), curve)
+
+
+def test_examples_are_the_rows_of_their_split(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(6, dtype=np.float32).reshape(3, 2, 1))
+    found = examples(RECORDS, ["a", "b"], "val", tmp_path / "x.npy")
+    assert found.x.tolist() == [[[4], [5]]]
+    assert found.y.tolist() == [1]
+    assert rows(RECORDS, "val", "test").tolist() == [1, 2]
+    assert labels(RECORDS, ["a", "b"]).tolist() == [0, 1, 1]

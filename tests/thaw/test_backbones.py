@@ -1,0 +1,145 @@
+"""Backbones: their table, their weights, and what identifies a frozen network."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from thaw import backbones
+from thaw.backbones import ARCHITECTURES, FrozenNetwork, network, weights_id
+from thaw.config import Backbone
+from thaw.errors import UserError
+
+
+def _with(backbone: Backbone, **changes: Any) -> Backbone:
+    return backbone.model_copy(update=changes)
+
+
+@pytest.fixture(scope="module")
+def headless(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Weights of one headless MobileNetV2 0.35 in each format, and of one with its top."""
+    folder = tmp_path_factory.mktemp("weights")
+    keras.utils.set_random_seed(7)
+    model = keras.applications.MobileNetV2(alpha=0.35, include_top=False, weights=None, input_shape=(32, 32, 3))
+    files = {kind: folder / f"net{kind}" for kind in (".weights.h5", ".keras")}
+    model.save_weights(files[".weights.h5"])
+    model.save(files[".keras"])
+    topped = keras.applications.MobileNetV2(alpha=0.35, weights=None, input_shape=(32, 32, 3), classes=4)
+    topped.save_weights(folder / "topped.weights.h5")
+    return files | {"topped": folder / "topped.weights.h5"}
+
+
+@pytest.mark.parametrize("kind", [".weights.h5", ".keras"])
+def test_weights_come_from_a_file(toy: Backbone, headless: dict[str, Path], kind: str) -> None:
+    keras.utils.set_random_seed(7)
+    expected = keras.applications.MobileNetV2(alpha=0.35, include_top=False, weights=None, input_shape=(32, 32, 3))
+    loaded = network(_with(toy, weights=str(headless[kind])))
+    for ours, theirs in zip(loaded.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_preprocessing_maps_pixels_to_minus_one_and_one(toy: Backbone) -> None:
+    whole = network(toy)
+    scaled = keras.Model(whole.input, whole.get_layer("preprocessing").output)
+    pixels = np.zeros((1, 32, 32, 3), np.uint8)
+    pixels[0, 0] = 255
+    expected = keras.applications.mobilenet_v2.preprocess_input(pixels.astype(np.float32))
+    np.testing.assert_allclose(scaled.predict_on_batch(pixels), expected, atol=1e-6)
+    assert expected.min() == -1
+    assert expected.max() == 1
+
+
+@pytest.mark.parametrize("alpha", [0.35, 1.3])
+def test_the_table_knows_the_number_of_features(toy: Backbone, alpha: float) -> None:
+    assert network(_with(toy, alpha=alpha)).output.shape == (None, ARCHITECTURES["mobilenet_v2"].width(alpha))
+
+
+@pytest.mark.parametrize(
+    ("alpha", "file"),
+    [(0.35, "topped"), (0.5, ".weights.h5"), (0.5, ".keras")],
+    ids=["topped", "width", "width, keras"],
+)
+def test_weights_of_another_network_are_refused(
+    toy: Backbone, headless: dict[str, Path], alpha: float, file: str
+) -> None:
+    with pytest.raises(UserError, match="expected weights of MobileNetV2 .* which does not fit"):
+        network(_with(toy, alpha=alpha, weights=str(headless[file])))
+
+
+@pytest.mark.parametrize("name", ["broken.weights.h5", "broken.h5", "broken.keras", "broken.txt"])
+def test_a_file_that_holds_no_weights_is_refused(toy: Backbone, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("not weights")
+    with pytest.raises(UserError, match="which does not fit"):
+        network(_with(toy, weights=str(tmp_path / name)))
+
+
+def test_a_missing_weights_file_is_named(toy: Backbone) -> None:
+    with pytest.raises(UserError, match=r"found no file .*nowhere\.h5"):
+        _ = FrozenNetwork(_with(toy, weights="nowhere.h5")).fingerprint
+
+
+def test_bundled_weights_that_are_not_what_was_shipped_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "thaw.weights.h5").write_bytes(b"something else")
+    monkeypatch.setattr(backbones, "BUNDLED", tmp_path / "thaw.weights.h5")
+    with pytest.raises(UserError, match="sha256 .* git checkout -- weights"):
+        weights_id("bundled")
+
+
+def test_bundled_weights_load(toy: Backbone) -> None:
+    bundled = network(_with(toy, weights="bundled")).get_weights()
+    assert not all(np.array_equal(a, b) for a, b in zip(bundled, network(toy).get_weights(), strict=True))
+
+
+def test_imagenet_weights_load_offline_from_keras_home(
+    toy: Backbone, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Keras fixes its home when it is imported, so it is the downloader's default folder that has to change.
+    home = tmp_path / "keras_home"
+    shutil.copytree(shared / "weights" / "keras_home", home, copy_function=shutil.copyfile)
+    monkeypatch.setattr(keras.config, "keras_home", lambda: str(home), raising=False)
+    from keras.src.utils import file_utils
+
+    monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(home))
+    loaded = network(_with(toy, weights="imagenet", input_size=224))
+    file = home / "models" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+    expected = network(_with(toy, weights=str(file), input_size=224))
+    np.testing.assert_array_equal(loaded.get_weights()[0], expected.get_weights()[0])
+
+
+def test_imagenet_weights_without_a_network_say_how_to_supply_a_file(
+    toy: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from keras.src.utils import file_utils
+
+    monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a closed port: no network, on any machine
+    with pytest.raises(UserError, match="expected to download the ImageNet weights .* set 'weights:' to its path"):
+        network(_with(toy, weights="imagenet", input_size=96))
+
+
+def test_a_fingerprint_changes_with_whatever_changes_the_outputs(toy: Backbone, headless: dict[str, Path]) -> None:
+    same = FrozenNetwork(toy).fingerprint
+    assert FrozenNetwork(_with(toy)).fingerprint == same
+    others = [
+        FrozenNetwork(_with(toy, input_size=64)),
+        FrozenNetwork(_with(toy, alpha=0.5)),
+        FrozenNetwork(_with(toy, engine="tensorflow")),
+        FrozenNetwork(_with(toy, precision="bfloat16")),
+        FrozenNetwork(_with(toy, weights=str(headless[".weights.h5"]))),
+        FrozenNetwork(toy, operation=5),
+    ]
+    assert len({same, *(other.fingerprint for other in others)}) == len(others) + 1
+
+
+def test_the_same_weights_under_another_name_are_the_same_network(
+    toy: Backbone, headless: dict[str, Path], tmp_path: Path
+) -> None:
+    copy = shutil.copy(headless[".weights.h5"], tmp_path / "copy.weights.h5")
+    fingerprints = {FrozenNetwork(_with(toy, weights=str(w))).fingerprint for w in (headless[".weights.h5"], copy)}
+    assert len(fingerprints) == 1

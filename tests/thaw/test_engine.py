@@ -1,0 +1,62 @@
+"""The engines: the same numbers as Keras, and an image's output depends on the image alone."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from thaw import engine
+from thaw.artifacts import cache
+from thaw.backbones import FrozenNetwork
+from thaw.config import Backbone
+from thaw.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Any:
+    return np.random.default_rng(1).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+
+
+def _run(network: FrozenNetwork, images: Any) -> Any:
+    runner = engine.start(network)
+    out = np.full((len(images), *runner.shape), np.nan, np.float32)
+    runner.run(iter(images), out)
+    return out
+
+
+@pytest.mark.parametrize("operation", [None, 100], ids=["bottleneck", "inside"])
+@pytest.mark.parametrize("name", ["openvino", "tensorflow"])
+def test_an_engine_computes_what_keras_computes(toy: Backbone, pictures: Any, name: str, operation: int | None) -> None:
+    network = FrozenNetwork(toy.model_copy(update={"engine": name}), operation)
+    expected = network.build().predict_on_batch(pictures)
+    found = _run(network, pictures)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=1e-4 * max(1, np.abs(expected).max()))
+
+
+def test_an_image_s_output_does_not_depend_on_its_neighbours(toy: Backbone, pictures: Any) -> None:
+    whole = _run(FrozenNetwork(toy), pictures)
+    np.testing.assert_array_equal(_run(FrozenNetwork(toy), pictures[3:6]), whole[3:6])
+    np.testing.assert_array_equal(_run(FrozenNetwork(toy), pictures[::-1]), whole[::-1])
+
+
+def test_a_converted_network_is_kept(toy: Backbone, pictures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = _run(FrozenNetwork(toy), pictures[:2])
+    assert sorted(path.suffix for path in (cache() / "engine").iterdir()) == [".bin", ".xml"]
+    monkeypatch.setattr(FrozenNetwork, "build", None)  # Keras would be needed to convert it again
+    np.testing.assert_array_equal(_run(FrozenNetwork(toy), pictures[:2]), first)
+
+
+def test_bfloat16_is_refused_where_the_processor_lacks_it(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino
+
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "INT8"])
+    with pytest.raises(UserError, match="expected a processor with bfloat16 .* set it to float32"):
+        engine.start(FrozenNetwork(toy.model_copy(update={"precision": "bfloat16"})))
+
+
+def test_tensorflow_in_bfloat16_is_close_to_float32(toy: Backbone, pictures: Any) -> None:
+    network = toy.model_copy(update={"engine": "tensorflow"})
+    exact = _run(FrozenNetwork(network), pictures)
+    rough = _run(FrozenNetwork(network.model_copy(update={"precision": "bfloat16"})), pictures)
+    assert 0 < np.abs(rough - exact).max() < 0.1 * np.abs(exact).max()
