@@ -16,8 +16,9 @@ repro: $(READY) ## bring the sample if data/ is missing, run what has changed, s
 		cat artifacts/evaluate/summary.txt; echo "Nothing has changed since then: this is the same result."; \
 	else dvc repro; fi
 
-ui: $(READY) ## open the MLflow UI with all runs on http://127.0.0.1:5000
-	@python -m thaw.tracking ui
+PORT ?= 5000
+ui: $(READY) ## open the MLflow UI with all runs on http://127.0.0.1:5000 (PORT=… for another port)
+	@python -m thaw.tracking ui --port $(PORT)
 
 test: $(READY) ## the fast tests, at most 10 minutes on 2 cores
 	python -m pytest -m "not slow" --cov --cov-fail-under=90

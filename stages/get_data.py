@@ -33,7 +33,7 @@ from tqdm import tqdm
 from thaw.artifacts import PROJECT, atomic, cache
 from thaw.config import fail
 from thaw.errors import UserError
-from thaw.manifest import INDEX, Entry, read_index, require_coherence, scan, visible
+from thaw.indexing import INDEX, Entry, read_index, require_coherence, scan, visible
 
 FLOWERS_URL = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
 # As TensorFlow Datasets records it (tensorflow_datasets/datasets/tf_flowers/checksums.tsv); 228,813,984 bytes.

@@ -8,10 +8,10 @@ import csv
 from collections import Counter
 from typing import Any
 
-from thaw import manifest
+from thaw import indexing, manifest
 from thaw.artifacts import Paths, write_json
 from thaw.config import Dataset, command
-from thaw.manifest import SPLITS, Manifest
+from thaw.indexing import SPLITS, Manifest
 
 
 def run(paths: Paths, dataset: Dataset, seed: int) -> None:
@@ -21,7 +21,7 @@ def run(paths: Paths, dataset: Dataset, seed: int) -> None:
         UserError: the data cannot be used as they are.
     """
     with paths.stage("prepare", dataset=dataset, seed=seed) as out:
-        found = manifest.build(paths.data, dataset, seed)
+        found = indexing.build(paths.data, dataset, seed)
         summary = summarize(found)
         manifest.write(out / paths.manifest.name, found.records)
         write_json(out / paths.classes.name, found.classes)

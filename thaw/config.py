@@ -71,8 +71,8 @@ class Augment(Section):
     views: Annotated[int, Field(ge=0)]
     flip: Literal["none", "horizontal", "vertical", "both"]
     rotation: Annotated[float, Field(ge=0, le=180)]
-    shift: Fraction
-    zoom: Fraction
+    shift: Annotated[float, Field(ge=0, le=0.5)]
+    zoom: Annotated[float, Field(ge=0, le=0.5)]
 
 
 class Adam(Section):

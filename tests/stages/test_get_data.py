@@ -15,7 +15,7 @@ from PIL import Image
 
 from stages import get_data
 from tests import pictures
-from thaw import manifest
+from thaw import indexing
 from thaw.errors import UserError
 
 DIGITS = "72e131e0cd93ceeb743a1f9fa75849e9.dir"  # what the committed data.dvc says
@@ -251,7 +251,7 @@ def test_a_csv_file_brings_only_what_it_lists(root: Path, photos: Path, no_dvc: 
         "path,label,split,group\ncats/000.png,small,train,\ncats/001.png,small,val,g\ndogs & co/000.png,big,train,\n"
     )
     assert set(contents(root / "data")) == {"index.csv", "cats/000.png", "cats/001.png", "dogs & co/000.png"}
-    assert [entry.label for entry in manifest.scan(root / "data")[0]] == ["small", "small", "big"]
+    assert [entry.label for entry in indexing.scan(root / "data")[0]] == ["small", "small", "big"]
     assert no_dvc == [root]
 
 

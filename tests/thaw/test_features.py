@@ -74,9 +74,10 @@ def test_a_killed_extraction_keeps_its_shards(
             raise KeyboardInterrupt
         return load(path, size)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(images, "load", load_until)
-        extract(_network(toy), views(_records(), NONE, 0), data, tmp_path / "x.npy", "")
+        with pytest.raises(KeyboardInterrupt):
+            extract(_network(toy), views(_records(), NONE, 0), data, tmp_path / "x.npy", "")
     assert not (tmp_path / "x.npy").exists()
     assert extract(_network(toy), views(_records(), NONE, 0), data, tmp_path / "x.npy", "") == 2
 

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import pictures
-from thaw import manifest
+from thaw import indexing, manifest
 from thaw.config import Dataset
 from thaw.errors import UserError
-from thaw.manifest import Entry, Record, Refused
+from thaw.indexing import Entry, Refused
+from thaw.manifest import Record
 
 DATASET = Dataset(val=0.3, test=0.3, min_images=2, max_megapixels=1.0)
 SHARES: dict[manifest.Split, float] = {"test": 0.2, "val": 0.3}
@@ -49,7 +50,7 @@ def test_class_folders(tmp_path: Path) -> None:
         pictures.save(tmp_path / path)
     (tmp_path / "README.md").write_text("about")
     (tmp_path / "a" / "notes.txt").write_text("about")
-    assert manifest.scan(tmp_path) == (
+    assert indexing.scan(tmp_path) == (
         [Entry("a/3.png", "a"), Entry("a/notes.txt", "a"), Entry("b/1.png", "b"), Entry("b/deeper/2.png", "b")],
         [Refused("README.md", "outside the class folders")],
     )
@@ -59,7 +60,7 @@ def test_class_folders(tmp_path: Path) -> None:
 def test_predefined_splits(tmp_path: Path, validation: str) -> None:
     for split in ("train", validation, "test"):
         pictures.fill(tmp_path / split, {"a": 1, "b": 1})
-    entries, _ = manifest.scan(tmp_path)
+    entries, _ = indexing.scan(tmp_path)
     assert [
         (entry.label, entry.split) for entry in sorted(entries, key=lambda entry: (entry.split or "", entry.label))
     ] == [(label, split) for split in ("test", "train", "val") for label in ("a", "b")]
@@ -67,7 +68,7 @@ def test_predefined_splits(tmp_path: Path, validation: str) -> None:
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     pictures.fill(tmp_path, {"train": 1, "bus": 1})
-    assert [(entry.label, entry.split) for entry in manifest.scan(tmp_path)[0]] == [("bus", None), ("train", None)]
+    assert [(entry.label, entry.split) for entry in indexing.scan(tmp_path)[0]] == [("bus", None), ("train", None)]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     ],
 )
 def test_index_file(tmp_path: Path, text: str, expected: list[Entry]) -> None:
-    assert manifest.scan(index(tmp_path, text)) == (expected, [])
+    assert indexing.scan(index(tmp_path, text)) == (expected, [])
 
 
 @pytest.mark.parametrize(
@@ -125,14 +126,14 @@ def test_index_file(tmp_path: Path, text: str, expected: list[Entry]) -> None:
 )
 def test_mistakes_in_an_index_file(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        manifest.scan(index(tmp_path, text))
+        indexing.scan(index(tmp_path, text))
 
 
 def test_an_index_file_in_another_encoding(tmp_path: Path) -> None:
     index(tmp_path, "")
     (tmp_path / "index.csv").write_bytes("path,label\n0.png,Käfer\n".encode("latin-1"))
     with pytest.raises(UserError, match="expected a comma-separated file in UTF-8, found: 'utf-8' codec can't decode"):
-        manifest.scan(tmp_path)
+        indexing.scan(tmp_path)
 
 
 def save_all(*paths: str) -> Callable[[Path], object]:
@@ -198,7 +199,7 @@ def test_mistakes_in_the_layout(tmp_path: Path, make: Callable[[Path], object], 
     folder.mkdir()
     make(folder)
     with pytest.raises(UserError, match=message):
-        manifest.build(folder, DATASET, 0)
+        indexing.build(folder, DATASET, 0)
 
 
 def test_a_manifest_accounts_for_every_file(tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_a_manifest_accounts_for_every_file(tmp_path: Path) -> None:
     (folder / "a" / "empty.jpg").touch()
     (folder / "b" / "broken.png").write_bytes((folder / "b" / "000.png").read_bytes()[:60])
     (folder / "LICENSE").touch()
-    built = manifest.build(folder, DATASET, 0)
+    built = indexing.build(folder, DATASET, 0)
     assert built.classes == ["a", "b"]
     assert built.predefined == []
     assert [one.path for one in built.records] == [
@@ -250,14 +251,14 @@ def test_conflicts_between_identical_files(
     records: list[tuple[str, str, manifest.Split, str]], reasons: dict[str, str]
 ) -> None:
     same = [Record(path, label, split, "0" * 64, 1, 1, group) for path, label, split, group in records]
-    conflicts = manifest.find_conflicts([*same, record(1)])
+    conflicts = indexing.find_conflicts([*same, record(1)])
     assert {path: one.reason for path, one in conflicts.items()} == reasons
 
 
 def test_the_same_image_in_two_classes_is_refused_in_both(tmp_path: Path) -> None:
     folder = pictures.fill(tmp_path, {"a": 20, "b": 20})
     (folder / "b" / "copy.png").write_bytes((folder / "a" / "000.png").read_bytes())
-    built = manifest.build(folder, DATASET, 0)
+    built = indexing.build(folder, DATASET, 0)
     assert [one.path for one in built.refused] == ["a/000.png", "b/copy.png"]
     assert len(built.records) == 39
 
@@ -268,7 +269,7 @@ def test_the_same_image_in_two_classes_is_refused_in_both(tmp_path: Path) -> Non
 def test_missing_splits_are_taken_from_train_alone(tmp_path: Path, given: list[str], drawn: list[str]) -> None:
     for number, split in enumerate(given):
         pictures.fill(tmp_path / split, {"a": 30, "b": 30}, start=100 * number)
-    built = manifest.build(tmp_path, DATASET, 0)
+    built = indexing.build(tmp_path, DATASET, 0)
     assert built.predefined == given
     for one in built.records:
         home = one.path.split("/")[0]
@@ -279,7 +280,7 @@ def test_missing_splits_are_taken_from_train_alone(tmp_path: Path, given: list[s
 def test_complete_predefined_splits_are_kept(tmp_path: Path) -> None:
     for number, split in enumerate(manifest.SPLITS):
         pictures.fill(tmp_path / split, {"a": 2, "b": 2}, start=10 * number)
-    assert all(one.path.startswith(one.split) for one in manifest.build(tmp_path, DATASET, 0).records)
+    assert all(one.path.startswith(one.split) for one in indexing.build(tmp_path, DATASET, 0).records)
 
 
 @pytest.mark.parametrize(
@@ -308,15 +309,15 @@ def test_too_few_images(tmp_path: Path, classes: dict[str, int], broken: int, me
     for number in range(broken):
         (tmp_path / "b" / f"x{number}.png").touch()
     with pytest.raises(UserError, match=message):
-        manifest.build(tmp_path, DATASET, 0)
+        indexing.build(tmp_path, DATASET, 0)
 
 
 def test_adding_and_relabelling_images_moves_no_other_one(tmp_path: Path) -> None:
     folder = pictures.fill(tmp_path, {"a": 25, "b": 25})
-    before = {one.sha256: one.split for one in manifest.build(folder, DATASET, 5).records}
+    before = {one.sha256: one.split for one in indexing.build(folder, DATASET, 5).records}
     pictures.fill(folder, {"c": 25, "0": 25}, start=1000)
     (folder / "a" / "000.png").rename(folder / "b" / "renamed.png")
-    after = {one.sha256: one.split for one in manifest.build(folder, DATASET, 5).records}
+    after = {one.sha256: one.split for one in indexing.build(folder, DATASET, 5).records}
     assert len(after) == 100
     assert before == {sha256: after[sha256] for sha256 in before}
 
@@ -324,27 +325,27 @@ def test_adding_and_relabelling_images_moves_no_other_one(tmp_path: Path) -> Non
 @given(seed=st.integers(0, 2**31 - 1))
 @settings(max_examples=10, deadline=None)
 def test_splits_have_about_the_wanted_size(seed: int) -> None:
-    count = Counter(manifest.draw(record(number), SHARES, seed) for number in range(4000))
+    count = Counter(indexing.draw(record(number), SHARES, seed) for number in range(4000))
     assert abs(count["test"] - 800) < 140  # more than five standard deviations
     assert abs(count["val"] - 1200) < 160
 
 
 @given(seed=st.integers(0, 2**31 - 1), group=NAMES, numbers=st.sets(st.integers(0, 2**64), min_size=2, max_size=5))
 def test_a_group_and_all_copies_of_an_image_share_a_split(seed: int, group: str, numbers: set[int]) -> None:
-    assert len({manifest.draw(record(number, group), SHARES, seed) for number in numbers}) == 1
+    assert len({indexing.draw(record(number, group), SHARES, seed) for number in numbers}) == 1
     one = record(min(numbers))
     copy = replace(one, path="elsewhere", label="b", width=9)
-    assert manifest.draw(one, SHARES, seed) == manifest.draw(copy, SHARES, seed)
+    assert indexing.draw(one, SHARES, seed) == indexing.draw(copy, SHARES, seed)
 
 
 @given(number=st.integers(0, 2**64), seed=st.integers(0, 2**31 - 1), more=st.floats(0, 0.5))
 def test_a_larger_test_share_takes_no_image_out_of_test(number: int, seed: int, more: float) -> None:
-    if manifest.draw(record(number), SHARES, seed) == "test":
-        assert manifest.draw(record(number), {"test": 0.2 + more, "val": 0.3}, seed) == "test"
+    if indexing.draw(record(number), SHARES, seed) == "test":
+        assert indexing.draw(record(number), {"test": 0.2 + more, "val": 0.3}, seed) == "test"
 
 
 def test_another_seed_splits_otherwise() -> None:
-    one, other = ([manifest.draw(record(number), SHARES, seed) for number in range(50)] for seed in (0, 1))
+    one, other = ([indexing.draw(record(number), SHARES, seed) for number in range(50)] for seed in (0, 1))
     assert one != other
 
 
@@ -357,7 +358,7 @@ def test_any_names_work(tmp_path_factory: pytest.TempPathFactory, names: list[tu
             image = pictures.save(folder / "new.png", 10 * split_number + number)
             (folder / split / label).mkdir(parents=True)
             image.rename(folder / split / label / name)
-    built = manifest.build(folder, Dataset(val=0.1, test=0.1, min_images=1, max_megapixels=1.0), 0)
+    built = indexing.build(folder, Dataset(val=0.1, test=0.1, min_images=1, max_megapixels=1.0), 0)
     assert not built.refused
     assert built.classes == sorted(label for label, _ in names)
     manifest.write(folder / "manifest.csv", built.records)
@@ -367,7 +368,7 @@ def test_any_names_work(tmp_path_factory: pytest.TempPathFactory, names: list[tu
 def test_hymenoptera_keeps_its_folders_and_test_comes_from_train(tmp_path: Path, shared: Path) -> None:
     with tarfile.open(shared / "data" / "hymenoptera_320.tar") as tar:
         tar.extractall(tmp_path, filter="data")
-    built = manifest.build(tmp_path / "hymenoptera", DATASET, 0)
+    built = indexing.build(tmp_path / "hymenoptera", DATASET, 0)
     assert built.classes == ["ants", "bees"]
     assert built.predefined == ["train", "val"]
     assert {(one.path.split("/")[0], one.split) for one in built.records} == {

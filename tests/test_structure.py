@@ -1,0 +1,286 @@
+"""What holds the project together, without running it: imports, dvc.yaml, conf/, and what a wrong configuration says."""
+
+import re
+import shutil
+import subprocess
+import sys
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from tests.project import CHOICES, PIPELINE, STAGES, Project, checkout, closure, imports
+from thaw import config
+from thaw.artifacts import PROJECT
+from thaw.config import SECTIONS, compose
+from thaw.errors import UserError
+
+CODE = sorted(
+    path.relative_to(PROJECT).as_posix() for folder in ("thaw", "stages") for path in PROJECT.glob(f"{folder}/*.py")
+)
+OPTIONS = sorted(
+    path.relative_to(PROJECT / "conf").with_suffix("").as_posix() for path in PROJECT.glob("conf/*/*.yaml")
+)
+FILES = {path.stem: path for path in PROJECT.glob("stages/*.py")}
+
+
+def test_the_pipeline_has_the_five_stages_in_their_order() -> None:
+    assert tuple(PIPELINE) == STAGES
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_exactly_the_modules_it_imports(stage: str) -> None:
+    named = {dependency for dependency in PIPELINE[stage]["deps"] if dependency.startswith(("thaw/", "stages/"))}
+    assert named == closure(f"stages/{stage}.py")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_is_given_exactly_the_sections_that_dvc_tracks_for_it(stage: str) -> None:
+    tracked = set()
+    for entry in PIPELINE[stage]["params"]:
+        if isinstance(entry, dict):
+            (file,) = entry
+            group = file.split("/")[1]
+            assert entry == {f"conf/{group}/${{{group}}}.yaml": None}, "the whole file of the chosen option"
+            tracked.add(group)
+        else:
+            tracked.add(entry)
+    module = __import__(f"stages.{stage}", fromlist=["run"])
+    assert tracked == set(signature(module.run).parameters) - {"paths"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_its_name_everywhere(stage: str) -> None:
+    assert PIPELINE[stage]["cmd"] == f"python -m stages.{stage}"
+    assert PIPELINE[stage]["outs"] == [f"artifacts/{stage}"]
+
+
+@pytest.mark.parametrize("file", [file for file in CODE if file.startswith("thaw/")])
+def test_the_library_does_not_import_stages(file: str) -> None:
+    assert not [name for name in imports(file) if name.startswith("stages/")]
+
+
+@pytest.mark.parametrize("file", [file for file in CODE if file.startswith("stages/") and "sweep" not in file])
+def test_stages_do_not_import_each_other(file: str) -> None:
+    assert not [name for name in imports(file) if name.startswith("stages/")]
+
+
+def test_only_tracking_imports_mlflow() -> None:
+    pattern = re.compile(r"^\s*(import|from) mlflow\b", re.MULTILINE)
+    found = [file for file in CODE if pattern.search((PROJECT / file).read_text(encoding="utf-8"))]
+    assert found == ["thaw/tracking.py"]
+
+
+def test_importing_the_stages_imports_no_heavy_library() -> None:
+    script = f"""
+import sys
+{"; ".join(f"import stages.{stage}" for stage in STAGES)}
+print(*sorted({{"tensorflow", "keras", "mlflow", "sklearn", "openvino"}} & set(sys.modules)))
+"""
+    found = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_is_valid(option: str) -> None:
+    group, name = option.split("/")
+    assert group in SECTIONS
+    compose([f"{group}={name}"], [group])
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_says_what_it_is_and_what_each_key_means(option: str) -> None:
+    first, *lines = (PROJECT / "conf" / f"{option}.yaml").read_text(encoding="utf-8").splitlines()
+    assert first.startswith("# ")
+    values = [line for line in lines if re.match(r"\s*\w+:\s*[^\s#]", line)]
+    assert values
+    assert [line for line in values if " # " not in line] == []
+
+
+def test_every_choice_of_the_project_has_its_folder() -> None:
+    chosen = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    assert {*chosen} == {*SECTIONS}
+    assert {option.split("/")[0] for option in OPTIONS} == {*SECTIONS} - {"seed"}
+
+
+# Mistakes, in a copy of conf/ and params.yaml.
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(PROJECT / "conf", tmp_path / "conf")
+    shutil.copy(PROJECT / "params.yaml", tmp_path)
+    monkeypatch.setattr(config, "CONF", tmp_path / "conf")
+    monkeypatch.setattr(config, "PARAMS", tmp_path / "params.yaml")
+    return tmp_path
+
+
+def rewrite(path: Path, change: dict[str, Any]) -> None:
+    """Change keys of a YAML file; None removes one."""
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(values, dict)
+    kept = {key: value for key, value in (values | change).items() if value is not None}
+    path.write_text(yaml.safe_dump(kept), encoding="utf-8")
+
+
+MISTAKES = [
+    ("dataset/digits", {"vall": 0.1}, "found 'vall' (did you mean 'val'?)"),
+    ("dataset/digits", {"val": "a fifth"}, "val: expected a valid number, found 'a fifth'"),
+    ("dataset/digits", {"val": 0}, "val: expected a value above 0, found 0"),
+    ("dataset/digits", {"val": 0.6, "test": 0.5}, "val + test must be below 1, so that training images remain"),
+    ("dataset/digits", {"min_images": 2.5}, "min_images: expected a valid integer, found 2.5"),
+    ("dataset/digits", {"min_images": True}, "min_images: expected a valid integer, found True"),
+    ("dataset/digits", {"test": None}, "expected the key 'test', found"),
+    ("backbone/mobilenet_v2", {"network": "vgg16"}, "network: expected 'mobilenet_v2', found 'vgg16'"),
+    ("backbone/mobilenet_v2", {"engine": "onnx"}, "engine: expected 'openvino' or 'tensorflow', found 'onnx'"),
+    ("backbone/mobilenet_v2", {"input_size": 16}, "input_size: expected at least 32, found 16"),
+    ("augment/light", {"flip": "sideways"}, "flip: expected 'none', 'horizontal', 'vertical' or 'both'"),
+    ("augment/light", {"rotation": 190}, "rotation: expected less than or equal to 180, found 190"),
+    ("train_head/lbfgs", {"inverse_l2": []}, "inverse_l2: "),
+    ("train_head/lbfgs", {"inverse_l2": [0.1, -1]}, "inverse_l2.1: expected a value above 0, found -1"),
+    ("train_head/lbfgs", {"solver": "sgd"}, "'adam'"),
+    ("train_head/adam", {"learning_rat": 0.1}, "found 'learning_rat' (did you mean 'learning_rate'?)"),
+    ("train_head/adam", {"dropout": 1}, "dropout: expected a value below 1, found 1"),
+    ("train_head/adam", {"epochs": "ten"}, "epochs: expected a valid integer, found 'ten'"),
+    ("finetune/last_20", {"unfreeze": {"layers": 2, "blocks": 1}}, "expected either 'layers: N' or 'blocks: K'"),
+    ("finetune/last_20", {"unfreeze": {"layer": 2}}, "found 'layer' (did you mean 'layers'?)"),
+    ("finetune/last_20", {"unfreeze": {"layers": 0}}, "unfreeze.layers: expected at least 1, found 0"),
+    ("finetune/last_20", {"learning_rate": 0}, "learning_rate: expected a value above 0, found 0"),
+    ("evaluate/default", {"confidence": 95}, "confidence: expected a value below 1, found 95"),
+]
+
+
+@pytest.mark.parametrize(("option", "change", "message"), MISTAKES, ids=[f"{o} {c}" for o, c, _ in MISTAKES])
+def test_a_wrong_option_names_its_file_the_key_and_what_was_expected(
+    copy: Path, option: str, change: dict[str, Any], message: str
+) -> None:
+    rewrite(copy / "conf" / f"{option}.yaml", change)
+    with pytest.raises(UserError) as error:
+        compose([option.replace("/", "=")])
+    said = str(error.value)
+    assert said.startswith(f"conf/{option}.yaml: ")
+    assert message in said
+    assert "\n" not in said
+
+
+def test_a_number_that_yaml_takes_for_text_is_one(copy: Path) -> None:
+    path = copy / "conf" / "train_head" / "adam.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("0.001", "3e-06"), encoding="utf-8")
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["learning_rate"] == "3e-06", "the trap (LESSONS 19)"
+    assert compose(["train_head=adam"])["train_head"].learning_rate == 3e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbon": "mobilenet_v2"}, "found 'backbon' (did you mean 'backbone'?)"),
+        ({"backbone": None}, "expected the key 'backbone', found none"),
+        (
+            {"backbone": "mobilenet_v3"},
+            "backbone: expected one of mobilenet_v2, mobilenet_v2_bundled, found 'mobilenet_v3'",
+        ),
+        ({"augment": 3}, "augment: expected one of light, none, found 3"),
+        ({"seed": "lucky"}, "seed: expected a valid integer, found 'lucky'"),
+        ({"seed": -1}, "seed: expected at least 0, found -1"),
+    ],
+    ids=str,
+)
+def test_a_wrong_choice_names_params_yaml_and_the_valid_ones(copy: Path, change: dict[str, Any], message: str) -> None:
+    rewrite(copy / "params.yaml", change)
+    with pytest.raises(UserError) as error:
+        compose([])
+    said = str(error.value)
+    assert said.startswith("params.yaml: ")
+    assert message in said
+    assert "\n" not in said
+
+
+def test_an_override_on_the_command_line_is_named_beside_the_file() -> None:
+    with pytest.raises(
+        UserError, match="^conf/train_head/adam.yaml with train_head.epochs=0: epochs: expected at least"
+    ):
+        compose(["train_head=adam", "train_head.epochs=0"])
+
+
+# The same through the real command line.
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return checkout(tmp_path / "project")
+
+
+def complaint(project: Project, *overrides: str, stage: str = "prepare") -> str:
+    """Run a stage that has to fail as a user's mistake does, and return the one sentence it says."""
+    done = project.stage(stage, *overrides)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert not (project.root / "artifacts").exists()
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("error: ")
+    return said.removeprefix("error: ")
+
+
+def test_a_stage_shows_the_configuration_it_would_run_with(project: Project) -> None:
+    done = project.stage("train_head", "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+    shown = yaml.safe_load(done.stdout)
+    assert {*shown} == {*CHOICES}
+    assert shown["dataset"]["min_images"] == 3, "the toy option of this copy's params.yaml"
+
+
+def test_a_misspelt_key_is_one_sentence(project: Project) -> None:
+    project.edit("conf/dataset/squares.yaml", "^val:", "vall:")
+    assert complaint(project).startswith("conf/dataset/squares.yaml: expected the keys val, test, min_images, ")
+
+
+def test_an_unknown_choice_is_one_sentence(project: Project) -> None:
+    project.edit("params.yaml", "^dataset: squares", "dataset: sqares")
+    assert "found 'sqares' (did you mean 'squares'?)" in complaint(project)
+
+
+def test_a_broken_params_yaml_is_one_sentence(project: Project) -> None:
+    project.edit("params.yaml", "^dataset: squares", "dataset: [squares")
+    assert complaint(project).startswith("params.yaml: expected YAML")
+
+
+def test_a_broken_option_is_one_sentence(project: Project) -> None:
+    project.edit("conf/dataset/squares.yaml", "^val: 0.2", "val: [0.2")
+    assert complaint(project).startswith("conf/dataset/squares.yaml: expected YAML")
+
+
+def test_a_missing_params_yaml_is_one_sentence(project: Project) -> None:
+    (project.root / "params.yaml").unlink()
+    assert complaint(project).startswith("params.yaml: expected the project's choices")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset.min_images=none", "min_images: expected a valid integer"),
+        ("dataset.vall=0.1", "'vall'"),
+        ("dataset=sqares", "squares"),
+        ("dataset.val=[0.1", "dataset.val=[0.1"),
+    ],
+)
+def test_a_wrong_override_is_one_sentence(project: Project, override: str, message: str) -> None:
+    assert message in complaint(project, override)
+
+
+def test_multirun_is_refused_because_the_stages_write_dvc_outputs(project: Project) -> None:
+    assert complaint(project, "-m", "seed=1,2").startswith("expected a single run of a stage, found -m/--multirun")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_without_the_outputs_of_the_stages_before_says_so(project: Project, stage: str) -> None:
+    assert "found no" in complaint(project, stage=stage)
+
+
+def test_the_traceback_is_shown_on_request(project: Project) -> None:
+    project.edit("conf/dataset/squares.yaml", "^val:", "vall:")
+    done = project.stage("prepare", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1
+    assert "Traceback (most recent call last)" in done.stderr
+    assert "found 'vall'" in done.stderr
