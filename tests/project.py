@@ -20,6 +20,12 @@ from thaw.artifacts import PROJECT, Paths
 
 STAGES = ("prepare", "extract_features", "train_head", "finetune", "evaluate")
 PIPELINE: dict[str, Any] = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+CODE = sorted(
+    path.relative_to(PROJECT).as_posix()
+    for folder in ("thaw", "stages")
+    for path in PROJECT.glob(f"{folder}/*.py")
+    if path.stem != "__init__"
+)
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 OPTIONS = {

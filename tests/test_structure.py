@@ -1,4 +1,4 @@
-"""What holds the project together, without running it: imports, dvc.yaml, conf/, and what a wrong configuration says."""
+"""What holds the project together, without running it: imports, dvc.yaml, conf/, and what a mistake in it says."""
 
 import re
 import shutil
@@ -12,15 +12,12 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from tests.project import CHOICES, PIPELINE, STAGES, Project, checkout, closure, imports
+from tests.project import CHOICES, CODE, PIPELINE, STAGES, Project, checkout, closure, imports
 from thaw import config
 from thaw.artifacts import PROJECT
 from thaw.config import SECTIONS, compose
 from thaw.errors import UserError
 
-CODE = sorted(
-    path.relative_to(PROJECT).as_posix() for folder in ("thaw", "stages") for path in PROJECT.glob(f"{folder}/*.py")
-)
 OPTIONS = sorted(
     path.relative_to(PROJECT / "conf").with_suffix("").as_posix() for path in PROJECT.glob("conf/*/*.yaml")
 )

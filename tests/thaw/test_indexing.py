@@ -24,7 +24,7 @@ SHARES: dict[manifest.Split, float] = {"test": 0.2, "val": 0.3}
 # A file or folder name: anything but what ends a path, breaks a line, is hidden or has a meaning.
 NAMES = st.text(
     st.characters(exclude_characters="/\x7f", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=12
-).filter(lambda name: not name.startswith(".") and name.lower() not in {"index.csv", "__macosx", *manifest.SPLIT_WORDS})
+).filter(lambda name: not name.startswith(".") and name.lower() not in {"index.csv", "__macosx", *indexing.SPLIT_WORDS})
 
 
 def record(number: int = 0, group: str = "") -> Record:
@@ -278,7 +278,7 @@ def test_missing_splits_are_taken_from_train_alone(tmp_path: Path, given: list[s
 
 
 def test_complete_predefined_splits_are_kept(tmp_path: Path) -> None:
-    for number, split in enumerate(manifest.SPLITS):
+    for number, split in enumerate(indexing.SPLITS):
         pictures.fill(tmp_path / split, {"a": 2, "b": 2}, start=10 * number)
     assert all(one.path.startswith(one.split) for one in indexing.build(tmp_path, DATASET, 0).records)
 
@@ -353,7 +353,7 @@ def test_another_seed_splits_otherwise() -> None:
 @settings(max_examples=25, deadline=None)
 def test_any_names_work(tmp_path_factory: pytest.TempPathFactory, names: list[tuple[str, str]]) -> None:
     folder = tmp_path_factory.mktemp("data")
-    for split_number, split in enumerate(manifest.SPLITS):
+    for split_number, split in enumerate(indexing.SPLITS):
         for number, (label, name) in enumerate(names):
             image = pictures.save(folder / "new.png", 10 * split_number + number)
             (folder / split / label).mkdir(parents=True)

@@ -1,0 +1,321 @@
+"""The whole pipeline with real DVC, on colour squares with a toy backbone: what comes out, and what reruns."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from stages import evaluate, extract_features, finetune, prepare, train_head
+from tests.project import CODE, STAGES, Project, closure, ran, repository, squares
+from thaw import manifest, predictions
+from thaw.artifacts import Paths, read_json
+from thaw.config import Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs, Unfreeze
+
+GATE = 0.9
+NOTHING: list[str] = []
+AUGMENT = Augment(views=0, flip="none", rotation=0, shift=0, zoom=0)
+LBFGS = Lbfgs(solver="lbfgs", inverse_l2=[0.001, 0.01, 0.1, 1.0], max_iterations=500)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project after its first 'dvc repro', committed. Tests that change it take a copy."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    project = repository(folder / "project", MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow/mlflow.db")
+    (folder / "mlflow").mkdir()
+    assert project.repro() == list(STAGES)
+    project.commit()
+    return project
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Project:
+    """A copy of the finished project, to change."""
+    return finished.copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def status(finished: Project) -> Iterator[Any]:
+    """'dvc status' of the finished project, as a function: the stages whose own dependencies have changed."""
+    config = {"core": {"site_cache_dir": str(finished.root / ".site")}}
+
+    def changed() -> set[str]:
+        with Repo(str(finished.root), config=config) as repo:
+            return {place.rpartition(":")[2] for place in repo.status()}  # dvc.yaml may stand before a stage's name
+
+    return changed
+
+
+# The answer.
+
+
+def test_the_metrics_are_those_that_were_promised(finished: Project) -> None:
+    metrics = read_json(finished.paths.metrics)
+    figures = {"accuracy", "accuracy_low", "accuracy_high", "macro_f1"}
+    for model in ("head", "finetuned", "delta"):
+        assert figures <= {*metrics[model]}
+    assert {"mcnemar_p", "n_test", "verdict"} <= {*metrics}
+    test = [record for record in manifest.read(finished.paths.manifest) if record.split == "test"]
+    assert metrics["n_test"] == len(test)
+
+
+def test_colour_squares_pass_the_gate(finished: Project) -> None:
+    metrics = read_json(finished.paths.metrics)
+    assert metrics["head"]["accuracy"] >= GATE
+    assert metrics["finetuned"]["accuracy"] >= GATE
+
+
+def test_squares_with_shuffled_labels_fail_the_gate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: Backbone
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    paths = Paths(squares(tmp_path / "data"), tmp_path / "artifacts")
+    shuffle(paths.data)
+    prepare.run(paths, Dataset(val=0.2, test=0.2, min_images=3, max_megapixels=1), seed=0)
+    extract_features.run(paths, toy, AUGMENT, seed=0)
+    train_head.run(paths, LBFGS, seed=0)
+    unfreeze = Unfreeze(blocks=1)
+    gentle = Finetune(unfreeze=unfreeze, dropout=0.2, learning_rate=1e-4, batch_size=16, epochs=2, patience=2)
+    finetune.run(paths, toy, AUGMENT, gentle, seed=0)
+    evaluate.run(paths, Evaluate(confidence=0.95, resamples=500), seed=0)
+    metrics = read_json(paths.metrics)
+    assert metrics["head"]["accuracy"] < GATE - 0.2
+    assert metrics["finetuned"]["accuracy"] < GATE - 0.2
+    assert metrics["verdict"] != "fine-tuning helped"
+
+
+def shuffle(data: Path) -> None:
+    """Deal the files out to the class folders again, so that a class says nothing about the colour."""
+    files = sorted(data.rglob("*.png"))
+    folders = [file.parent for file in files]
+    for number, file in enumerate(files):
+        file.rename(data / f"{number}.png")
+    for number, place in enumerate(np.random.default_rng(0).permutation(len(files))):
+        (data / f"{number}.png").rename(folders[place] / f"{number}.png")
+
+
+def test_dvc_shows_the_metrics(finished: Project) -> None:
+    shown = json.loads(finished.dvc("metrics", "show", "--json"))
+    assert shown[""]["data"]["artifacts/evaluate/metrics.json"]["data"] == read_json(finished.paths.metrics)
+
+
+def test_dvc_shows_the_plots(project: Project) -> None:
+    page = Path(project.dvc("plots", "show").strip().removeprefix("file://"))
+    assert "artifacts/evaluate/plots" in page.read_text(encoding="utf-8")
+
+
+def test_the_pipeline_leaves_nothing_for_git_but_its_lock(finished: Project) -> None:
+    names = finished.shell("git", "show", "--name-only", "--format=", "HEAD").split()
+    assert names == ["dvc.lock"]
+
+
+# The same bytes again.
+
+
+def test_a_forced_repetition_leaves_the_lock_byte_identical(project: Project) -> None:
+    before = project.lock
+    assert project.repro("--force") == list(STAGES)
+    assert project.lock == before
+
+
+@pytest.mark.slow
+def test_a_second_repetition_without_any_cache_does_too(project: Project) -> None:
+    before = project.lock
+    for _ in range(2):
+        shutil.rmtree(project.root / ".cache")
+        assert project.repro("--force") == list(STAGES)
+        assert project.lock == before
+
+
+def test_another_seed_gives_another_split(project: Project) -> None:
+    before = outputs(project)
+    project.edit("params.yaml", "^seed: 0", "seed: 1")
+    assert project.repro("train_head") == ["prepare", "extract_features", "train_head"]
+    after = outputs(project)
+    assert [stage for stage in STAGES if before[stage] != after[stage]] == ["prepare", "extract_features", "train_head"]
+    assert (project.root / "dvc.lock").read_text(encoding="utf-8") == project.lock
+
+
+def outputs(project: Project) -> dict[str, str]:
+    """The hash of each stage's outputs, as DVC has recorded it."""
+    return {stage: entry["outs"][0]["md5"] for stage, entry in yaml.safe_load(project.lock)["stages"].items()}
+
+
+# What an edit reruns.
+
+
+def test_after_the_first_run_nothing_is_left_to_do(status: Any) -> None:
+    assert status() == set()
+
+
+def test_editing_the_chosen_train_head_option_reruns_what_follows_it(project: Project) -> None:
+    project.edit("conf/train_head/lbfgs.yaml", r"^inverse_l2: \[.*?\]", "inverse_l2: [0.002]")
+    assert project.repro() == ["train_head", "finetune", "evaluate"]
+
+
+def test_editing_the_chosen_finetune_option_reruns_what_follows_it(project: Project) -> None:
+    project.edit("conf/finetune/toy.yaml", "^learning_rate: .*", "learning_rate: 0.001")
+    assert project.repro() == ["finetune", "evaluate"]
+
+
+def test_editing_an_unchosen_option_reruns_nothing(project: Project) -> None:
+    project.edit("conf/train_head/adam.yaml", "^learning_rate: 0.001", "learning_rate: 0.01")
+    project.edit("conf/finetune/last_20.yaml", "^epochs: 10", "epochs: 20")
+    assert project.repro() == NOTHING
+
+
+def test_editing_a_comment_in_a_chosen_option_reruns_nothing(project: Project) -> None:
+    with project.appended("conf/train_head/lbfgs.yaml", "# a remark\n"):
+        assert project.repro() == NOTHING
+
+
+def test_editing_tracking_reruns_evaluate_only(project: Project) -> None:
+    with project.appended("thaw/tracking.py", "# a remark\n"):
+        assert project.repro() == ["evaluate"]
+
+
+@pytest.mark.parametrize("module", [*(file for file in CODE if file.startswith("thaw/")), "thaw/report.html.j2"])
+def test_editing_a_module_changes_exactly_the_stages_that_import_it(
+    finished: Project, status: Any, module: str
+) -> None:
+    with finished.appended(module, "\n# a remark\n"):
+        assert status() == {stage for stage in STAGES if module in closure(f"stages/{stage}.py")}
+
+
+# Experiments.
+
+
+@pytest.mark.slow
+def test_switching_the_backbone_there_and_back_extracts_nothing_twice(project: Project) -> None:
+    there = project.dvc("exp", "run", "--set-param", "backbone=toy_48px")
+    assert ran(there) == ["extract_features", "train_head", "finetune", "evaluate"]
+    shutil.rmtree(project.root / ".cache" / "features")
+    back = project.dvc("exp", "run", "--set-param", "backbone=toy")
+    assert ran(back) == NOTHING
+    assert "Stage 'extract_features' is cached - skipping run" in back
+
+
+@pytest.mark.slow
+def test_a_rate_set_for_an_experiment_is_a_number(project: Project) -> None:
+    done = project.dvc("exp", "run", "--set-param", "conf/finetune/toy.yaml:learning_rate=3e-6")
+    assert ran(done) == ["finetune", "evaluate"]
+    assert read_json(project.paths.config("finetune"))["finetune"]["learning_rate"] == 3e-6
+
+
+@pytest.mark.slow
+def test_an_experiment_in_a_temporary_folder_keeps_its_run_and_features_in_the_project(project: Project) -> None:
+    from mlflow import MlflowClient
+
+    here = Project(project.root)  # where runs and features lie when nothing says otherwise
+    before = {path.name for path in (here.root / ".cache" / "features").iterdir()}
+    done = here.dvc("exp", "run", "--temp", "--set-param", "backbone=toy_48px")
+    assert ran(done) == ["extract_features", "train_head", "finetune", "evaluate"]
+    assert {path.name for path in (here.root / ".cache" / "features").iterdir()} > before
+    client = MlflowClient(f"sqlite:///{here.root}/mlflow.db")
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["backbone.input_size"] == "48"
+    assert run.info.artifact_uri.startswith((here.root / "mlartifacts").as_uri())
+    assert "report.html" in {file.path for file in client.list_artifacts(run.info.run_id)}
+
+
+# Interruptions and failures.
+
+
+def test_a_killed_finetune_goes_on_to_the_very_same_weights(project: Project) -> None:
+    expected = project.paths.model.read_bytes()
+    folder = project.paths.model.parent
+    shutil.rmtree(folder)
+    with subprocess.Popen(
+        [sys.executable, "-m", "stages.finetune"],
+        cwd=project.root,
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if "epoch 1:" in line:
+                process.kill()
+                break
+    assert process.returncode == -signal.SIGKILL
+    assert not folder.exists()
+
+    resumed = project.stage("finetune")
+    assert "going on after epoch" in resumed.stdout
+    assert project.paths.model.read_bytes() == expected
+
+
+def test_a_stage_that_fails_leaves_no_half_written_folder(project: Project) -> None:
+    folder = project.root / "artifacts"
+    shutil.rmtree(folder / "extract_features")
+    shutil.rmtree(project.root / ".cache" / "features")
+    spoilt = project.root / "data" / manifest.read(project.paths.manifest)[-1].path
+    spoilt.unlink()  # not written to: DVC may have linked it to its cache
+    spoilt.write_bytes(b"spoilt")
+    failed = project.stage("extract_features")
+    assert failed.returncode == 1
+    assert "error: " in failed.stderr
+    assert {path.name for path in folder.iterdir()} == {*STAGES} - {"extract_features"}
+
+
+# Light stages.
+
+
+@pytest.mark.parametrize("stage", ["prepare", "extract_features", "train_head", "evaluate"])
+def test_a_stage_that_needs_no_tensorflow_does_not_import_it(project: Project, tmp_path: Path, stage: str) -> None:
+    for name in ("tensorflow", "keras"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')\n", encoding="utf-8")
+    done = project.stage(stage, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+
+
+# Real photos, real weights.
+
+
+@pytest.mark.slow
+def test_real_photos_in_predefined_folders_with_real_weights(shared: Path, tmp_path: Path) -> None:
+    with tarfile.open(shared / "data" / "hymenoptera_320.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    paths = Paths(tmp_path / "hymenoptera", tmp_path / "artifacts")
+    weights = shared / "weights/keras_home/models/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+    backbone = Backbone(
+        network="mobilenet_v2",
+        alpha=0.35,
+        input_size=96,
+        weights=str(weights),
+        engine="openvino",
+        precision="float32",
+    )
+    prepare.run(paths, Dataset(val=0.2, test=0.2, min_images=10, max_megapixels=100), seed=0)
+    extract_features.run(paths, backbone, AUGMENT, seed=0)
+    train_head.run(paths, LBFGS, seed=0)
+
+    records = manifest.read(paths.manifest)
+    assert {record.path.split("/")[0] for record in records if record.split == "val"} == {"val"}
+    assert {record.path.split("/")[0] for record in records if record.split == "test"} == {"train"}
+    assert read_json(paths.root / "prepare" / "summary.json")["splits"]["test"] == "drawn from train"
+    assert accuracy(paths, "train_head") > 0.8
+
+
+def accuracy(paths: Paths, stage: str) -> float:
+    """The share of the test images that a stage's predictions get right."""
+    predicted = predictions.read(paths.predictions(stage))
+    labels = {record.path: record.label for record in manifest.read(paths.manifest)}
+    right = [
+        predicted.classes[row.argmax()] == labels[path]
+        for path, split, row in zip(predicted.paths, predicted.splits, predicted.probabilities, strict=True)
+        if split == "test"
+    ]
+    return sum(right) / len(right)
