@@ -11,13 +11,11 @@ predictions.csv (validation and test probabilities). Learns on train, keeps the 
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from thaw import features, finetuning, heads, history, manifest, predictions, training
 from thaw.artifacts import Paths, cache, read_json
 from thaw.backbones import FrozenNetwork
 from thaw.config import Augment, Backbone, Finetune, command
-from thaw.examples import examples, rows
+from thaw.examples import examples, inputs
 
 
 def run(paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, seed: int) -> None:
@@ -36,16 +34,15 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, 
         below = Path(scratch, "below.npy")
         wanted = features.views(records, augment, seed)
         features.extract(FrozenNetwork(backbone, boundary), wanted, paths.data, below, "frozen part")
-        judged = rows(records, "val", "test")
-        x = np.load(below, mmap_mode="r")[judged]
-        finetuning.check_start(training.logits(top, x), head.logits(np.load(paths.features, mmap_mode="r")[judged, 0]))
+        train, val = (examples(records, classes, below, split) for split in ("train", "val"))
+        judged, bottleneck = (inputs(records, file, "val", "test") for file in (below, paths.features))
+        finetuning.check_start(training.logits(top, judged), head.logits(bottleneck.take()))
 
-        train, val = (examples(records, classes, split, below) for split in ("train", "val"))
         curve = training.fit(top, train, val, finetune, seed, checkpoint)
-        probabilities = heads.softmax(training.logits(top, x))
+        probabilities = heads.softmax(training.logits(top, judged))
         model.save_weights(out / paths.model.name)
         history.write(out / "history.csv", curve)
-        predictions.write(out / "predictions.csv", classes, [records[row] for row in judged], probabilities)
+        predictions.write(out / "predictions.csv", classes, [records[row] for row in judged.rows], probabilities)
     best = min(curve[1:], key=lambda row: row["val_loss"])
     print(f"finetune: validation accuracy {curve[0]['val_accuracy']:.4f} → {best['val_accuracy']:.4f}")
 

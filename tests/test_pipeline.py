@@ -1,6 +1,7 @@
 """The whole pipeline with real DVC, on colour squares with a toy backbone: what comes out, and what reruns."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -110,8 +111,9 @@ def test_dvc_shows_the_metrics(finished: Project) -> None:
 
 
 def test_dvc_shows_the_plots(project: Project) -> None:
-    page = Path(project.dvc("plots", "show").strip().removeprefix("file://"))
-    assert "artifacts/evaluate/plots" in page.read_text(encoding="utf-8")
+    page = Path(project.dvc("plots", "show").strip().removeprefix("file://")).read_text(encoding="utf-8")
+    drawn = set(re.findall(r"vegaEmbed\('#(\w+)'", page))
+    assert drawn == {name for plot in yaml.safe_load((project.root / "dvc.yaml").read_text())["plots"] for name in plot}
 
 
 def test_the_pipeline_leaves_nothing_for_git_but_its_lock(finished: Project) -> None:

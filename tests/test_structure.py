@@ -135,7 +135,7 @@ MISTAKES = [
     ("backbone/mobilenet_v2", {"engine": "onnx"}, "engine: expected 'openvino' or 'tensorflow', found 'onnx'"),
     ("backbone/mobilenet_v2", {"input_size": 16}, "input_size: expected at least 32, found 16"),
     ("augment/light", {"flip": "sideways"}, "flip: expected 'none', 'horizontal', 'vertical' or 'both'"),
-    ("augment/light", {"rotation": 190}, "rotation: expected less than or equal to 180, found 190"),
+    ("augment/light", {"rotation": 190}, "rotation: expected at most 180, found 190"),
     ("train_head/lbfgs", {"inverse_l2": []}, "inverse_l2: "),
     ("train_head/lbfgs", {"inverse_l2": [0.1, -1]}, "inverse_l2.1: expected a value above 0, found -1"),
     ("train_head/lbfgs", {"solver": "sgd"}, "'adam'"),
@@ -214,7 +214,7 @@ def complaint(project: Project, *overrides: str, stage: str = "prepare") -> str:
     """Run a stage that has to fail as a user's mistake does, and return the one sentence it says."""
     done = project.stage(stage, *overrides)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert not (project.root / "artifacts").exists()
+    assert not [*project.root.glob("artifacts/*")]
     (said,) = done.stderr.splitlines()
     assert said.startswith("error: ")
     return said.removeprefix("error: ")
@@ -259,7 +259,7 @@ def test_a_missing_params_yaml_is_one_sentence(project: Project) -> None:
         ("dataset.min_images=none", "min_images: expected a valid integer"),
         ("dataset.vall=0.1", "'vall'"),
         ("dataset=sqares", "squares"),
-        ("dataset.val=[0.1", "dataset.val=[0.1"),
+        ("dataset.val=[0.1", "'[0.1'"),
     ],
 )
 def test_a_wrong_override_is_one_sentence(project: Project, override: str, message: str) -> None:
@@ -280,4 +280,4 @@ def test_the_traceback_is_shown_on_request(project: Project) -> None:
     done = project.stage("prepare", HYDRA_FULL_ERROR="1")
     assert done.returncode == 1
     assert "Traceback (most recent call last)" in done.stderr
-    assert "found 'vall'" in done.stderr
+    assert "UserError: conf/dataset/squares.yaml: " in done.stderr

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from thaw.artifacts import PROJECT, fingerprint
+from thaw.artifacts import PROJECT, fingerprint, workspace
 from thaw.config import Backbone
 from thaw.errors import UserError
 
@@ -81,7 +81,7 @@ def weights_id(weights: str) -> str:
 
 def weights_path(weights: str) -> Path:
     """The file that holds ``weights``; a relative path is looked up in the project."""
-    return BUNDLED if weights == "bundled" else PROJECT / Path(weights).expanduser()
+    return BUNDLED if weights == "bundled" else workspace() / Path(weights).expanduser()
 
 
 @dataclass(frozen=True)

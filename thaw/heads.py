@@ -73,7 +73,8 @@ def solve(config: Lbfgs, train: Examples, val: Examples) -> tuple[Head, list[Row
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    x, y = train.x.reshape(-1, train.x.shape[-1]), train.y.repeat(train.x.shape[1])
+    x = np.concatenate([train.take(view=view) for view in range(train.views)])
+    y, val_x = np.tile(train.y, train.views), val.take()
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     deviation[deviation == 0] = 1
     scaled = (x - mean) / deviation
@@ -92,7 +93,7 @@ def solve(config: Lbfgs, train: Examples, val: Examples) -> tuple[Head, list[Row
             intercept = np.concatenate([-intercept, intercept]) / 2
         kernel = (coefficients / deviation).T.astype(np.float32)
         head = Head(kernel, (intercept - mean @ kernel).astype(np.float32))
-        judged = score(head.logits(val.x[:, 0]), val.y)
+        judged = score(head.logits(val_x), val.y)
         rows.append(history.row(step, score(head.logits(x), y), judged, inverse_l2=inverse_l2))
         if judged[0] < lowest:
             best, lowest = head, judged[0]
@@ -110,7 +111,7 @@ def descend(
 
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
-        [keras.Input(train.x.shape[2:]), keras.layers.Dropout(config.dropout), keras.layers.Dense(classes)]
+        [keras.Input(train.source.shape[2:]), keras.layers.Dropout(config.dropout), keras.layers.Dense(classes)]
     )
     rows = fit(compiled(model, config.learning_rate), train, val, config, seed, checkpoint)
     kernel, bias = model.layers[-1].get_weights()

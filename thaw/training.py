@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from thaw import history
 from thaw.artifacts import atomic, cache, fingerprint
 from thaw.errors import UserError
-from thaw.examples import Examples, Floats, Labels
+from thaw.examples import Examples, Floats, Inputs, Labels
 from thaw.history import Row
 
 PREDICT_BATCH = 128
@@ -123,15 +123,15 @@ def fit(model: Any, train: Examples, val: Examples, schedule: Schedule, seed: in
     if rows:
         print(f"  going on after epoch {len(rows) - 1}, where an earlier run was stopped", flush=True)
     else:
-        rows = [history.row(0, (math.nan, math.nan), score(logits(model, val.x), val.y))]
+        rows = [history.row(0, (math.nan, math.nan), score(logits(model, val), val.y))]
     while len(rows) <= schedule.epochs and len(rows) - 1 - _best(rows) < schedule.patience:
         epoch = len(rows)
         order = np.random.default_rng([seed, epoch]).permutation(len(train.y))
-        batches = _batches(train, order, (epoch - 1) % train.x.shape[1], schedule.batch_size)
+        batches = _batches(train, order, (epoch - 1) % train.views, schedule.batch_size)
         # Keras would shuffle the batches again, from a state that a resumed run does not have.
         bar = int(sys.stdout.isatty())
         logs = model.fit(batches, initial_epoch=epoch - 1, epochs=epoch, shuffle=False, verbose=bar).history
-        val_loss, val_accuracy = score(logits(model, val.x), val.y)
+        val_loss, val_accuracy = score(logits(model, val), val.y)
         if not math.isfinite(val_loss):
             raise UserError(
                 f"training: expected a finite loss, found {val_loss} after epoch {epoch}; lower 'learning_rate'"
@@ -146,10 +146,10 @@ def fit(model: Any, train: Examples, val: Examples, schedule: Schedule, seed: in
     return rows
 
 
-def logits(model: Any, x: Floats) -> Floats:
-    """The model's outputs (images × classes) for the first view of each image."""
-    starts = range(0, len(x), PREDICT_BATCH)
-    return np.concatenate([np.asarray(model.predict_on_batch(x[at : at + PREDICT_BATCH, 0])) for at in starts])
+def logits(model: Any, images: Inputs) -> Floats:
+    """The model's outputs (images × classes) for the images as they are, not augmented."""
+    batches = (slice(at, at + PREDICT_BATCH) for at in range(0, len(images.rows), PREDICT_BATCH))
+    return np.concatenate([np.asarray(model.predict_on_batch(images.take(batch))) for batch in batches])
 
 
 def _best(rows: list[Row]) -> int:
@@ -173,7 +173,7 @@ def _batches(examples: Examples, order: NDArray[np.int64], view: int, size: int)
             return math.ceil(len(order) / size)
 
         def __getitem__(self, batch: int) -> tuple[Floats, Labels]:
-            rows = order[batch * size : (batch + 1) * size]
-            return examples.x[rows, view], examples.y[rows]
+            which = order[batch * size : (batch + 1) * size]
+            return examples.take(which, view), examples.y[which]
 
     return Batches()

@@ -22,7 +22,7 @@ def _examples(classes: int, seed: int, images: int = 200) -> Examples:
     x[np.arange(images), 0, y] += 2
     x *= np.logspace(-2, 2, 12, dtype=np.float32)
     x[:, :, -1] = 7
-    return Examples(x, y)
+    return Examples(x, np.arange(images), y)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -35,7 +35,7 @@ def test_a_head_learns(solver: str, classes: int) -> None:
         head, rows = descend(ADAM, train, val, classes, 0, Checkpoint("run"))
     assert head.kernel.shape == (12, classes)
     assert head.kernel.dtype == head.bias.dtype == np.float32
-    loss, accuracy = score(head.logits(val.x[:, 0]), val.y)
+    loss, accuracy = score(head.logits(val.take()), val.y)
     # Adam sees the raw features, most of which are tiny or huge: it gets less far, which is why L-BFGS scales them.
     assert accuracy > (0.8 if solver == "lbfgs" else 0.55)
     assert min(row["val_loss"] for row in rows[solver == "adam" :]) == pytest.approx(loss)
@@ -49,8 +49,8 @@ def test_the_folded_scaler_gives_scikit_learn_s_own_probabilities(classes: int) 
 
     train, val = _examples(classes, 0), _examples(classes, 1)
     head, _ = solve(LBFGS.model_copy(update={"inverse_l2": [1.0]}), train, val)
-    reference = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=200)).fit(train.x[:, 0], train.y)
-    np.testing.assert_allclose(softmax(head.logits(val.x[:, 0])), reference.predict_proba(val.x[:, 0]), atol=2e-3)
+    reference = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=200)).fit(train.take(), train.y)
+    np.testing.assert_allclose(softmax(head.logits(val.take())), reference.predict_proba(val.take()), atol=2e-3)
 
 
 def test_validation_chooses_the_regularisation() -> None:
@@ -58,14 +58,15 @@ def test_validation_chooses_the_regularisation() -> None:
     head, rows = solve(LBFGS, train, val)
     best = min(rows, key=lambda row: row["val_loss"])
     assert best["loss"] > min(row["loss"] for row in rows), "the case is meant to overfit"
-    assert score(head.logits(val.x[:, 0]), val.y)[0] == best["val_loss"]
+    assert score(head.logits(val.take()), val.y)[0] == best["val_loss"]
 
 
 def test_augmented_views_count_as_images_of_their_own() -> None:
     train, val = _examples(3, 0), _examples(3, 1)
     half = len(train.y) // 2
-    views = Examples(np.stack([train.x[:half, 0], train.x[half:, 0]], axis=1), train.y[:half])
-    flat = Examples(views.x.reshape(-1, 1, 12), views.y.repeat(2))
+    first, second = train.take(slice(half)), train.take(slice(half, None))
+    views = Examples(np.stack([first, second], axis=1), np.arange(half), train.y[:half])
+    flat = Examples(train.source, train.rows, np.tile(train.y[:half], 2))
     np.testing.assert_array_equal(solve(LBFGS, views, val)[0].kernel, solve(LBFGS, flat, val)[0].kernel)
 
 

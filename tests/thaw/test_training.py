@@ -32,7 +32,7 @@ def _examples(images: int = 120, views: int = 2, seed: int = 0) -> Examples:
     y = random.integers(0, 3, images)
     x = random.normal(size=(images, views, 4)).astype(np.float32)
     x[:, :, 0] += y[:, np.newaxis]
-    return Examples(x, y)
+    return Examples(x, np.arange(images), y)
 
 
 def test_the_score_is_cross_entropy_and_accuracy() -> None:
@@ -46,7 +46,7 @@ def test_the_weights_kept_are_those_of_the_best_epoch() -> None:
     rows = fit(model, _examples(), val, Schedule(epochs=12, patience=12), 0, Checkpoint("run"))
     best = min(rows[1:], key=lambda row: row["val_loss"])
     assert best != rows[-1], "the case is meant to have its best epoch before the last"
-    assert score(logits(model, val.x), val.y) == pytest.approx((best["val_loss"], best["val_accuracy"]))
+    assert score(logits(model, val), val.y) == pytest.approx((best["val_loss"], best["val_accuracy"]))
 
 
 def test_it_stops_when_validation_does_not_improve() -> None:
@@ -57,7 +57,7 @@ def test_it_stops_when_validation_does_not_improve() -> None:
 
 def test_row_0_is_the_model_as_it_was_given() -> None:
     model, val = _model(), _examples(seed=1)
-    start = score(logits(model, val.x), val.y)
+    start = score(logits(model, val), val.y)
     rows = fit(model, _examples(), val, Schedule(epochs=1), 0, Checkpoint("run"))
     assert (rows[0]["val_loss"], rows[0]["val_accuracy"]) == start
     assert math.isnan(rows[0]["loss"])
@@ -119,13 +119,13 @@ def test_each_epoch_takes_the_next_view() -> None:
     model.compile(
         "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"], run_eagerly=True
     )
-    examples = Examples(x, np.array([0, 1, 0, 1]))
+    examples = Examples(x, np.arange(4), np.array([0, 1, 0, 1]))
     fit(model, examples, examples, Schedule(batch_size=4, epochs=4), 0, Checkpoint("run"))
     assert seen == [1, 2, 3, 1]
 
 
 def test_a_rate_that_is_far_too_high_is_said_so() -> None:
     examples = _examples()
-    examples.x[0, 0, 0] = np.inf
+    examples.source[0, 0, 0] = np.inf
     with pytest.raises(UserError, match="expected a finite loss, found nan after epoch 1; lower 'learning_rate'"):
         fit(_model(), examples, _examples(seed=1), Schedule(), 0, Checkpoint("run"))
