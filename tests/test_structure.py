@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 
 from tests.project import CHOICES, CODE, PIPELINE, STAGES, Project, checkout, closure, imports
 from thaw import config
-from thaw.artifacts import PROJECT
-from thaw.config import SECTIONS, compose
+from thaw.artifacts import PROJECT, Paths
+from thaw.config import SECTIONS, Evaluate, command, compose
 from thaw.errors import UserError
 
 OPTIONS = sorted(
@@ -202,6 +202,26 @@ def test_an_override_on_the_command_line_is_named_beside_the_file() -> None:
         compose(["train_head=adam", "train_head.epochs=0"])
 
 
+def test_a_command_hands_run_the_typed_sections_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {}
+
+    def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
+        given.update(paths=paths, evaluate=evaluate, seed=seed)
+
+    monkeypatch.setattr(sys, "argv", ["stage", "evaluate.resamples=123", "seed=7"])
+    command(run)
+    assert given == {"paths": Paths(), "evaluate": Evaluate(confidence=0.95, resamples=123), "seed": 7}
+
+
+def test_a_command_ends_with_one_sentence_and_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(paths: Paths, seed: int) -> None:
+        raise AssertionError("it must not come to this")
+
+    monkeypatch.setattr(sys, "argv", ["stage", "seed=-1"])
+    with pytest.raises(SystemExit, match="^error: params.yaml with seed=-1: seed: expected at least 0, found -1"):
+        command(run)
+
+
 # The same through the real command line.
 
 
@@ -257,7 +277,7 @@ def test_a_missing_params_yaml_is_one_sentence(project: Project) -> None:
     ("override", "message"),
     [
         ("dataset.min_images=none", "min_images: expected a valid integer"),
-        ("dataset.vall=0.1", "'vall'"),
+        ("dataset.vall=0.1", "dataset.vall"),
         ("dataset=sqares", "squares"),
         ("dataset.val=[0.1", "'[0.1'"),
     ],

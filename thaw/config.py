@@ -9,16 +9,19 @@ import difflib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, TypeAdapter, ValidationError, model_validator
+from yaml import MarkedYAMLError
 
 from thaw.artifacts import PROJECT, Paths
 from thaw.errors import UserError
@@ -207,7 +210,7 @@ def compose(overrides: list[str], names: list[str] | None = None) -> dict[str, A
         The typed sections by name; all of them unless ``names`` says which.
     """
     choices()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    with _readable(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("config", overrides, return_hydra_config=True)
     return validate(cfg, names or list(SECTIONS), _files(cfg.hydra.runtime.choices, overrides))
 
@@ -215,8 +218,13 @@ def compose(overrides: list[str], names: list[str] | None = None) -> dict[str, A
 def command(run: Callable[..., None]) -> None:
     """Be the command line of a stage: compose, validate, and call ``run`` with the sections its parameters name."""
     names = [name for name in inspect.signature(run).parameters if name != "paths"]
+    shown = os.environ.get("HYDRA_FULL_ERROR", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # while it composes, Hydra then raises what it would print in its own way
+
+    paths = Paths()
 
     def job(cfg: DictConfig) -> None:
+        os.environ["HYDRA_FULL_ERROR"] = shown
         try:
             state = HydraConfig.get()
             if state.mode == RunMode.MULTIRUN:
@@ -224,17 +232,47 @@ def command(run: Callable[..., None]) -> None:
                     "expected a single run of a stage, found -m/--multirun; the stages write the project's DVC "
                     "outputs, so compare configurations with 'dvc exp run --queue -S …' instead"
                 )
-            run(Paths(), **validate(cfg, names, _files(state.runtime.choices, list(state.overrides.task))))
+            run(paths, **validate(cfg, names, _files(state.runtime.choices, list(state.overrides.task))))
         except UserError as error:
             fail(error)
+        except FileNotFoundError as error:
+            missing = Path(error.filename or "")
+            if not missing.is_relative_to(paths.root):
+                raise
+            stage, file = missing.relative_to(paths.root).parts[0], missing.relative_to(PROJECT)
+            fail(UserError(f"expected the outputs of {stage}, found no file {file}; run 'dvc repro {stage}' first"))
 
     # Hydra reads the name of the job and the folder of the configuration from the function it is given.
     job.__module__ = run.__module__
     try:
         choices()
+        with _readable():
+            hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()
     except UserError as error:
+        os.environ["HYDRA_FULL_ERROR"] = shown
         fail(error)
-    hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Say in one sentence what keeps Hydra from composing the configuration.
+
+    Raises:
+        UserError: a file of ``conf/`` is no YAML, or an override names what is not there.
+    """
+    try:
+        yield
+    except MarkedYAMLError as error:
+        file = Path(error.problem_mark.name).relative_to(CONF.parent) if error.problem_mark else "conf/"
+        raise UserError(
+            f"{file}: expected YAML with one 'key: value' a line, found {' '.join(str(error).split())}; mend it"
+        ) from None
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).partition("Config search path")[0].split())
+        raise UserError(
+            f"expected overrides like train_head=adam or train_head.epochs=20, found: {reason}; "
+            f"'python -m stages.train_head --cfg job' shows all keys"
+        ) from None
 
 
 def fail(error: UserError) -> None:
@@ -268,21 +306,28 @@ def _unknown(key: str, valid: list[str]) -> str:
 def _explain(section: str, value: Any, error: ValidationError) -> str:
     """One sentence for the first of pydantic's complaints, in the words of the file."""
     # In a union every member complains; the complaints of the member that fits best come first and are the fewest.
-    complaint = error.errors(include_url=False)[0]
+    # A misspelt key is an unknown one and a missing one; the unknown one says more.
+    complaints = error.errors(include_url=False)
+    complaint = next((one for one in complaints if one["type"] == "extra_forbidden"), complaints[0])
     inside = [str(part) for part in complaint["loc"] if _is_key(value, str(part)) or isinstance(part, int)]
     key = ".".join(inside)
     expected = complaint["msg"].removeprefix("Value error, ")
     match complaint["type"]:
         case "extra_forbidden":
-            unknown = str(complaint["loc"][-1])
-            return _unknown(unknown, _keys(SECTIONS[section], value))
+            place = f"{'.'.join(inside[:-1])}: " if inside[:-1] else ""
+            return place + _unknown(inside[-1], _keys(SECTIONS[section], complaint["loc"][:-1]))
         case "missing":
             return f"expected the key '{complaint['loc'][-1]}', found {', '.join(map(str, value))}; add it"
         case "value_error":
             return f"{key}: {expected}" if key else expected
+        case "union_tag_not_found" | "union_tag_invalid":
+            tag = complaint["ctx"]["discriminator"].strip("'")
+            valid = " or ".join(repr(name) for name in SECTIONS[section].json_schema()["discriminator"]["mapping"])
+            return f"{tag}: expected {valid}, found {value.get(tag, 'none')!r}; correct it"
         case _:
             found = value if not key else complaint["input"]
-            expected = expected.replace("Input should be", "expected").replace("less than", "a value below")
+            expected = expected.replace("Input should be", "expected").replace("less than or equal to", "at most")
+            expected = expected.replace("less than", "a value below")
             expected = expected.replace("greater than or equal to", "at least").replace("greater than", "a value above")
             return f"{key or section}: {expected}, found {found!r}; correct it"
 
@@ -292,9 +337,10 @@ def _is_key(value: Any, key: str) -> bool:
     return isinstance(value, dict) and (key in value or any(_is_key(inner, key) for inner in value.values()))
 
 
-def _keys(schema: TypeAdapter[Any], value: Any) -> list[str]:
-    """The valid keys of a section, read off its JSON schema (for a union: of the member that fits best)."""
-    described = schema.json_schema()
-    members = [described, *described.get("$defs", {}).values()]
-    properties = [list(member["properties"]) for member in members if "properties" in member]
-    return max(properties, key=lambda keys: len(set(keys) & set(value)), default=[])
+def _keys(schema: TypeAdapter[Any], place: tuple[int | str, ...]) -> list[str]:
+    """The valid keys at a place of a section, read off its JSON schema; a place in a union begins with the member."""
+    described = here = schema.json_schema()
+    for step in place:
+        inner = here.get("properties", {}).get(step) or {"$ref": here["discriminator"]["mapping"][step]}
+        here = described["$defs"][inner["$ref"].rpartition("/")[2]]
+    return list(here["properties"])

@@ -43,7 +43,7 @@ class Head:
     @classmethod
     def load(cls, path: Path) -> "Head":
         """Read what ``save`` wrote."""
-        with h5py.File(path) as file:
+        with path.open("rb") as opened, h5py.File(opened) as file:  # by itself, h5py does not say which file is missing
             return cls(file["kernel"][:], file["bias"][:])
 
 
