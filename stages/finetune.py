@@ -8,6 +8,7 @@ predictions.csv (validation and test probabilities). Learns on train, keeps the 
     python -m stages.finetune
 """
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -24,7 +25,9 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, 
     model = finetuning.classifier(backbone, head, finetune.dropout, seed)
     finetuning.unfreeze(model, backbone, finetune.unfreeze)
     boundary = finetuning.cut(model)
-    top = training.compiled(finetuning.above(model, boundary), finetune.learning_rate)
+    batches = math.ceil(sum(record.split == "train" for record in records) / finetune.batch_size)
+    decay_steps = batches * finetune.epochs if finetune.decay == "cosine" else None
+    top = training.compiled(finetuning.above(model, boundary), finetune.learning_rate, decay_steps)
 
     with (
         tempfile.TemporaryDirectory(dir=cache()) as scratch,

@@ -29,13 +29,15 @@ CONFIG: dict[str, dict[str, Any]] = {
         "seed": SEED,
     },
     "train_head": {
-        "train_head": {"solver": "lbfgs", "inverse_l2": [0.01, 0.1, 1.0], "max_iterations": 500, "dropout": 0.0},
+        "train_head": {"solver": "lbfgs", "inverse_l2": [0.01, 0.1, 1.0], "max_iterations": 500},
         "seed": SEED,
     },
     "finetune": {
         "finetune": {
             "unfreeze": {"blocks": 2},
+            "dropout": 0.5,
             "learning_rate": 0.0001,
+            "decay": "none",
             "batch_size": 32,
             "epochs": 10,
             "patience": 3,

@@ -50,6 +50,7 @@ OPTIONS = {
         "unfreeze": {"blocks": 1},
         "dropout": 0.2,
         "learning_rate": 0.0001,
+        "decay": "cosine",
         "batch_size": 16,
         "epochs": 4,
         "patience": 4,

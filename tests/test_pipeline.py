@@ -86,7 +86,9 @@ def test_squares_with_shuffled_labels_fail_the_gate(
     extract_features.run(paths, toy, AUGMENT, seed=0)
     train_head.run(paths, LBFGS, seed=0)
     unfreeze = Unfreeze(blocks=1)
-    gentle = Finetune(unfreeze=unfreeze, dropout=0.2, learning_rate=1e-4, batch_size=16, epochs=2, patience=2)
+    gentle = Finetune(
+        unfreeze=unfreeze, dropout=0.2, learning_rate=1e-4, decay="none", batch_size=16, epochs=2, patience=2
+    )
     finetune.run(paths, toy, AUGMENT, gentle, seed=0)
     evaluate.run(paths, Evaluate(confidence=0.95, resamples=500), seed=0)
     metrics = read_json(paths.metrics)

@@ -119,6 +119,7 @@ class Finetune(Section):
     unfreeze: Unfreeze
     dropout: Fraction
     learning_rate: Positive
+    decay: Literal["none", "cosine"]
     batch_size: Count
     epochs: Count
     patience: Count

@@ -47,12 +47,20 @@ class Schedule(Protocol):
     def patience(self) -> int: ...
 
 
-def compiled(model: Any, learning_rate: float) -> Any:
-    """Compile a model whose outputs are logits: Adam and cross-entropy. Needed anew whenever ``trainable`` changed."""
+def compiled(model: Any, learning_rate: float, decay_steps: int | None = None) -> Any:
+    """Compile a model whose outputs are logits: Adam and cross-entropy. Needed anew whenever ``trainable`` changed.
+
+    Args:
+        model: the model, which is changed and returned.
+        learning_rate: Adam's, for the first step.
+        decay_steps: after so many steps the rate has fallen to 0, along a cosine (Loshchilov and Hutter 2017,
+            arXiv:1608.03983); None keeps it.
+    """
     import keras
 
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps) if decay_steps else learning_rate
     model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate),
+        optimizer=keras.optimizers.Adam(rate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )

@@ -49,6 +49,15 @@ def test_the_weights_kept_are_those_of_the_best_epoch() -> None:
     assert score(logits(model, val), val.y) == pytest.approx((best["val_loss"], best["val_accuracy"]))
 
 
+def test_the_rate_falls_to_nothing_along_a_cosine() -> None:
+    model = compiled(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), 0.1, decay_steps=20)
+    rates = [float(model.optimizer.learning_rate)]
+    for _ in range(20):
+        model.train_on_batch(np.zeros((1, 4), np.float32), np.zeros(1))
+        rates.append(float(model.optimizer.learning_rate))
+    np.testing.assert_allclose(rates, 0.05 * (1 + np.cos(np.pi * np.arange(21) / 20)), atol=1e-7)
+
+
 def test_it_stops_when_validation_does_not_improve() -> None:
     rows = fit(_model(rate=0.5), _examples(), _examples(seed=1), Schedule(epochs=50, patience=2), 0, Checkpoint("run"))
     best = min(range(1, len(rows)), key=lambda epoch: rows[epoch]["val_loss"])
