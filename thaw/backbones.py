@@ -90,8 +90,8 @@ class FrozenNetwork:
 
     Attributes:
         backbone: the configuration.
-        operation: the place of the last operation in the graph of ``classifier``; None is the pooling layer,
-            so that the output is the bottleneck features.
+        operation: the place of its last operation in ``network``; None is the pooling layer, so that the output is the
+            bottleneck features.
     """
 
     backbone: Backbone

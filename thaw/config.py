@@ -287,9 +287,8 @@ def _files(chosen: Mapping[str, str], overrides: list[str]) -> dict[str, str]:
     """Say, for each section, where a person would mend it."""
     files = {}
     for name in SECTIONS:
-        touched = [
-            o for o in overrides if o.lstrip("+~").startswith((f"{name}.", "seed=" if name == "seed" else f"{name}."))
-        ]
+        prefix = "seed=" if name == "seed" else f"{name}."
+        touched = [override for override in overrides if override.lstrip("+~").startswith(prefix)]
         file = "params.yaml" if name == "seed" else Path("conf", name, f"{chosen.get(name)}.yaml").as_posix()
         files[name] = f"{file} with {' '.join(touched)}" if touched else file
     return files

@@ -89,7 +89,7 @@ def test_bundled_weights_that_are_not_what_was_shipped_are_refused(
 ) -> None:
     (tmp_path / "thaw.weights.h5").write_bytes(b"something else")
     monkeypatch.setattr(backbones, "BUNDLED", tmp_path / "thaw.weights.h5")
-    with pytest.raises(UserError, match="sha256 .* git checkout -- weights"):
+    with pytest.raises(UserError, match="expected thaw.weights.h5 with sha256 .* 'git checkout -- weights'"):
         weights_id("bundled")
 
 
