@@ -5,9 +5,11 @@ no TensorFlow. Images go through one by one on parallel streams: an image's outp
 image, to the last bit, where the size of a batch would choose the kernel.
 """
 
+import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +36,7 @@ def start(network: FrozenNetwork) -> Engine:
 
 
 class OpenVino:
-    """The network as OpenVINO IR on the CPU, with asynchronous requests on all cores."""
+    """The network as OpenVINO IR on the CPU, with a request at a time on each of its streams."""
 
     def __init__(self, network: FrozenNetwork) -> None:
         import openvino
@@ -56,16 +58,23 @@ class OpenVino:
 
     def run(self, images: Iterable[NDArray[np.uint8]], out: NDArray[np.float32]) -> None:
         """See ``Engine.run``."""
-        import openvino
+        numbered, lock = enumerate(images), threading.Lock()
 
-        def store(request: Any, place: int) -> None:
-            out[place] = request.get_output_tensor(0).data[0]
+        def work() -> None:
+            request = self._compiled.create_infer_request()
+            while True:
+                with lock:
+                    place, image = next(numbered, (None, None))
+                if image is None:
+                    return
+                out[place] = request.infer({0: image[np.newaxis]})[0][0]
 
-        queue = openvino.AsyncInferQueue(self._compiled)
-        queue.set_callback(store)
-        for place, image in enumerate(images):
-            queue.start_async({0: image[np.newaxis]}, place)
-        queue.wait_all()
+        # Threads of our own, each with a blocking request: OpenVINO's AsyncInferQueue calls Python from its own
+        # threads; when the compiled model is then destroyed, it may wait for such a thread, which waits for the GIL.
+        streams = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        with ThreadPoolExecutor(streams) as pool:
+            for worker in [pool.submit(work) for _ in range(streams)]:
+                worker.result()
 
 
 class TensorFlow:

@@ -40,6 +40,21 @@ def test_an_image_s_output_does_not_depend_on_its_neighbours(toy: Backbone, pict
     np.testing.assert_array_equal(_run(FrozenNetwork(toy), pictures[::-1]), whole[::-1])
 
 
+def test_an_engine_can_be_thrown_away_at_once(toy: Backbone, pictures: Any) -> None:
+    """OpenVINO's own queue hung here: the model's end waited for a thread that waited for the GIL."""
+    for _ in range(20):
+        _run(FrozenNetwork(toy), pictures[:2])
+
+
+def test_an_image_that_cannot_be_read_ends_the_run(toy: Backbone, pictures: Any) -> None:
+    def images() -> Any:
+        yield pictures[0]
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        engine.start(FrozenNetwork(toy)).run(images(), np.empty((2, 1280), np.float32))
+
+
 def test_a_converted_network_is_kept(toy: Backbone, pictures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = _run(FrozenNetwork(toy), pictures[:2])
     assert sorted(path.suffix for path in (cache() / "engine").iterdir()) == [".bin", ".xml"]
