@@ -100,11 +100,10 @@ class FrozenNetwork:
     @property
     def fingerprint(self) -> str:
         """A hash of all that the outputs depend on; needs no TensorFlow."""
-        facts = ARCHITECTURES[self.backbone.network]
         return fingerprint(
             self.backbone.model_copy(update={"weights": weights_id(self.backbone.weights)}),
             self.operation,
-            repr((facts.builder, facts.scale, facts.offset)),
+            Path(__file__),
             version("keras"),
             version("pillow"),
             version({"openvino": "openvino", "tensorflow": "keras"}[self.backbone.engine]),

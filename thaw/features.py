@@ -1,7 +1,7 @@
 """The feature store: what a frozen network says about an image is computed once, ever.
 
-``<cache>/features/<fingerprint of the network>/`` holds shards: an array of outputs and the keys of its rows. A key is
-the image's content hash (and, for an augmented view, the hash of how it was made), so a new split, a new seed or
+``<cache>/features/<fingerprint of network and pixels>/`` holds shards: an array of outputs and the keys of its rows. A
+key is the image's content hash (and, for an augmented view, the hash of how it was made), so a new split, a new seed or
 another head finds every feature again; so do sweeps, and a run that was killed. Shards are only ever added, each under
 its final name only when it is complete: any number of processes may share the store.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaw import engine, images
-from thaw.artifacts import atomic, cache
+from thaw.artifacts import atomic, cache, fingerprint
 from thaw.backbones import FrozenNetwork
 from thaw.config import Augment
 from thaw.manifest import Record
@@ -70,7 +70,8 @@ def extract(network: FrozenNetwork, wanted: Sequence[Sequence[View]], data: Path
     Returns:
         How many outputs had to be computed; the others were in the store.
     """
-    store = Store(cache() / "features" / network.fingerprint)
+    # The pixels come from images.py: what another version of it has made is another network's input.
+    store = Store(cache() / "features" / fingerprint(network.fingerprint, Path(images.__file__)))
     missing = list({view.key: view for image in wanted for view in image if view.key not in store}.values())
     if missing:
         runner = engine.start(network)

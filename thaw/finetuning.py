@@ -38,7 +38,7 @@ def unfreeze(model: Any, backbone: Backbone, top: Unfreeze) -> None:
     keras#20285). The model has to be compiled afterwards.
 
     Raises:
-        UserError: more layers or blocks are wanted than there are, or nothing would be trained.
+        UserError: more layers or blocks are wanted than there are.
     """
     import keras
 
@@ -50,7 +50,7 @@ def unfreeze(model: Any, backbone: Backbone, top: Unfreeze) -> None:
             raise UserError(
                 f"unfreeze.layers: expected at most {len(body)} for {backbone.network}, found {top.layers}; lower it"
             )
-        start = len(names[:first]) + len(body) - top.layers
+        start = first + len(body) - top.layers
     else:
         assert top.blocks is not None  # Unfreeze holds exactly one of both
         blocks = ARCHITECTURES[backbone.network].blocks

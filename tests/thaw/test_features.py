@@ -55,6 +55,17 @@ def test_only_what_is_missing_is_computed(toy: Backbone, data: Path, tmp_path: P
     assert extract(_network(toy), views(_records(6), LIGHT, 1), data, out, "") == 2 * 3, "other views"
 
 
+def test_other_code_for_the_pixels_finds_no_stale_features(
+    toy: Backbone, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = views(_records(1), NONE, 0)
+    assert extract(_network(toy), wanted, data, tmp_path / "x.npy", "") == 1
+    edited = tmp_path / "images.py"
+    edited.write_text("# another way to resize\n")
+    monkeypatch.setattr(images, "__file__", str(edited))
+    assert extract(_network(toy), wanted, data, tmp_path / "x.npy", "") == 1
+
+
 def test_only_training_images_are_augmented(toy: Backbone, data: Path, tmp_path: Path) -> None:
     extract(_network(toy), views(_records(), LIGHT, 0), data, tmp_path / "x.npy", "")
     x = np.load(tmp_path / "x.npy")
