@@ -52,6 +52,7 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
                 curves={stage: history.read(paths.history(stage)) for stage in MODELS},
                 prepared=read_json(paths.manifest.with_name("summary.json")),
                 refused=refused,
+                stored={stage: read_json(paths.stored(stage)) for stage in ("extract_features", "finetune")},
                 config=config,
                 data=paths.data,
             ),

@@ -1,15 +1,16 @@
 """Run every image through the frozen backbone, once.
 
-Reads data/ and artifacts/prepare/manifest.csv; writes artifacts/extract_features/features.npy (images, in the order of
-the manifest × views × features; memory-mappable). What the feature store in .cache/ holds is not computed again.
+Reads data/ and artifacts/prepare/manifest.csv; writes artifacts/extract_features/: features.npy (images, in the order
+of the manifest × views × features; memory-mappable) and meta.json (what they take). What the feature store in .cache/
+holds is not computed again.
 
     python -m stages.extract_features
 """
 
 from thaw import features, manifest
-from thaw.artifacts import Paths
-from thaw.backbones import FrozenNetwork
+from thaw.artifacts import Paths, write_json
 from thaw.config import Augment, Backbone, command
+from thaw.examples import Array
 
 
 def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
@@ -17,8 +18,9 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
     wanted = features.views(manifest.read(paths.manifest), augment, seed)
     with paths.stage("extract_features", backbone=backbone, augment=augment, seed=seed) as out:
         file = out / paths.features.name
-        computed = features.extract(FrozenNetwork(backbone), wanted, paths.data, file, "bottleneck features")
-    print(f"extract_features: {len(wanted)} images, {computed} features computed, the others were in the store")
+        computed = features.extract(backbone, wanted, paths.data, file)
+        write_json(out / paths.stored("extract_features").name, features.size(wanted, Array.load(file).shape))
+    print(f"extract_features: {len(wanted)} images; {computed} went through the network, the store had the rest")
 
 
 if __name__ == "__main__":

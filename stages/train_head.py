@@ -9,14 +9,15 @@ predictions.csv (validation and test probabilities). Learns on train, chooses on
 from thaw import heads, history, manifest, predictions, training
 from thaw.artifacts import Paths, read_json
 from thaw.config import Adam, Lbfgs, command
-from thaw.examples import examples, inputs
+from thaw.examples import Array, examples, inputs
 
 
 def run(paths: Paths, train_head: Adam | Lbfgs, seed: int) -> None:
     """Train the head with the solver that the configuration names, and predict with it."""
     records, classes = manifest.read(paths.manifest), read_json(paths.classes)
-    train, val = (examples(records, classes, paths.features, split) for split in ("train", "val"))
-    judged = inputs(records, paths.features, "val", "test")
+    features = Array.load(paths.features)
+    train, val = (examples(records, classes, features, split) for split in ("train", "val"))
+    judged = inputs(records, features, "val", "test")
     with (
         training.resumable(train_head, seed, paths.manifest, paths.features) as checkpoint,
         paths.stage("train_head", train_head=train_head, seed=seed) as out,

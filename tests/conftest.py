@@ -28,5 +28,12 @@ def shared() -> Path:
 def toy() -> Backbone:
     """The smallest backbone: random weights, 32 px."""
     return Backbone(
-        network="mobilenet_v2", alpha=0.35, input_size=32, weights="random", engine="openvino", precision="float32"
+        network="mobilenet_v2",
+        alpha=0.35,
+        input_size=32,
+        weights="random",
+        engine="openvino",
+        precision="float32",
+        keep_blocks=0,
+        cache_limit_gb=1,
     )

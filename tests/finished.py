@@ -24,6 +24,8 @@ CONFIG: dict[str, dict[str, Any]] = {
             "weights": "/home/someone/weights.h5",
             "engine": "openvino",
             "precision": "float32",
+            "keep_blocks": 0,
+            "cache_limit_gb": 1,
         },
         "augment": {"views": 0, "flip": "none", "rotation": 0, "shift": 0, "zoom": 0},
         "seed": SEED,
@@ -36,6 +38,7 @@ CONFIG: dict[str, dict[str, Any]] = {
         "finetune": {
             "unfreeze": {"blocks": 2},
             "dropout": 0.5,
+            "label_smoothing": 0.1,
             "learning_rate": 0.0001,
             "decay": "none",
             "batch_size": 32,
@@ -85,6 +88,8 @@ def pipeline(
     history.write(paths.history("train_head"), head)
     tuned = [history.row(i, (nan, nan) if i == 0 else (0.4 / i, 0.9), (0.5 / (i + 1), 0.85)) for i in range(4)]
     history.write(paths.history("finetune"), tuned)
+    for stage, size in (("extract_features", 1280), ("finetune", 16000)):
+        write_json(paths.stored(stage), {"outputs": len(records), "shape": [size], "bytes": 4 * len(records) * size})
     paths.head.write_bytes(b"head")
     paths.model.write_bytes(b"model")
     return paths

@@ -2,6 +2,10 @@
 
 import os
 
-# Keras reads its backend, and TensorFlow how much it talks, when they are first imported; both happen after this.
+from thaw.machine import cores
+
+# Keras reads its backend, and TensorFlow how much it talks and how many threads it starts, when they are first
+# imported; all of that happens after this.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(cores()))

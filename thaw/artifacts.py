@@ -93,6 +93,10 @@ class Paths:
         """The configuration that ``stage`` ran with."""
         return self.root / stage / "config.json"
 
+    def stored(self, stage: str) -> Path:
+        """What the network outputs that ``extract_features`` or ``finetune`` used take in the feature store."""
+        return self.root / stage / "meta.json"
+
     def history(self, stage: str) -> Path:
         """The learning curve of ``train_head`` or ``finetune``."""
         return self.root / stage / "history.csv"

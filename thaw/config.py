@@ -57,15 +57,28 @@ class Dataset(Section):
         return self
 
 
+WITH_ALPHA = ("mobilenet_v2",)  # networks that come in several widths
+
+
 class Backbone(Section):
     """The pretrained network, its input and how it is run."""
 
-    network: Literal["mobilenet_v2"]
+    network: Literal["mobilenet_v2", "vgg16", "resnet50", "efficientnet_b0"]
     alpha: Positive
     input_size: Annotated[int, Field(ge=32, le=1024)]
     weights: Annotated[str, Field(min_length=1)]
-    engine: Literal["openvino", "tensorflow"]
+    engine: Literal["auto", "openvino", "tensorflow"]
     precision: Literal["float32", "bfloat16"]
+    keep_blocks: Annotated[int, Field(ge=0)]
+    cache_limit_gb: Annotated[float, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _has_the_width_that_was_asked_for(self) -> "Backbone":
+        if self.alpha != 1 and self.network not in WITH_ALPHA:
+            raise ValueError(
+                f"alpha must be 1.0 for {self.network}, which has no width multiplier, and is {self.alpha:g}"
+            )
+        return self
 
 
 class Augment(Section):
@@ -118,6 +131,7 @@ class Finetune(Section):
 
     unfreeze: Unfreeze
     dropout: Fraction
+    label_smoothing: Fraction
     learning_rate: Positive
     decay: Literal["none", "cosine"]
     batch_size: Count

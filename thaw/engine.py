@@ -6,7 +6,7 @@ image, to the last bit, where the size of a batch would choose the kernel.
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -17,22 +17,30 @@ from numpy.typing import NDArray
 from thaw.artifacts import atomic, cache
 from thaw.backbones import FrozenNetwork
 from thaw.errors import UserError
+from thaw.examples import Floats
+from thaw.machine import cores
 
 TENSORFLOW_BATCH = 32
 
 
 class Engine(Protocol):
-    """A frozen network that is ready to run."""
+    """A frozen network that is ready to run.
 
-    shape: tuple[int, ...]
+    Attributes:
+        shapes: of an image's outputs.
+        input_size: pixels of an image's sides.
+    """
 
-    def run(self, images: Iterable[NDArray[np.uint8]], out: NDArray[np.float32]) -> None:
-        """Write the output for the i-th image (size × size × 3) to ``out[i]``, of shape ``shape``."""
+    shapes: list[tuple[int, ...]]
+    input_size: int
+
+    def run(self, images: Iterable[NDArray[np.uint8]], outs: Sequence[Floats]) -> None:
+        """Write the k-th output for the i-th image (size × size × 3) to ``outs[k][i]``, of shape ``shapes[k]``."""
 
 
 def start(network: FrozenNetwork) -> Engine:
-    """Make ``network`` ready to run in the engine that its configuration names."""
-    return OpenVino(network) if network.backbone.engine == "openvino" else TensorFlow(network)
+    """Make ``network`` ready to run in its engine."""
+    return OpenVino(network) if network.engine == "openvino" else TensorFlow(network)
 
 
 class OpenVino:
@@ -52,11 +60,13 @@ class OpenVino:
         hints = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+            "INFERENCE_NUM_THREADS": cores(),
         }
         self._compiled = core.compile_model(model, "CPU", hints)
-        self.shape = tuple(self._compiled.output(0).shape)[1:]
+        self.shapes = [tuple(output.shape)[1:] for output in self._compiled.outputs]
+        self.input_size = network.backbone.input_size
 
-    def run(self, images: Iterable[NDArray[np.uint8]], out: NDArray[np.float32]) -> None:
+    def run(self, images: Iterable[NDArray[np.uint8]], outs: Sequence[Floats]) -> None:
         """See ``Engine.run``."""
         numbered, lock = enumerate(images), threading.Lock()
 
@@ -67,7 +77,9 @@ class OpenVino:
                     place, image = next(numbered, (None, None))
                 if image is None:
                     return
-                out[place] = request.infer({0: image[np.newaxis]})[0][0]
+                results = request.infer({0: image[np.newaxis]})
+                for k, out in enumerate(outs):
+                    out[place] = results[k][0]
 
         # Threads of our own, each with a blocking request: OpenVINO's AsyncInferQueue calls Python from its own
         # threads; when the compiled model is then destroyed, it may wait for such a thread, which waits for the GIL.
@@ -89,9 +101,10 @@ class TensorFlow:
             self._model = network.build()
         finally:
             keras.config.set_dtype_policy("float32")
-        self.shape = tuple(self._model.output.shape)[1:]
+        self.shapes = [tuple(output.shape)[1:] for output in self._model.outputs]
+        self.input_size = network.backbone.input_size
 
-    def run(self, images: Iterable[NDArray[np.uint8]], out: NDArray[np.float32]) -> None:
+    def run(self, images: Iterable[NDArray[np.uint8]], outs: Sequence[Floats]) -> None:
         """See ``Engine.run``."""
         batch: list[NDArray[np.uint8]] = []
         done = 0
@@ -99,7 +112,9 @@ class TensorFlow:
         def flush() -> None:
             nonlocal done
             filled = batch + [np.zeros_like(batch[0])] * (TENSORFLOW_BATCH - len(batch))
-            out[done : done + len(batch)] = self._model.predict_on_batch(np.stack(filled))[: len(batch)]
+            results = self._model.predict_on_batch(np.stack(filled))
+            for out, result in zip(outs, results if len(outs) > 1 else [results], strict=True):
+                out[done : done + len(batch)] = result[: len(batch)]
             done += len(batch)
             batch.clear()
 
@@ -111,10 +126,17 @@ class TensorFlow:
             flush()
 
 
+def folder() -> Path:
+    """Where converted networks are kept: a pair of files (.xml and .bin) each."""
+    return cache() / "engine"
+
+
 def _converted(network: FrozenNetwork) -> Path:
     """The network's IR in the cache, converted from Keras if it is not there yet."""
-    path = cache() / "engine" / f"{network.fingerprint}.xml"
-    if not path.exists():
+    path = folder() / f"{network.fingerprint}.xml"
+    if path.exists():
+        path.touch()  # when it was last used, for ``features.prune``
+    else:
         import openvino
         import tensorflow as tf
 

@@ -4,14 +4,22 @@
 key is the image's content hash (and, for an augmented view, the hash of how it was made), so a new split, a new seed or
 another head finds every feature again; so do sweeps, and a run that was killed. Shards are only ever added, each under
 its final name only when it is complete: any number of processes may share the store.
+
+    python -m thaw.features                  what it holds, and for which networks
+    python -m thaw.features --prune [DAYS]   delete what has not been used for so many days (30)
 """
 
+import argparse
 import hashlib
 import itertools
 import math
+import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +27,13 @@ from numpy.typing import NDArray
 from thaw import engine, images
 from thaw.artifacts import atomic, cache, fingerprint
 from thaw.backbones import FrozenNetwork
-from thaw.config import Augment
+from thaw.config import Augment, Backbone
+from thaw.examples import Floats, Labels, Source
 from thaw.manifest import Record
 
 SHARD_BYTES = 32 * 2**20
+DAY = 24 * 60 * 60
+NAME = "network.txt"  # in each folder of the store: which network it is of; written anew whenever it is used
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,10 @@ class View:
         return images.augment(image, self.augment, self.record.sha256, self.number, self.seed)
 
 
-def views(records: Sequence[Record], augment: Augment, seed: int) -> list[list[View]]:
+Wanted = Sequence[Sequence[View]]  # for each image its views
+
+
+def views(records: Sequence[Record], augment: Augment, seed: int) -> Wanted:
     """What the network is to see of each image: itself, then ``augment.views`` augmented views of a training image.
 
     Validation and test images are never augmented; they have themselves in every place.
@@ -61,34 +75,83 @@ def views(records: Sequence[Record], augment: Augment, seed: int) -> list[list[V
     ]
 
 
-def extract(network: FrozenNetwork, wanted: Sequence[Sequence[View]], data: Path, out: Path, description: str) -> int:
-    """Write the network's outputs to ``out`` (.npy, images × views × output shape, float32), in the order wanted.
+def extract(backbone: Backbone, wanted: Wanted, data: Path, out: Path) -> int:
+    """Write the bottleneck features to ``out`` (.npy, images × views × features, float32), in the order wanted.
 
-    Memory does not grow with the number of images: what the store lacks is computed shard by shard, and rows are copied
-    from shards on disk to a file on disk.
+    What the backbone's ``keep_blocks`` names is kept in the store by the way, for fine-tuning. Memory does not grow
+    with the number of images: what the store lacks is computed shard by shard, and rows are copied from shards on disk
+    to a file on disk.
 
     Returns:
-        How many outputs had to be computed; the others were in the store.
+        How many images or views went through the network; the others were in the store.
     """
-    # The pixels come from images.py: what another version of it has made is another network's input.
-    store = Store(cache() / "features" / fingerprint(network.fingerprint, Path(images.__file__)))
-    missing = list({view.key: view for image in wanted for view in image if view.key not in store}.values())
-    if missing:
-        runner = engine.start(network)
-        rows = max(1, SHARD_BYTES // (4 * math.prod(runner.shape)))
-        loaded = images.parallel(lambda view: view.load(data, network.backbone.input_size), missing, description)
-        for at in range(0, len(missing), rows):
-            shard = missing[at : at + rows]
-            outputs = np.empty((len(shard), *runner.shape), np.float32)
-            runner.run(itertools.islice(loaded, len(shard)), outputs)
-            store.add([view.key for view in shard], outputs)
-    with atomic(out) as partial:
-        store.copy([[view.key for view in image] for image in wanted], partial)
+    network = FrozenNetwork(backbone)
+    computed = fill(network, wanted, data, "bottleneck features", needed=0)
+    with atomic(out) as unfinished:
+        opened(network, 0).copy([[view.key for view in image] for image in wanted], unfinished)
+    return computed
+
+
+def frozen(network: FrozenNetwork, output: int, wanted: Wanted, data: Path) -> Source:
+    """Give a network's output for training: from the store, which is filled first, or from the network itself.
+
+    Both give the same numbers, to the last bit where the engine's output depends on the image alone (OpenVINO). The
+    store is the faster by far and takes disk. Outputs that take more than the backbone's ``cache_limit_gb``, or than is
+    free, are not kept: each time some are wanted, their images are decoded and go through the network again.
+    """
+    fill(network, wanted, data, "frozen part", needed=None)
+    store = opened(network, output)
+    if store.missing(wanted):
+        return Streamed(engine.start(network), output, wanted, data)
+    return Stored(store, wanted)
+
+
+def fill(network: FrozenNetwork, wanted: Wanted, data: Path, description: str, needed: int | None) -> int:
+    """Run the network on the images that the store lacks, shard by shard, and keep the outputs that fit.
+
+    Args:
+        network: the network; an image goes through it once, for all its outputs.
+        wanted: the views of every image of the manifest.
+        data: the folder of the images.
+        description: of the progress bar.
+        needed: the output that is kept in any case.
+
+    Returns:
+        How many images or views went through it.
+    """
+    stores = [opened(network, output) for output in range(network.outputs)]
+    if not any(store.missing(wanted) for store in stores):
+        return 0
+    runner = engine.start(network)
+    limit = min(1e9 * network.backbone.cache_limit_gb, shutil.disk_usage(cache()).free)
+    keeping = {
+        output: store
+        for output, store in enumerate(stores)
+        if output == needed or size(wanted, runner.shapes[output])["bytes"] <= limit
+    }
+    missing = list({view.key: view for store in keeping.values() for view in store.missing(wanted)}.values())
+    loaded = images.parallel(partial(View.load, data=data, size=runner.input_size), missing, description)
+    rows = max(1, SHARD_BYTES // (4 * sum(map(math.prod, runner.shapes))))
+    for at in range(0, len(missing), rows):
+        keys = [view.key for view in missing[at : at + rows]]
+        outputs = [np.empty((len(keys), *shape), np.float32) for shape in runner.shapes]
+        runner.run(itertools.islice(loaded, len(keys)), outputs)
+        for output, store in keeping.items():
+            store.add(keys, outputs[output])
     return len(missing)
 
 
+def opened(network: FrozenNetwork, output: int) -> "Store":
+    """The store of one output of a network; it counts as used from now on."""
+    # The pixels come from images.py: what another version of it has made is another network's input.
+    folder = _folder() / fingerprint(network.fingerprint, output, Path(images.__file__))
+    with atomic(folder / NAME) as unfinished:
+        unfinished.write_text(network.describe(output) + "\n", encoding="utf-8")
+    return Store(folder)
+
+
 class Store:
-    """The shards of one network."""
+    """One output of a network, for all images that it has seen."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -96,33 +159,167 @@ class Store:
         for keys in sorted(folder.glob("*.keys")):
             self._index(keys)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._rows
+
+    def missing(self, wanted: Wanted) -> list[View]:
+        """The views that are not here yet, each once."""
+        return [view for key, view in _distinct(wanted).items() if key not in self]
+
+    def add(self, keys: list[str], outputs: Floats) -> None:
+        """Add a shard: the outputs (rows × shape) of ``keys``."""
+        name = hashlib.sha256(" ".join(keys).encode()).hexdigest()[:24]
+        array, index = self._folder / f"{name}.npy", self._folder / f"{name}.keys"
+        with atomic(array) as unfinished:
+            np.save(unfinished, outputs)
+        with atomic(index) as unfinished:
+            unfinished.write_text("\n".join(keys) + "\n")
+        self._index(index)
+
+    def take(self, keys: Sequence[str]) -> Floats:
+        """Read the outputs of ``keys``: keys × shape."""
+        shards: dict[Path, list[tuple[int, int]]] = {}
+        for place, key in enumerate(keys):
+            shard, row = self._rows[key]
+            shards.setdefault(shard, []).append((place, row))
+        taken: Floats | None = None
+        for shard, pairs in shards.items():
+            # Mapped only while it is read: what stays mapped counts as this process's memory.
+            array = np.load(shard, mmap_mode="r")
+            if taken is None:
+                taken = np.empty((len(keys), *array.shape[1:]), np.float32)
+            places, rows = np.array(pairs).T
+            taken[places] = array[rows]
+        assert taken is not None  # nobody asks for nothing
+        return taken
+
+    def copy(self, keys: Sequence[Sequence[str]], out: Path) -> None:
+        """Write the rows of ``keys`` (images × views) as one .npy file (images × views × shape)."""
+        views = len(keys[0])
+        shape = self.take(keys[0][:1]).shape[1:]
+        at_once = max(1, SHARD_BYTES // (4 * views * math.prod(shape)))
+        with out.open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (len(keys), views, *shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for at in range(0, len(keys), at_once):
+                file.write(self.take([*itertools.chain.from_iterable(keys[at : at + at_once])]).data)
+
     def _index(self, keys: Path) -> None:
         for row, key in enumerate(keys.read_text().split()):
             self._rows[key] = (keys.with_suffix(".npy"), row)
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._rows
 
-    def add(self, keys: list[str], outputs: NDArray[np.float32]) -> None:
-        """Add a shard: the outputs (rows × shape) of ``keys``."""
-        name = hashlib.sha256(" ".join(keys).encode()).hexdigest()[:24]
-        array, index = self._folder / f"{name}.npy", self._folder / f"{name}.keys"
-        with atomic(array) as partial:
-            np.save(partial, outputs)
-        with atomic(index) as partial:
-            partial.write_text("\n".join(keys) + "\n")
-        self._index(index)
+class Stored:
+    """Outputs that are in a store."""
 
-    def copy(self, keys: list[list[str]], out: Path) -> None:
-        """Write the rows of ``keys`` (images × views) as one .npy file (images × views × shape)."""
-        shards: dict[Path, list[tuple[int, int]]] = {}
-        for place, key in enumerate(itertools.chain.from_iterable(keys)):
-            shard, row = self._rows[key]
-            shards.setdefault(shard, []).append((place, row))
-        shape = np.load(next(iter(shards)), mmap_mode="r").shape[1:]
-        target = np.lib.format.open_memmap(out, "w+", np.float32, (len(keys), len(keys[0]), *shape))
-        flat = target.reshape(-1, *shape)
-        for shard, pairs in shards.items():
-            places, rows = np.array(pairs).T
-            flat[places] = np.load(shard, mmap_mode="r")[rows]
-        target.flush()
+    def __init__(self, store: Store, wanted: Wanted) -> None:
+        self._store = store
+        self._keys = [[view.key for view in image] for image in wanted]
+        self.views = len(wanted[0])
+        self.shape = store.take(self._keys[0][:1]).shape[1:]
+
+    def take(self, rows: Labels, view: int) -> Floats:
+        """See ``Source.take``."""
+        return self._store.take([self._keys[row][view] for row in rows])
+
+
+class Streamed:
+    """Outputs that are computed each time they are asked for."""
+
+    def __init__(self, runner: engine.Engine, output: int, wanted: Wanted, data: Path) -> None:
+        self._runner, self._output, self._wanted, self._data = runner, output, wanted, data
+        self.views, self.shape = len(wanted[0]), runner.shapes[output]
+
+    def take(self, rows: Labels, view: int) -> Floats:
+        """See ``Source.take``."""
+        wanted = [self._wanted[row][view] for row in rows]
+        outputs = [np.empty((len(wanted), *shape), np.float32) for shape in self._runner.shapes]
+        load = partial(View.load, data=self._data, size=self._runner.input_size)
+        self._runner.run(images.ahead(load, wanted), outputs)
+        return outputs[self._output]
+
+
+def size(wanted: Wanted, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Say what outputs of one shape take in the store, for ``meta.json`` and the report."""
+    outputs = len(_distinct(wanted))
+    return {"outputs": outputs, "shape": list(shape), "bytes": 4 * outputs * math.prod(shape)}
+
+
+def _distinct(wanted: Wanted) -> dict[str, View]:
+    return {view.key: view for image in wanted for view in image}
+
+
+def _folder() -> Path:
+    return cache() / "features"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the cache holds of one network: the network as the engine reads it, or its outputs.
+
+    Attributes:
+        name: of the network.
+        files: all of it.
+        used: when it was last used, in seconds since 1970.
+        outputs: how many there are.
+    """
+
+    name: str
+    files: list[Path]
+    used: float
+    outputs: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """How much disk it takes."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+def kept() -> list[Kept]:
+    """Find all that the cache holds, largest first."""
+    found = []
+    for name in _folder().glob(f"*/{NAME}"):
+        files = sorted(name.parent.iterdir())
+        outputs = sum(len(file.read_text().split()) for file in files if file.suffix == ".keys")
+        found.append(Kept(name.read_text(encoding="utf-8").strip(), files, name.stat().st_mtime, outputs))
+    for network in engine.folder().glob("*.xml"):
+        found.append(Kept("(a converted network)", [network, network.with_suffix(".bin")], network.stat().st_mtime))
+    return sorted(found, key=lambda one: (-one.bytes, one.name))
+
+
+def prune(days: float) -> int:
+    """Delete what has not been used for so many days; return how many bytes that was.
+
+    Nothing is lost but time: what is needed again is computed again.
+    """
+    old = [one for one in kept() if time.time() - one.used >= days * DAY]
+    freed = sum(one.bytes for one in old)
+    for one in old:
+        # The first file says that the others are complete, so it goes first: a prune that is killed leaves no lie.
+        for file in sorted(one.files, key=lambda file: file.suffix not in (".keys", ".xml")):
+            file.unlink(missing_ok=True)
+    for folder in _folder().glob("*"):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    return freed
+
+
+def main() -> None:
+    """Be the command line."""
+    parser = argparse.ArgumentParser(prog="python -m thaw.features", description="What the feature store holds.")
+    parser.add_argument(
+        "--prune", type=float, nargs="?", const=30, metavar="DAYS", help="delete what was unused for so long (30)"
+    )
+    days = parser.parse_args().prune
+    if days is not None:
+        print(f"{prune(days) / 1e6:,.1f} MB deleted: unused for {days:g} days")
+    found = kept()
+    for one in found:
+        outputs = f"{one.outputs:,} outputs" if one.outputs else ""
+        idle = (time.time() - one.used) / DAY
+        print(f"{one.bytes / 1e6:>10,.1f} MB{outputs:>18}  used {idle:>3.0f} days ago  {one.name}")
+    print(f"{sum(one.bytes for one in found) / 1e6:>10,.1f} MB in {cache()}")
+
+
+if __name__ == "__main__":
+    main()

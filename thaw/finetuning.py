@@ -1,11 +1,11 @@
-"""Fine-tuning: the whole classifier, which part of it is trained, and where it can be split below that part."""
+"""Fine-tuning: the whole classifier, and the part of it that is trained."""
 
 from typing import Any
 
 import numpy as np
 
-from thaw.backbones import ARCHITECTURES, POOLING, PREPROCESSING, network
-from thaw.config import Backbone, Unfreeze
+from thaw.backbones import network
+from thaw.config import Backbone
 from thaw.errors import UserError
 from thaw.examples import Floats
 from thaw.heads import Head
@@ -30,59 +30,17 @@ def classifier(backbone: Backbone, head: Head, dropout: float, seed: int) -> Any
     return keras.Model(base.input, logits)
 
 
-def unfreeze(model: Any, backbone: Backbone, top: Unfreeze) -> None:
-    """Make the top of the backbone and the head trainable, and all the rest, with every BatchNorm, frozen.
+def unfreeze(model: Any, first: int) -> None:
+    """Make a classifier trainable from its ``first``-th layer on, and freeze the rest and every BatchNorm.
 
     BatchNorm stays frozen because its statistics were computed on millions of images: recomputed from a few small
     batches they destroy what the layers above have learnt (and ``training=False`` does not protect them in ``fit``,
     keras#20285). The model has to be compiled afterwards.
-
-    Raises:
-        UserError: more layers or blocks are wanted than there are.
     """
     import keras
 
-    names = [layer.name for layer in model.layers]
-    first = names.index(PREPROCESSING) + 1
-    body = model.layers[first : names.index(POOLING)]
-    if top.layers is not None:
-        if top.layers > len(body):
-            raise UserError(
-                f"unfreeze.layers: expected at most {len(body)} for {backbone.network}, found {top.layers}; lower it"
-            )
-        start = first + len(body) - top.layers
-    else:
-        assert top.blocks is not None  # Unfreeze holds exactly one of both
-        blocks = ARCHITECTURES[backbone.network].blocks
-        if top.blocks > len(blocks):
-            raise UserError(
-                f"unfreeze.blocks: expected at most {len(blocks)} for {backbone.network}, found {top.blocks}; lower it"
-            )
-        start = names.index(blocks[top.blocks - 1])
     for place, layer in enumerate(model.layers):
-        layer.trainable = place >= start and not isinstance(layer, keras.layers.BatchNormalization)
-
-
-def cut(model: Any) -> int:
-    """Find where a partly frozen model can be split: below, nothing is trained; above, everything that is.
-
-    The cut is the last operation below the first trained layer whose output is the only tensor still in use. The
-    graph's operations are walked, not its layers: some architectures hold operations that are no layers.
-
-    Returns:
-        The place of that operation in ``model.operations``.
-    """
-    operations = model.operations
-    place = {id(operation): index for index, operation in enumerate(operations)}
-    last_use: dict[int, int] = {}
-    for index, operation in enumerate(operations):
-        for node in operation._inbound_nodes:
-            for parent in node.parent_nodes:
-                source = place.get(id(parent.operation))
-                if source is not None:
-                    last_use[source] = max(index, last_use.get(source, 0))
-    trained = next(i for i, operation in enumerate(operations) if getattr(operation, "trainable_variables", []))
-    return max(index for index in range(trained) if all(last_use.get(earlier, 0) <= index for earlier in range(index)))
+        layer.trainable = place >= first and not isinstance(layer, keras.layers.BatchNormalization)
 
 
 def above(model: Any, operation: int) -> Any:

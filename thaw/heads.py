@@ -73,8 +73,8 @@ def solve(config: Lbfgs, train: Examples, val: Examples) -> tuple[Head, list[Row
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    x = np.concatenate([train.take(view=view) for view in range(train.views)])
-    y, val_x = np.tile(train.y, train.views), val.take()
+    x = np.concatenate([train.take(view=view) for view in range(train.source.views)])
+    y, val_x = np.tile(train.y, train.source.views), val.take()
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     deviation[deviation == 0] = 1
     scaled = (x - mean) / deviation
@@ -111,7 +111,7 @@ def descend(
 
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
-        [keras.Input(train.source.shape[2:]), keras.layers.Dropout(config.dropout), keras.layers.Dense(classes)]
+        [keras.Input(train.source.shape), keras.layers.Dropout(config.dropout), keras.layers.Dense(classes)]
     )
     rows = fit(compiled(model, config.learning_rate), train, val, config, seed, checkpoint)
     kernel, bias = model.layers[-1].get_weights()

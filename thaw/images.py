@@ -5,7 +5,6 @@ The same file always gives the same pixels, in every process and for any number 
 
 import hashlib
 import math
-import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from thaw.config import Augment
 from thaw.errors import UserError
+from thaw.machine import cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -138,16 +138,16 @@ def augment(image: NDArray[np.uint8], augment: Augment, key: str, view: int, see
 
 
 def parallel(function: Callable[[T], R], items: Sequence[T], description: str) -> Iterator[R]:
+    """Do as ``ahead`` does, with a progress bar that is quiet when stderr is no terminal."""
+    return iter(tqdm(ahead(function, items), description, len(items), disable=None, unit="image"))
+
+
+def ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     """Yield ``function(item)`` for each item, in order, computed by threads a bounded number of items ahead.
 
-    Decoding and hashing release Python's lock, so threads use all cores. The progress bar is quiet when stderr is no
-    terminal.
+    Decoding and hashing release Python's lock, so threads use all cores.
     """
-    return iter(tqdm(_ahead(function, items), description, len(items), disable=None, unit="image"))
-
-
-def _ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    workers = os.cpu_count() or 1
+    workers = cores()
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:

@@ -55,6 +55,7 @@ class Story:
         curves: ``history.csv`` by stage.
         prepared: ``summary.json`` of prepare: images by split and class, refused files by kind, duplicates, splits.
         refused: rows of ``refused.csv``: path, reason.
+        stored: ``meta.json`` by stage: what the network outputs that it used take in the feature store.
         config: the resolved configuration by section.
         data: the folder of the images.
     """
@@ -66,6 +67,7 @@ class Story:
     curves: Mapping[str, list[Row]]
     prepared: Mapping[str, Any]
     refused: Sequence[Mapping[str, str]]
+    stored: Mapping[str, Mapping[str, Any]]
     config: Mapping[str, Any]
     data: Path
 
@@ -100,6 +102,7 @@ def write_html(path: Path, story: Story) -> None:
         splits=_splits(story.prepared["images"], story.classes),
         kinds=story.prepared["refused"],
         refused=story.refused[:REFUSED],
+        stored=_stored(story.stored),
         config=story.config,
     )
     with atomic(path) as partial:
@@ -462,6 +465,13 @@ def _notes(prepared: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[str]
     if prepared["duplicates"]:
         notes.append(f"Exact copies among the images: {prepared['duplicates']}. Copies never straddle splits.")
     return notes
+
+
+def _stored(stored: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say what the feature store keeps, or would keep, for this run."""
+    names = {"extract_features": "bottleneck features", "finetune": "outputs of the frozen part"}
+    parts = [f"{one['outputs']:,} {names[stage]} take {one['bytes'] / 1e6:,.1f} MB" for stage, one in stored.items()]
+    return f"In the feature store, {_and(parts)}."
 
 
 def _and(words: Sequence[str]) -> str:

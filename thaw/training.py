@@ -47,7 +47,7 @@ class Schedule(Protocol):
     def patience(self) -> int: ...
 
 
-def compiled(model: Any, learning_rate: float, decay_steps: int | None = None) -> Any:
+def compiled(model: Any, learning_rate: float, decay_steps: int | None = None, label_smoothing: float = 0) -> Any:
     """Compile a model whose outputs are logits: Adam and cross-entropy. Needed anew whenever ``trainable`` changed.
 
     Args:
@@ -55,15 +55,19 @@ def compiled(model: Any, learning_rate: float, decay_steps: int | None = None) -
         learning_rate: Adam's, for the first step.
         decay_steps: after so many steps the rate has fallen to 0, along a cosine (Loshchilov and Hutter 2017,
             arXiv:1608.03983); None keeps it.
+        label_smoothing: the share of each label that is spread evenly over all classes (Szegedy et al. 2016,
+            arXiv:1512.00567): without it, a network that knows its training images by heart grows too sure of itself.
     """
     import keras
 
+    def loss(labels: Any, logits: Any) -> Any:
+        expected = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), logits.shape[-1])
+        return keras.losses.categorical_crossentropy(
+            expected, logits, from_logits=True, label_smoothing=label_smoothing
+        )
+
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps) if decay_steps else learning_rate
-    model.compile(
-        optimizer=keras.optimizers.Adam(rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
+    model.compile(optimizer=keras.optimizers.Adam(rate), loss=loss, metrics=["accuracy"])
     return model
 
 
@@ -135,7 +139,7 @@ def fit(model: Any, train: Examples, val: Examples, schedule: Schedule, seed: in
     while len(rows) <= schedule.epochs and len(rows) - 1 - _best(rows) < schedule.patience:
         epoch = len(rows)
         order = np.random.default_rng([seed, epoch]).permutation(len(train.y))
-        batches = _batches(train, order, (epoch - 1) % train.views, schedule.batch_size)
+        batches = _batches(train, order, (epoch - 1) % train.source.views, schedule.batch_size)
         # Keras would shuffle the batches again, from a state that a resumed run does not have.
         bar = int(sys.stdout.isatty())
         logs = model.fit(batches, initial_epoch=epoch - 1, epochs=epoch, shuffle=False, verbose=bar).history

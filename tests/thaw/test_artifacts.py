@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from thaw import artifacts, history, predictions
 from thaw.artifacts import Paths, atomic, fingerprint, read_json, write_json
 from thaw.config import Evaluate
-from thaw.examples import examples, inputs, labels
+from thaw.examples import Array, examples, inputs, labels
 from thaw.manifest import Record
 
 RECORDS = [
@@ -88,10 +88,11 @@ def test_a_history_comes_back_with_its_gaps(tmp_path: Path) -> None:
 
 def test_examples_are_the_rows_of_their_split(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.arange(6, dtype=np.float32).reshape(3, 2, 1))
-    found = examples(RECORDS, ["a", "b"], tmp_path / "x.npy", "val")
-    assert found.views == 2
+    source = Array.load(tmp_path / "x.npy")
+    found = examples(RECORDS, ["a", "b"], source, "val")
+    assert (source.views, source.shape) == (2, (1,))
     assert found.take().tolist() == [[4]]
     assert found.take(view=1).tolist() == [[5]]
     assert found.y.tolist() == [1]
-    assert inputs(RECORDS, tmp_path / "x.npy", "val", "test").take().tolist() == [[2], [4]]
+    assert inputs(RECORDS, source, "val", "test").take().tolist() == [[2], [4]]
     assert labels(RECORDS, ["a", "b"]).tolist() == [0, 1, 1]

@@ -1,8 +1,9 @@
 """Backbones: their table, their weights, and what identifies a frozen network."""
 
 import shutil
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from thaw import backbones
 from thaw.backbones import ARCHITECTURES, FrozenNetwork, network, weights_id
-from thaw.config import Backbone
+from thaw.config import WITH_ALPHA, Backbone
 from thaw.errors import UserError
 
 
@@ -42,15 +43,42 @@ def test_weights_come_from_a_file(toy: Backbone, headless: dict[str, Path], kind
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_the_preprocessing_maps_pixels_to_minus_one_and_one(toy: Backbone) -> None:
-    whole = network(toy)
+def _family(toy: Backbone, name: str) -> Backbone:
+    return _with(toy, network=name, alpha=toy.alpha if name in WITH_ALPHA else 1.0)
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_the_preprocessing_is_that_of_keras(toy: Backbone, name: str) -> None:
+    whole = network(_family(toy, name))
     scaled = keras.Model(whole.input, whole.get_layer("preprocessing").output)
-    pixels = np.zeros((1, 32, 32, 3), np.uint8)
-    pixels[0, 0] = 255
-    expected = keras.applications.mobilenet_v2.preprocess_input(pixels.astype(np.float32))
-    np.testing.assert_allclose(scaled.predict_on_batch(pixels), expected, atol=1e-6)
-    assert expected.min() == -1
-    assert expected.max() == 1
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    package = {"efficientnet_b0": "efficientnet"}.get(name, name)
+    expected = getattr(keras.applications, package).preprocess_input(pixels.astype(np.float32))
+    np.testing.assert_allclose(scaled.predict_on_batch(pixels), expected, atol=1e-4)
+
+
+def test_the_table_and_the_configuration_name_the_same_networks() -> None:
+    assert {*get_args(Backbone.model_fields["network"].annotation)} == {*ARCHITECTURES}
+
+
+def test_efficientnet_is_the_network_that_its_imagenet_weights_were_made_for(
+    toy: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keras adds a layer if, and only if, it loads them itself; from a file the features have to be the same."""
+    keras.utils.set_random_seed(3)
+    plain = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3))
+    normalization = next(layer for layer in plain.layers if isinstance(layer, keras.layers.Normalization))
+    mean, _, count = normalization.get_weights()
+    normalization.set_weights([mean, np.array([0.2, 0.3, 0.4], np.float32), count])
+    plain.save_weights(tmp_path / "b0.weights.h5")
+    module = sys.modules["keras.src.applications.efficientnet"]
+    monkeypatch.setattr(module.file_utils, "get_file", lambda *_, **__: str(tmp_path / "b0.weights.h5"))
+    monkeypatch.setattr(module.file_utils, "exists", lambda _: False, raising=False)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    backbone = _family(toy, "efficientnet_b0")
+    theirs = network(_with(backbone, weights="imagenet")).predict_on_batch(pixels)
+    ours = network(_with(backbone, weights=str(tmp_path / "b0.weights.h5"))).predict_on_batch(pixels)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("alpha", [0.35, 1.3])

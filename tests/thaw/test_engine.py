@@ -4,12 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from openvino import Core
 
 from thaw import engine
 from thaw.artifacts import cache
-from thaw.backbones import FrozenNetwork
-from thaw.config import Backbone
+from thaw.backbones import ARCHITECTURES, FrozenNetwork
+from thaw.config import WITH_ALPHA, Backbone
 from thaw.errors import UserError
+
+PRECISIONS = ("float32", "bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +20,11 @@ def pictures() -> Any:
     return np.random.default_rng(1).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 
 
-def _run(network: FrozenNetwork, images: Any) -> Any:
+def _run(network: FrozenNetwork, images: Any, output: int = 0) -> Any:
     runner = engine.start(network)
-    out = np.full((len(images), *runner.shape), np.nan, np.float32)
-    runner.run(iter(images), out)
-    return out
+    outs = [np.full((len(images), *shape), np.nan, np.float32) for shape in runner.shapes]
+    runner.run(iter(images), outs)
+    return outs[output]
 
 
 @pytest.mark.parametrize("operation", [None, 100], ids=["bottleneck", "inside"])
@@ -32,6 +35,26 @@ def test_an_engine_computes_what_keras_computes(toy: Backbone, pictures: Any, na
     found = _run(network, pictures)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, atol=1e-4 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_openvino_agrees_with_keras_for_every_backbone(toy: Backbone, name: str) -> None:
+    """The bottleneck features: in float32 to 1e-4 of the largest, in bfloat16 by the angle between them."""
+    backbone = toy.model_copy(
+        update={"network": name, "alpha": 0.35 if name in WITH_ALPHA else 1.0, "input_size": 64, "keep_blocks": 1}
+    )
+    exact, rough = (
+        FrozenNetwork(backbone.model_copy(update={"precision": p, "engine": "openvino"})) for p in PRECISIONS
+    )
+    smooth = np.random.default_rng(1).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)
+    expected = exact.build().predict_on_batch(smooth)
+    for output, reference in enumerate(expected):
+        found = _run(exact, smooth, output)
+        assert np.abs(found - reference).max() < 1e-4 * np.abs(reference).max()
+    if "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        found = _run(rough, smooth)
+        norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected[0], axis=1)
+        assert ((found * expected[0]).sum(axis=1) / norms > 0.999).all()
 
 
 def test_an_image_s_output_does_not_depend_on_its_neighbours(toy: Backbone, pictures: Any) -> None:
@@ -52,7 +75,7 @@ def test_an_image_that_cannot_be_read_ends_the_run(toy: Backbone, pictures: Any)
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        engine.start(FrozenNetwork(toy)).run(images(), np.empty((2, 1280), np.float32))
+        engine.start(FrozenNetwork(toy)).run(images(), [np.empty((2, 1280), np.float32)])
 
 
 def test_a_converted_network_is_kept(toy: Backbone, pictures: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from thaw.config import Adam, Lbfgs
-from thaw.examples import Examples
+from thaw.examples import Array, Examples
 from thaw.heads import Head, descend, softmax, solve
 from thaw.training import Checkpoint, score
 
@@ -22,7 +22,7 @@ def _examples(classes: int, seed: int, images: int = 200) -> Examples:
     x[np.arange(images), 0, y] += 2
     x *= np.logspace(-2, 2, 12, dtype=np.float32)
     x[:, :, -1] = 7
-    return Examples(x, np.arange(images), y)
+    return Examples(Array(x), np.arange(images), y)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -65,7 +65,7 @@ def test_augmented_views_count_as_images_of_their_own() -> None:
     train, val = _examples(3, 0), _examples(3, 1)
     half = len(train.y) // 2
     first, second = train.take(slice(half)), train.take(slice(half, None))
-    views = Examples(np.stack([first, second], axis=1), np.arange(half), train.y[:half])
+    views = Examples(Array(np.stack([first, second], axis=1)), np.arange(half), train.y[:half])
     flat = Examples(train.source, train.rows, np.tile(train.y[:half], 2))
     np.testing.assert_array_equal(solve(LBFGS, views, val)[0].kernel, solve(LBFGS, flat, val)[0].kernel)
 

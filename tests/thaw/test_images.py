@@ -1,7 +1,6 @@
 """Decoding, resizing, augmenting, and mapping over files."""
 
 import io
-import os
 import struct
 import threading
 import zlib
@@ -16,6 +15,7 @@ from tests import pictures
 from thaw import images
 from thaw.config import Augment
 from thaw.errors import UserError
+from thaw.machine import cores
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 STILL = Augment(views=1, flip="none", rotation=0, shift=0, zoom=0)
@@ -305,7 +305,7 @@ def test_parallel_keeps_the_order_and_stays_a_bounded_distance_ahead() -> None:
 
     results = images.parallel(square, range(1000), "test")
     assert [next(results) for _ in range(10)] == [number * number for number in range(10)]
-    assert started <= 10 + 4 * (os.cpu_count() or 1) + 1
+    assert started <= 10 + 4 * cores() + 1
     assert list(results) == [number * number for number in range(10, 1000)]
 
 

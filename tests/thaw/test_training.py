@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from thaw.errors import UserError
-from thaw.examples import Examples
+from thaw.examples import Array, Examples
 from thaw.training import Checkpoint, compiled, fit, logits, resumable, score
 
 
@@ -32,7 +32,7 @@ def _examples(images: int = 120, views: int = 2, seed: int = 0) -> Examples:
     y = random.integers(0, 3, images)
     x = random.normal(size=(images, views, 4)).astype(np.float32)
     x[:, :, 0] += y[:, np.newaxis]
-    return Examples(x, np.arange(images), y)
+    return Examples(Array(x), np.arange(images), y)
 
 
 def test_the_score_is_cross_entropy_and_accuracy() -> None:
@@ -128,13 +128,12 @@ def test_each_epoch_takes_the_next_view() -> None:
     model.compile(
         "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"], run_eagerly=True
     )
-    examples = Examples(x, np.arange(4), np.array([0, 1, 0, 1]))
+    examples = Examples(Array(x), np.arange(4), np.array([0, 1, 0, 1]))
     fit(model, examples, examples, Schedule(batch_size=4, epochs=4), 0, Checkpoint("run"))
     assert seen == [1, 2, 3, 1]
 
 
 def test_a_rate_that_is_far_too_high_is_said_so() -> None:
-    examples = _examples()
-    examples.source[0, 0, 0] = np.inf
+    examples = Examples(Array(np.full((4, 1, 4), np.inf, np.float32)), np.arange(4), np.array([0, 1, 2, 0]))
     with pytest.raises(UserError, match="expected a finite loss, found nan after epoch 1; lower 'learning_rate'"):
         fit(_model(), examples, _examples(seed=1), Schedule(), 0, Checkpoint("run"))
