@@ -1,0 +1,122 @@
+"""The whole pipeline against the textbook recipe, and ``dvc repro`` with nothing to do against ``dvc status``.
+
+Runs in a copy of the project with a DVC, feature store and MLflow store of its own, so that each run is a cold one:
+nothing is extracted and no network is converted.
+
+    python -m benchmarks.pipeline FOLDER FLOWERS WEIGHTS [--quick]
+"""
+
+import argparse
+import csv
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from thaw.artifacts import PROJECT, Paths, read_json
+
+
+def main() -> None:
+    """Be the command line: print the figures as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline")
+    parser.add_argument("folder", type=Path, help="to work in")
+    parser.add_argument("flowers", type=Path, help="the images, in class folders")
+    parser.add_argument("weights", help="of MobileNetV2 1.0: imagenet, or a file")
+    parser.add_argument("--quick", action="store_true", help="one epoch and one seed, to try the benchmark itself")
+    given = parser.parse_args()
+    copy = Copy(given.folder, given.flowers.absolute(), given.weights)
+    seeds = [0] if given.quick else [0, 1, 2]
+    ours = {}
+    theirs: dict[str, Any] = {}
+    for seed, batchnorm in zip(seeds, ["written", "frozen", None], strict=False):
+        ours[seed] = copy.repro(seed)
+        if batchnorm:  # side by side: one of theirs after each of the first two of ours
+            theirs[batchnorm] = copy.textbook(batchnorm, epochs=1 if given.quick else 10)
+    print(json.dumps({"ours": ours, "textbook": theirs, "nothing": copy.nothing(2 if given.quick else 5)}))
+
+
+class Copy:
+    """A copy of the project that works on FLOWERS."""
+
+    def __init__(self, folder: Path, flowers: Path, weights: str) -> None:
+        self.root, self.cache, self.splits = folder / "project", folder / "cache", folder / "splits"
+        self.weights = weights if weights == "imagenet" else str(Path(weights).absolute())
+        shutil.rmtree(folder, ignore_errors=True)
+        listed = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard"], cwd=PROJECT, check=True, capture_output=True, text=True
+        )
+        for name in listed.stdout.splitlines():
+            if (PROJECT / name).is_file():
+                target = self.root / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(PROJECT / name, target)
+        self.run("git", "init", "--quiet")
+        self.run(sys.executable, "-m", "stages.get_data", "folder", str(flowers), "--force")
+        yaml = self.root / "conf" / "backbone" / "mobilenet_v2.yaml"
+        yaml.write_text(re.sub(r"(?m)^weights: \S+", f"weights: {self.weights}", yaml.read_text()))
+
+    def run(self, *command: str) -> float:
+        """Run a command in the copy; return its seconds."""
+        environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "THAW_CACHE": str(self.cache),
+        }
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        start = time.perf_counter()
+        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - start
+        if done.returncode:
+            sys.exit(f"error: {' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+        return seconds
+
+    def repro(self, seed: int) -> dict[str, float]:
+        """Time ``dvc repro`` of all stages from nothing; return seconds and test accuracies."""
+        for leftover in (self.cache, self.root / "artifacts", self.root / ".dvc" / "cache" / "runs"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in (self.root / "dvc.lock", self.root / "mlflow.db"):
+            leftover.unlink(missing_ok=True)
+        params = self.root / "params.yaml"
+        text = params.read_text()
+        for choice, option in {"dataset": "flowers", "backbone": "mobilenet_v2", "seed": str(seed)}.items():
+            text = re.sub(rf"(?m)^{choice}: \S+", f"{choice}: {option}", text)
+        params.write_text(text)
+        seconds = self.run("dvc", "repro")
+        metrics = read_json(Paths(root=self.root / "artifacts").metrics)
+        if seed == 0:
+            self.split()
+        return {"seconds": seconds} | {part: metrics[part]["accuracy"] for part in ("head", "finetuned")}
+
+    def split(self) -> None:
+        """Lay out the images as the textbook recipe wants them, so that both are judged on the same test images."""
+        shutil.rmtree(self.splits, ignore_errors=True)
+        with (self.root / "artifacts" / "prepare" / "manifest.csv").open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                link = self.splits / row["split"] / row["label"] / Path(row["path"]).name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(self.root / "data" / row["path"])
+
+    def textbook(self, batchnorm: str, epochs: int) -> dict[str, float]:
+        """Time the textbook recipe; return seconds and test accuracies."""
+        out = self.splits / f"{batchnorm}.json"
+        options = ["--weights", self.weights, "--batchnorm", batchnorm, "--epochs", str(epochs), "--out", str(out)]
+        seconds = self.run(sys.executable, "-m", "benchmarks.textbook", str(self.splits), *options)
+        accuracies: dict[str, float] = read_json(out)
+        return {"seconds": seconds} | accuracies
+
+    def nothing(self, rounds: int) -> dict[str, float]:
+        """Time ``dvc repro`` and ``dvc status`` when all is up to date: medians."""
+        found: dict[str, list[float]] = {"status": [], "repro": []}
+        for _ in range(rounds):
+            for command, seconds in found.items():
+                seconds.append(self.run("dvc", command))
+        return {command: statistics.median(seconds) for command, seconds in found.items()}
+
+
+if __name__ == "__main__":
+    main()

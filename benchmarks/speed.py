@@ -1,0 +1,334 @@
+"""Speed, measured side by side on one machine: runs every benchmark and writes docs/benchmarks.md.
+
+Each part runs in processes of its own and leaves its figures in .cache/benchmarks/speed/; a part that is finished is
+not run again, so that what was stopped goes on where it was.
+
+    python -m benchmarks.speed --flowers FOLDER [--weights imagenet|FILE] [--only PART …] [--again] [--quick]
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from thaw.artifacts import PROJECT, cache, read_json, write_json
+from thaw.machine import cores
+
+PAGE = PROJECT / "docs" / "benchmarks.md"
+NETWORKS = {"mobilenet_v2": 1000, "resnet50": 200, "vgg16": 80, "efficientnet_b0": 400}  # and on how many images
+PACKAGES = ("keras", "tensorflow-cpu", "openvino", "dvc", "pillow", "numpy", "scikit-learn")
+Figures = dict[str, Any]
+Row = tuple[str, str, str, float, str, float, bool]  # what, ours, theirs, figure, its format, target, at least?
+
+
+class Bench:
+    """Where the parts work, and on what.
+
+    Attributes:
+        folder: of figures and everything that is made on the way.
+        flowers: the images, in class folders.
+        weights: of MobileNetV2 1.0: imagenet, or a file.
+        quick: whether only the benchmarks themselves are tried.
+    """
+
+    def __init__(self, flowers: Path, weights: str, quick: bool) -> None:
+        self.folder = cache() / "benchmarks" / ("speed-quick" if quick else "speed")
+        self.flowers, self.weights, self.quick = flowers, weights, quick
+        self.work = self.folder / "pipeline"
+
+    def run(self, module: str, *arguments: object, cache: Path) -> Figures:
+        """Run a benchmark's module as a process of its own, with a cache of its own; return the JSON it printed."""
+        command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
+        environment = os.environ | {"THAW_CACHE": str(cache)}
+        done = subprocess.run(
+            command,
+            cwd=PROJECT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            sys.exit(f"error: {' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+        figures: Figures = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {}
+        return figures
+
+    def machine(self) -> Figures:
+        """The machine and the versions."""
+        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+        facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        flags = facts.get("flags", "").split()
+        return {
+            "processor": facts.get("model name", platform.processor()),
+            "cores": cores(),
+            "instructions": [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags],
+            "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "python": platform.python_version(),
+            "versions": {package: version(package) for package in PACKAGES},
+        }
+
+    def pipeline(self) -> Figures:
+        """The five stages against the textbook recipe."""
+        quick = ["--quick"] if self.quick else []
+        return self.run("pipeline", self.work, self.flowers, self.weights, *quick, cache=self.work / "unused")
+
+    def epoch(self) -> Figures:
+        """An epoch of fine-tuning; needs what ``pipeline`` has left."""
+        project = self.work / "project"
+        places = (self.work / "splits", project / "artifacts", project / "data")
+        return self.run("epoch", *places, self.weights, cache=self.work / "cache")
+
+    def heads(self) -> Figures:
+        """100 heads; needs what ``pipeline`` has left."""
+        scratch = self.folder / "heads"
+        shutil.rmtree(scratch, ignore_errors=True)
+        artifacts = self.work / "project" / "artifacts"
+        return self.run("heads", artifacts, scratch, 4 if self.quick else 100, cache=scratch / "cache")
+
+    def extraction(self) -> Figures:
+        """Feature extraction, network by network."""
+        counts = {"mobilenet_v2": 40, "vgg16": 8} if self.quick else NETWORKS
+        own = self.folder / "extraction"
+        return {name: self.run("extraction", name, self.flowers, count, cache=own) for name, count in counts.items()}
+
+    def scale(self) -> Figures:
+        """Many small images, and twice as many."""
+        found: Figures = {}
+        folder = self.folder / "scale"
+        for count in (200, 400) if self.quick else (100_000, 200_000):
+            # The second size makes the second half of its pictures only.
+            self.run("scale", "make", folder / "data", count, cache=folder / "cache")
+            own = folder / f"cache-{count}"
+            self.run("scale", "run", "prepare", PROJECT / "data", folder / "warm", cache=own)
+            self.run("scale", "run", "extract_features", PROJECT / "data", folder / "warm", cache=own)  # converts
+            found[str(count)] = {
+                stage: self.run("scale", "run", stage, folder / "data", folder / str(count), cache=own)
+                for stage in ("prepare", "extract_features")
+            }
+            shutil.rmtree(own)
+        shutil.rmtree(folder)
+        return found
+
+
+PARTS: dict[str, Callable[[Bench], Figures]] = {
+    "machine": Bench.machine,
+    "extraction": Bench.extraction,
+    "pipeline": Bench.pipeline,
+    "epoch": Bench.epoch,
+    "heads": Bench.heads,
+    "scale": Bench.scale,
+}
+
+
+def main() -> None:
+    """Be the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="Measure, and write the page.")
+    parser.add_argument("--flowers", type=Path, help="TensorFlow's flower photos, in class folders")
+    parser.add_argument("--weights", default="imagenet", help="of MobileNetV2 1.0: imagenet, or a file")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--again", action="store_true", help="measure finished parts again")
+    parser.add_argument("--quick", action="store_true", help="few images and epochs: to try the benchmarks themselves")
+    given = parser.parse_args()
+    if not given.flowers or not given.flowers.is_dir():
+        sys.exit(
+            "error: expected the folder of TensorFlow's flower photos, found "
+            f"{given.flowers or 'none'}; say 'make bench FLOWERS=PATH'"
+        )
+    weights = given.weights if given.weights == "imagenet" else str(Path(given.weights).absolute())
+    bench = Bench(given.flowers.absolute(), weights, given.quick)
+    for name in given.only:
+        file = bench.folder / f"{name}.json"
+        if given.again or not file.exists():
+            print(f"{name} …", flush=True)
+            write_json(file, PARTS[name](bench))
+    figures = {name: read_json(file) for name in PARTS if (file := bench.folder / f"{name}.json").exists()}
+    page = render(figures)
+    if given.quick:
+        print(page)
+    else:
+        PAGE.write_text(page, encoding="utf-8")
+        print(f"written to {PAGE.relative_to(PROJECT)}")
+
+
+def render(figures: Figures) -> str:
+    """Lay out the page (Markdown) from the figures of the parts; a part without any is named as such."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "`make bench FLOWERS=PATH` measures all this side by side, one after the other, on one machine and writes this",
+        "page. Times on a shared machine are noisy: read the ratios. A target that is missed says so.",
+        "",
+        *_machine(figures.get("machine")),
+        "",
+        "| what | thaw | compared with | figure | target | |",
+        "|---|---|---|---|---|---|",
+    ]
+    notes: list[str] = []
+    for name, lay_out in LAYOUTS.items():
+        if name not in figures:
+            lines.append(f"| {name} | not measured | | | | |")
+            continue
+        rows, remarks = lay_out(figures[name])
+        notes += remarks
+        for what, ours, theirs, figure, form, target, at_least in rows:
+            met = figure >= target if at_least else figure <= target
+            sign = "≥" if at_least else "≤"
+            verdict = "met" if met else "**missed**"
+            lines.append(
+                f"| {what} | {ours} | {theirs} | {form.format(figure)} | {sign} {form.format(target)} | {verdict} |"
+            )
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
+
+
+def _machine(facts: Figures | None) -> list[str]:
+    if not facts:
+        return ["The machine: not recorded."]
+    versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
+    return [
+        f"The machine: {facts['processor']}, {facts['cores']} cores ({', '.join(facts['instructions'])}), "
+        f"{facts['memory'] / 2**30:.0f} GiB of memory.",
+        f"Python {facts['python']}, {versions}.",
+    ]
+
+
+def _pipeline(found: Figures) -> tuple[list[Row], list[str]]:
+    ours, theirs = found["ours"], found["textbook"]
+    seconds = sorted(one["seconds"] for one in ours.values())[len(ours) // 2]
+    fastest = min(theirs.values(), key=lambda one: float(one["seconds"]))
+    best = max(theirs.values(), key=lambda one: float(one["finetuned"]))
+    whole = "tf_flowers, MobileNetV2 1.0 at 160 px: `dvc repro` of all five stages against the textbook recipe"
+    nothing = found["nothing"]
+    rows: list[Row] = [
+        (
+            f"{whole}, seconds",
+            f"{seconds:.0f} s",
+            f"{fastest['seconds']:.0f} s",
+            fastest["seconds"] / seconds,
+            "{:.1f} ×",
+            10,
+            True,
+        ),
+        (
+            "the same, test accuracy in points",
+            f"{ours['0']['finetuned']:.1%}",
+            f"{best['finetuned']:.1%}",
+            100 * (ours["0"]["finetuned"] - best["finetuned"]),
+            "{:+.1f}",
+            3,
+            True,
+        ),
+        (
+            "`dvc repro` with nothing to do against `dvc status`",
+            f"{nothing['repro']:.2f} s",
+            f"{nothing['status']:.2f} s",
+            nothing["repro"] / nothing["status"],
+            "{:.2f} ×",
+            1.3,
+            False,
+        ),
+    ]
+    written, frozen = (theirs.get(name) for name in ("written", "frozen"))
+    notes = [
+        "Pipeline: cold, with nothing extracted and no network converted; seeds "
+        + ", ".join(f"{seed}: {one['seconds']:.0f} s, {one['finetuned']:.1%}" for seed, one in ours.items())
+        + " (each seed is another split; the textbook recipe was judged on the test images of seed 0)."
+    ]
+    notes += [
+        f"Textbook recipe, BatchNorm {how}: {one['seconds']:.0f} s, {one['head']:.1%} with the head alone, "
+        f"{one['finetuned']:.1%} after fine-tuning."
+        for how, one in (("as written", written), ("frozen", frozen))
+        if one
+    ]
+    return rows, notes
+
+
+def _extraction(found: Figures) -> tuple[list[Row], list[str]]:
+    rows: list[Row] = []
+    notes = []
+    for network, speed in found.items():
+        for precision, target in (("float32", 2.5), ("bfloat16", 5)):
+            if f"thaw {precision}" not in speed:
+                notes.append(f"{network}: this processor has no {precision}.")
+                continue
+            mine, engine = speed[f"thaw {precision}"], speed[f"engine {precision}"]
+            rows.append(
+                (
+                    f"features of {network} from JPEG files, {precision}, images a second, against `Model.predict`",
+                    f"{mine:.0f}/s",
+                    f"{speed['keras']:.0f}/s",
+                    mine / speed["keras"],
+                    "{:.1f} ×",
+                    target,
+                    True,
+                )
+            )
+            limit = min(speed["decode"], engine)
+            rows.append(
+                (
+                    f"the same, against the lower of decoding ({speed['decode']:.0f}/s) and engine ({engine:.0f}/s)",
+                    f"{mine:.0f}/s",
+                    f"{limit:.0f}/s",
+                    mine / limit,
+                    "{:.2f}",
+                    0.7,
+                    True,
+                )
+            )
+    notes.append(
+        "Extraction: the same files for all, random weights, after a first pass that does not count; decoding and "
+        "engine share the cores, so both together cannot reach the lower of their limits. The target for bfloat16 is "
+        "meant for processors with AMX."
+    )
+    return rows, notes
+
+
+def _epoch(found: Figures) -> tuple[list[Row], list[str]]:
+    what = "an epoch of fine-tuning the last 20 layers, validation included, against Keras' whole model"
+    ours, theirs = found["thaw"], found["keras"]
+    return [(what, f"{ours:.1f} s", f"{theirs:.1f} s", theirs / ours, "{:.1f} ×", 6, True)], []
+
+
+def _heads(found: Figures) -> tuple[list[Row], list[str]]:
+    what = f"{found['configurations']} configurations of the head on cached features, seconds in all"
+    note = (
+        "Heads: 50 strengths of regularisation for L-BFGS, and 5 rates × 5 dropouts × 2 batch sizes for Adam, each "
+        f"through the stage; medians {found['lbfgs']:.2f} s and {found['adam']:.2f} s."
+    )
+    return [(what, f"{found['seconds']:.0f} s", "", found["seconds"], "{:.0f} s", 60, False)], [note]
+
+
+def _scale(found: Figures) -> tuple[list[Row], list[str]]:
+    (small, one), (large, two) = found.items()
+    total = [sum(stage["seconds"] for stage in stages.values()) for stages in (one, two)]
+    peak = max(stage["memory"] for stages in (one, two) for stage in stages.values()) / 1e9
+    what = f"prepare and extract_features for {int(large):,} images of 64 px against {int(small):,}"
+    rows: list[Row] = [
+        (f"{what}, seconds", f"{total[1]:.0f} s", f"{total[0]:.0f} s", total[1] / total[0], "{:.2f} ×", 2.1, False),
+        ("the same, peak memory of a process", f"{peak:.2f} GB", "", peak, "{:.2f} GB", 2.5, False),
+    ]
+    parts = (
+        f"{int(count):,} images: "
+        + ", ".join(f"{stage} {f['seconds']:.0f} s and {f['memory'] / 1e9:.2f} GB" for stage, f in stages.items())
+        for count, stages in found.items()
+    )
+    return rows, [f"Scale, bundled backbone at 96 px, network converted before: {'; '.join(parts)}."]
+
+
+LAYOUTS: dict[str, Callable[[Figures], tuple[list[Row], list[str]]]] = {
+    "pipeline": _pipeline,
+    "extraction": _extraction,
+    "epoch": _epoch,
+    "heads": _heads,
+    "scale": _scale,
+}
+
+
+if __name__ == "__main__":
+    main()
