@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro ui test test-all lint lock clean
+.PHONY: help repro ui test test-all bench lint lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -25,6 +25,10 @@ test: $(READY) ## the fast tests, at most 10 minutes on 2 cores
 
 test-all: $(READY) ## all tests
 	python -m pytest --cov --cov-fail-under=90
+
+WEIGHTS ?= imagenet
+bench: $(READY) ## measure speed side by side and write docs/benchmarks.md (FLOWERS=folder of the flower photos)
+	@python -m benchmarks.speed --flowers "$(FLOWERS)" --weights "$(WEIGHTS)"
 
 lint: $(READY) ## ruff and mypy
 	ruff check .

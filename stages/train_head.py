@@ -6,7 +6,7 @@ predictions.csv (validation and test probabilities). Learns on train, chooses on
     python -m stages.train_head
 """
 
-from thaw import heads, history, manifest, predictions, training
+from thaw import heads, history, manifest, predictions
 from thaw.artifacts import Paths, read_json
 from thaw.config import Adam, Lbfgs, command
 from thaw.examples import Array, examples, inputs
@@ -18,14 +18,11 @@ def run(paths: Paths, train_head: Adam | Lbfgs, seed: int) -> None:
     features = Array.load(paths.features)
     train, val = (examples(records, classes, features, split) for split in ("train", "val"))
     judged = inputs(records, features, "val", "test")
-    with (
-        training.resumable(train_head, seed, paths.manifest, paths.features) as checkpoint,
-        paths.stage("train_head", train_head=train_head, seed=seed) as out,
-    ):
+    with paths.stage("train_head", train_head=train_head, seed=seed) as out:
         if isinstance(train_head, Lbfgs):
             head, curve = heads.solve(train_head, train, val)
         else:
-            head, curve = heads.descend(train_head, train, val, len(classes), seed, checkpoint)
+            head, curve = heads.descend(train_head, train, val, len(classes), seed)
         head.save(out / paths.head.name)
         history.write(out / "history.csv", curve)
         probabilities = heads.softmax(head.logits(judged.take()))

@@ -87,7 +87,14 @@ def test_squares_with_shuffled_labels_fail_the_gate(
     train_head.run(paths, LBFGS, seed=0)
     unfreeze = Unfreeze(blocks=1)
     gentle = Finetune(
-        unfreeze=unfreeze, dropout=0.2, learning_rate=1e-4, decay="none", batch_size=16, epochs=2, patience=2
+        unfreeze=unfreeze,
+        dropout=0.2,
+        label_smoothing=0,
+        learning_rate=1e-4,
+        decay="none",
+        batch_size=16,
+        epochs=2,
+        patience=2,
     )
     finetune.run(paths, toy, AUGMENT, gentle, seed=0)
     evaluate.run(paths, Evaluate(confidence=0.95, resamples=500), seed=0)
@@ -271,12 +278,42 @@ def test_a_stage_that_fails_leaves_no_half_written_folder(project: Project) -> N
 # Light stages.
 
 
-@pytest.mark.parametrize("stage", ["prepare", "extract_features", "train_head", "evaluate"])
-def test_a_stage_that_needs_no_tensorflow_does_not_import_it(project: Project, tmp_path: Path, stage: str) -> None:
+@pytest.fixture
+def no_tensorflow(tmp_path: Path) -> str:
+    """A PYTHONPATH on which importing TensorFlow or Keras ends the program."""
     for name in ("tensorflow", "keras"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')\n", encoding="utf-8")
-    done = project.stage(stage, PYTHONPATH=str(tmp_path))
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["prepare"],
+        ["extract_features"],
+        ["train_head"],
+        ["train_head", "train_head=adam"],
+        ["evaluate"],
+        ["get_data", "folder", "photos", "--force"],
+    ],
+    ids=" ".join,
+)
+def test_a_stage_that_needs_no_tensorflow_does_not_import_it(
+    project: Project, no_tensorflow: str, command: list[str]
+) -> None:
+    if command[0] == "get_data":
+        (project.root / "data").rename(project.root / "photos")
+    done = project.stage(*command, PYTHONPATH=no_tensorflow)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_converted_network_runs_without_tensorflow(project: Project, no_tensorflow: str) -> None:
+    before = project.paths.features.read_bytes()
+    shutil.rmtree(project.root / ".cache" / "features")
+    done = project.stage("extract_features", PYTHONPATH=no_tensorflow)
+    assert done.returncode == 0, done.stderr
+    assert "90 went through the network" in done.stdout
+    assert project.paths.features.read_bytes() == before
 
 
 # Real photos, real weights.
@@ -295,6 +332,8 @@ def test_real_photos_in_predefined_folders_with_real_weights(shared: Path, tmp_p
         weights=str(weights),
         engine="openvino",
         precision="float32",
+        keep_blocks=0,
+        cache_limit_gb=1,
     )
     prepare.run(paths, Dataset(val=0.2, test=0.2, min_images=10, max_megapixels=100), seed=0)
     extract_features.run(paths, backbone, AUGMENT, seed=0)

@@ -1,22 +1,27 @@
 """The head: bottleneck features → logits, and the two ways to train it on cached features.
 
-A head is a Dense layer, kept as plain arrays: ``logits = features @ kernel + bias``. Predicting with it, and solving it
-with L-BFGS, needs no TensorFlow.
+A head is a Dense layer, kept as plain arrays: ``logits = features @ kernel + bias``. Neither training it nor predicting
+with it needs TensorFlow.
 """
 
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from thaw import history
 from thaw.artifacts import atomic
 from thaw.config import Adam, Lbfgs
+from thaw.errors import UserError
 from thaw.examples import Examples, Floats
 from thaw.history import Row
-from thaw.training import Checkpoint, compiled, fit, score
+from thaw.training import best_epoch, score
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Adam's, as in Keras
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,6 @@ def solve(config: Lbfgs, train: Examples, val: Examples) -> tuple[Head, list[Row
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
 
     x = np.concatenate([train.take(view=view) for view in range(train.source.views)])
     y, val_x = np.tile(train.y, train.source.views), val.take()
@@ -103,16 +107,59 @@ def solve(config: Lbfgs, train: Examples, val: Examples) -> tuple[Head, list[Row
     return best, rows
 
 
-def descend(
-    config: Adam, train: Examples, val: Examples, classes: int, seed: int, checkpoint: Checkpoint
-) -> tuple[Head, list[Row]]:
-    """Train features → dropout → Dense with Adam until the validation loss stops falling, see ``training.fit``."""
-    import keras
+def descend(config: Adam, train: Examples, val: Examples, classes: int, seed: int) -> tuple[Head, list[Row]]:
+    """Train features → dropout → Dense with Adam (Kingma and Ba 2014, arXiv:1412.6980) on the cross-entropy.
 
-    keras.utils.set_random_seed(seed)
-    model = keras.Sequential(
-        [keras.Input(train.source.shape), keras.layers.Dropout(config.dropout), keras.layers.Dense(classes)]
-    )
-    rows = fit(compiled(model, config.learning_rate), train, val, config, seed, checkpoint)
-    kernel, bias = model.layers[-1].get_weights()
-    return Head(kernel, bias), rows
+    Written out in NumPy: the gradient of a linear classifier is two lines, and an epoch takes less than importing
+    TensorFlow would. The epoch with the lowest validation loss is kept; each epoch takes the next view of the images.
+
+    Args:
+        config: rate, dropout, batch size, epochs and patience.
+        train, val: features; of val, only the images as they are count.
+        classes: how many there are.
+        seed: of the first weights, the order of the images and the dropout.
+
+    Returns:
+        The head, and one row per epoch for ``history.csv``.
+
+    Raises:
+        UserError: the loss is not finite any more.
+    """
+    random = np.random.default_rng(seed)
+    (width,) = train.source.shape
+    weights = np.zeros((width + 1, classes), np.float32)  # the last row is the bias
+    limit = math.sqrt(6 / (width + classes))  # Glorot and Bengio 2010
+    weights[:-1] = random.uniform(-limit, limit, (width, classes))
+    mean, square, gradient = np.zeros_like(weights), np.zeros_like(weights), np.empty_like(weights)
+    val_x, targets = val.take(), np.eye(classes, dtype=np.float32)[train.y]
+    kept, steps = np.float32(1 - config.dropout), 0
+    head = Head(weights[:-1], weights[-1])  # views: it follows the weights
+    best, rows = head, [history.row(0, (math.nan, math.nan), score(head.logits(val_x), val.y))]
+    with threadpool_limits(1, "blas"):  # see ``solve``
+        while len(rows) <= config.epochs and len(rows) - 1 - best_epoch(rows) < config.patience:
+            order, seen = random.permutation(len(train.y)), []
+            for at in range(0, len(order), config.batch_size):
+                which = order[at : at + config.batch_size]
+                x = train.take(which, (len(rows) - 1) % train.source.views)
+                if config.dropout:
+                    x = np.where(random.random(x.shape, np.float32) < kept, x / kept, np.float32(0))
+                logits = head.logits(x)
+                seen.append((*score(logits, train.y[which]), len(which)))
+                error = (softmax(logits) - targets[which]) / np.float32(len(which))
+                gradient[:-1], gradient[-1] = x.T @ error, error.sum(axis=0)
+                steps += 1
+                mean += (1 - BETA_1) * (gradient - mean)
+                square += (1 - BETA_2) * (gradient * gradient - square)
+                rate = config.learning_rate * math.sqrt(1 - BETA_2**steps) / (1 - BETA_1**steps)
+                weights -= np.float32(rate) * mean / (np.sqrt(square) + np.float32(EPSILON))
+            judged = score(head.logits(val_x), val.y)
+            if not math.isfinite(judged[0]):
+                raise UserError(
+                    f"train_head: expected a finite loss, found {judged[0]} after epoch {len(rows)}; "
+                    f"lower 'learning_rate'"
+                )
+            loss, accuracy, _ = np.average(seen, axis=0, weights=[one[-1] for one in seen])
+            rows.append(history.row(len(rows), (float(loss), float(accuracy)), judged))
+            if best_epoch(rows) == len(rows) - 1:
+                best = Head(head.kernel.copy(), head.bias.copy())
+    return best, rows

@@ -221,7 +221,7 @@ def verify(data: Path, entry: Entry, max_pixels: float) -> Record | Refused:
     """Decode a file once; if that works, return its record (in train unless the layout says otherwise)."""
     path = data / entry.path
     try:
-        width, height = images.decode(path, max_pixels).size
+        width, height = images.measure(path, max_pixels)
     except images.Unusable as error:
         return Refused(entry.path, str(error))
     with path.open("rb") as file:

@@ -136,7 +136,7 @@ def fit(model: Any, train: Examples, val: Examples, schedule: Schedule, seed: in
         print(f"  going on after epoch {len(rows) - 1}, where an earlier run was stopped", flush=True)
     else:
         rows = [history.row(0, (math.nan, math.nan), score(logits(model, val), val.y))]
-    while len(rows) <= schedule.epochs and len(rows) - 1 - _best(rows) < schedule.patience:
+    while len(rows) <= schedule.epochs and len(rows) - 1 - best_epoch(rows) < schedule.patience:
         epoch = len(rows)
         order = np.random.default_rng([seed, epoch]).permutation(len(train.y))
         batches = _batches(train, order, (epoch - 1) % train.source.views, schedule.batch_size)
@@ -149,7 +149,7 @@ def fit(model: Any, train: Examples, val: Examples, schedule: Schedule, seed: in
                 f"training: expected a finite loss, found {val_loss} after epoch {epoch}; lower 'learning_rate'"
             )
         rows.append(history.row(epoch, (logs["loss"][0], logs["accuracy"][0]), (val_loss, val_accuracy)))
-        if _best(rows) == epoch:
+        if best_epoch(rows) == epoch:
             best = [np.array(variable) for variable in model.trainable_variables]
         checkpoint.save(model, rows, best)
         print(f"  epoch {epoch}: validation loss {val_loss:.4f}, accuracy {val_accuracy:.4f}", flush=True)
@@ -164,7 +164,7 @@ def logits(model: Any, images: Inputs) -> Floats:
     return np.concatenate([np.asarray(model.predict_on_batch(images.take(batch))) for batch in batches])
 
 
-def _best(rows: list[Row]) -> int:
+def best_epoch(rows: list[Row]) -> int:
     """The epoch with the lowest validation loss; 0 before the first one."""
     return min(range(1, len(rows)), key=lambda epoch: rows[epoch]["val_loss"], default=0)
 

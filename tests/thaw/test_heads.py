@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from thaw.config import Adam, Lbfgs
+from thaw.errors import UserError
 from thaw.examples import Array, Examples
 from thaw.heads import Head, descend, softmax, solve
-from thaw.training import Checkpoint, score
+from thaw.training import score
 
 LBFGS = Lbfgs(solver="lbfgs", inverse_l2=[0.01, 1.0, 100.0], max_iterations=200)
 ADAM = Adam(solver="adam", dropout=0.1, learning_rate=0.01, batch_size=16, epochs=30, patience=5)
@@ -32,7 +33,7 @@ def test_a_head_learns(solver: str, classes: int) -> None:
     if solver == "lbfgs":
         head, rows = solve(LBFGS, train, val)
     else:
-        head, rows = descend(ADAM, train, val, classes, 0, Checkpoint("run"))
+        head, rows = descend(ADAM, train, val, classes, 0)
     assert head.kernel.shape == (12, classes)
     assert head.kernel.dtype == head.bias.dtype == np.float32
     loss, accuracy = score(head.logits(val.take()), val.y)
@@ -68,6 +69,41 @@ def test_augmented_views_count_as_images_of_their_own() -> None:
     views = Examples(Array(np.stack([first, second], axis=1)), np.arange(half), train.y[:half])
     flat = Examples(train.source, train.rows, np.tile(train.y[:half], 2))
     np.testing.assert_array_equal(solve(LBFGS, views, val)[0].kernel, solve(LBFGS, flat, val)[0].kernel)
+
+
+def test_adam_takes_the_steps_that_keras_takes() -> None:
+    """From Keras' own first weights: the same losses, epoch for epoch, and the same weights in the end."""
+    import keras
+
+    train, val = _examples(3, 0, images=40), _examples(3, 1)
+    config = ADAM.model_copy(update={"dropout": 0.0, "batch_size": 40, "epochs": 5})
+    head, rows = descend(config, train, val, 3, 0)
+    random = np.random.default_rng(0)
+    limit = np.sqrt(6 / (12 + 3))
+    model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(3)])
+    model.layers[0].set_weights([random.uniform(-limit, limit, (12, 3)), np.zeros(3)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(config.learning_rate), loss=loss)
+    losses = [model.train_on_batch(train.take(), train.y) for _ in range(5)]
+    np.testing.assert_allclose([row["loss"] for row in rows[1:]], losses, rtol=1e-4)
+    assert min(rows[1:], key=lambda row: row["val_loss"]) == rows[-1], "the case is meant to improve to the end"
+    np.testing.assert_allclose(head.kernel, model.layers[0].get_weights()[0], atol=1e-4)
+
+
+def test_adam_stops_when_the_validation_loss_does_not_fall_and_keeps_the_best() -> None:
+    train, val = _examples(3, 0, images=30), _examples(3, 1)
+    config = ADAM.model_copy(update={"learning_rate": 0.3, "epochs": 200})
+    head, rows = descend(config, train, val, 3, 0)
+    best = min(rows[1:], key=lambda row: row["val_loss"])
+    assert len(rows) - 1 == best["step"] + config.patience < 200
+    assert score(head.logits(val.take()), val.y)[0] == pytest.approx(best["val_loss"])
+
+
+def test_adam_s_rate_that_is_far_too_high_is_said_so() -> None:
+    train = _examples(3, 0)
+    broken = Examples(Array(np.full((200, 1, 12), np.inf, np.float32)), train.rows, train.y)
+    with pytest.raises(UserError, match="expected a finite loss, found nan after epoch 1; lower 'learning_rate'"):
+        descend(ADAM, broken, train, 3, 0)
 
 
 def test_a_saved_head_is_the_same_head_and_the_same_file(tmp_path: Path) -> None:

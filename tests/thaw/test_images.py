@@ -105,6 +105,7 @@ def test_every_format_and_mode_gives_rgb(
     path.write_bytes(encode(image, kind, **options))
     decoded = images.decode(path, max_pixels=200)
     assert (decoded.mode, decoded.size) == ("RGB", (20, 10))
+    assert images.measure(path) == (20, 10)
     assert np.abs(np.asarray(decoded, dtype=int) - expected).max() <= 3
     assert images.load(path, 4).shape == (4, 4, 3)
 
@@ -122,6 +123,18 @@ def test_unusual_depths_are_scaled(tmp_path: Path, content: bytes, expected: tup
     path = tmp_path / "a.png"
     path.write_bytes(content)
     assert images.decode(path).getpixel((0, 0)) == expected
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 17), (321, 318), (640, 481)])
+def test_measuring_a_jpeg_gives_its_size_and_finds_it_cut_off(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "a.jpg"
+    content = encode(Image.fromarray(pictures.pixels(1, size[1], size[0])), "JPEG")
+    path.write_bytes(content)
+    assert images.measure(path) == size
+    path.write_bytes(content[: int(len(content) * 0.9)])
+    for read in (images.measure, images.decode):
+        with pytest.raises(images.Unusable, match="truncated"):
+            read(path)
 
 
 JPEG = encode(Image.fromarray(pictures.pixels(1, 64, 64)), "JPEG")
@@ -198,7 +211,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, kind: str
     path = tmp_path / "a"
     path.write_bytes(encode(stored if undo is None else stored.transpose(undo), kind, exif=exif))
     decoded = images.decode(path)
-    assert decoded.size == (32, 16)
+    assert decoded.size == images.measure(path) == (32, 16)
     assert np.abs(np.asarray(decoded, dtype=int)[[2, 2, 13], [2, 29, 2]] - [RED, (0, 0, 0), (0, 0, 0)]).max() < 30
 
 

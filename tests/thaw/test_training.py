@@ -49,6 +49,12 @@ def test_the_weights_kept_are_those_of_the_best_epoch() -> None:
     assert score(logits(model, val), val.y) == pytest.approx((best["val_loss"], best["val_accuracy"]))
 
 
+def test_label_smoothing_spreads_a_share_of_each_label() -> None:
+    model = compiled(keras.Sequential([keras.Input((3,)), keras.layers.Identity()]), 0.1, label_smoothing=0.3)
+    loss = model.evaluate(np.log([[0.7, 0.2, 0.1]]), np.array([0]), verbose=0)[0]
+    assert loss == pytest.approx(-(0.8 * math.log(0.7) + 0.1 * math.log(0.2) + 0.1 * math.log(0.1)), rel=1e-5)
+
+
 def test_the_rate_falls_to_nothing_along_a_cosine() -> None:
     model = compiled(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), 0.1, decay_steps=20)
     rates = [float(model.optimizer.learning_rate)]

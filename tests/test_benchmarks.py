@@ -1,0 +1,114 @@
+"""The benchmarks' own arithmetic and page; what they measure is not tested."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import heads, scale, speed
+from benchmarks.speed import LAYOUTS, PARTS, render
+from thaw.config import compose
+
+FIGURES: dict[str, Any] = {
+    "machine": {
+        "processor": "a processor",
+        "cores": 2,
+        "instructions": ["avx2"],
+        "memory": 16 * 2**30,
+        "python": "3.11",
+        "versions": {"keras": "3"},
+    },
+    "pipeline": {
+        "ours": {seed: {"seconds": 50.0, "head": 0.88, "finetuned": 0.92} for seed in ("0", "1", "2")},
+        "textbook": {
+            "written": {"seconds": 600.0, "head": 0.88, "finetuned": 0.5},
+            "frozen": {"seconds": 450.0, "head": 0.88, "finetuned": 0.9},
+        },
+        "nothing": {"status": 1.0, "repro": 1.25},
+    },
+    "extraction": {
+        "mobilenet_v2": {
+            "keras": 100.0,
+            "decode": 2000.0,
+            "thaw float32": 240.0,
+            "engine float32": 300.0,
+            "thaw bfloat16": 400.0,
+            "engine bfloat16": 500.0,
+        }
+    },
+    "epoch": {"keras": 20.0, "thaw": 2.0},
+    "heads": {"configurations": 100, "seconds": 70.0, "lbfgs": 0.5, "adam": 0.4},
+    "decoding": {
+        name: {"milliseconds": ms, "pixels": 0.1, "cosine": 0.999}
+        for name, ms in (("full size", 40.0), ("twice", 8.0), ("once", 5.0))
+    },
+    "scale": {
+        count: {stage: {"seconds": s, "memory": 1e9} for stage in ("prepare", "extract_features")}
+        for count, s in (("100000", 50.0), ("200000", 104.0))
+    },
+}
+
+
+def _rows(page: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"][2:]
+
+
+def test_the_page_says_what_is_met_and_what_is_missed() -> None:
+    verdicts = [(row[3], row[4], row[5]) for row in _rows(render(FIGURES))]
+    assert verdicts == [
+        ("9.0 ×", "≥ 10.0 ×", "**missed**"),  # against the faster of both
+        ("+2.0", "≥ +3.0", "**missed**"),  # against the better of both
+        ("1.25 ×", "≤ 1.30 ×", "met"),
+        ("2.4 ×", "≥ 2.5 ×", "**missed**"),
+        ("4.0 ×", "", ""),  # no target without AMX
+        ("0.80", "≥ 0.70", "met"),
+        ("10.0 ×", "≥ 6.0 ×", "met"),
+        ("70 s", "≤ 60 s", "**missed**"),
+        ("5.0 ×", "≥ 2.0 ×", "met"),
+        ("0.9990", "≥ 0.9900", "met"),
+        ("2.08 ×", "≤ 2.10 ×", "met"),
+        ("1.00 GB", "≤ 2.50 GB", "met"),
+    ]
+
+
+def test_with_amx_bfloat16_has_its_target() -> None:
+    machine = FIGURES["machine"] | {"instructions": ["amx_bf16"]}
+    assert ("4.0 ×", "≥ 5.0 ×", "**missed**") in [
+        (row[3], row[4], row[5]) for row in _rows(render(FIGURES | {"machine": machine}))
+    ]
+
+
+def test_what_was_not_measured_is_named() -> None:
+    page = render({})
+    assert [row[0] for row in _rows(page)] == [*LAYOUTS]
+    assert page.count("not measured") == len(LAYOUTS)
+    assert {*LAYOUTS} | {"machine"} == {*PARTS}
+
+
+def test_the_flowers_have_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["speed", "--flowers", ""])
+    with pytest.raises(SystemExit, match="expected the folder of TensorFlow's flower photos, found none; say 'make"):
+        speed.main()
+
+
+def test_there_are_a_hundred_different_heads() -> None:
+    grid = heads.grid()
+    assert len({repr(one) for one in grid}) == 100
+    assert [one.solver for one in grid] == ["lbfgs"] * 50 + ["adam"] * 50
+
+
+def test_synthetic_pictures_are_distinct_and_the_same_each_time(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        scale.make(tmp_path / folder, 40)
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").glob("*/*.jpg"))
+    contents = [(tmp_path / "a" / file).read_bytes() for file in files]
+    assert len({*contents}) == len(files) == 40
+    assert contents == [(tmp_path / "b" / file).read_bytes() for file in files]
+    assert np.asarray(Image.open(tmp_path / "a" / files[0])).shape == (64, 64, 3)
+
+
+def test_every_network_of_the_extraction_benchmark_has_its_option() -> None:
+    for name in speed.NETWORKS:
+        assert compose([f"backbone={name}"], ["backbone"])["backbone"].network == name
