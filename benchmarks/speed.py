@@ -95,9 +95,11 @@ class Bench:
 
     def extraction(self) -> Figures:
         """Feature extraction, network by network."""
-        counts = {"mobilenet_v2": 40, "vgg16": 8} if self.quick else NETWORKS
         own = self.folder / "extraction"
-        return {name: self.run("extraction", name, self.flowers, count, cache=own) for name, count in counts.items()}
+        for name, count in ({"mobilenet_v2": 40, "vgg16": 8} if self.quick else NETWORKS).items():
+            if not (file := own / f"{name}.json").exists():  # of a run that was stopped
+                write_json(file, self.run("extraction", name, self.flowers, count, cache=own))
+        return {file.stem: read_json(file) for file in sorted(own.glob("*.json"))}
 
     def decoding(self) -> Figures:
         """Large photos, decoded smaller."""
@@ -154,6 +156,8 @@ def main() -> None:
         file = bench.folder / f"{name}.json"
         if given.again or not file.exists():
             print(f"{name} …", flush=True)
+            if given.again:
+                shutil.rmtree(bench.folder / name, ignore_errors=True)
             write_json(file, PARTS[name](bench))
     figures = {name: read_json(file) for name in PARTS if (file := bench.folder / f"{name}.json").exists()}
     page = render(figures)

@@ -316,6 +316,23 @@ def test_a_converted_network_runs_without_tensorflow(project: Project, no_tensor
     assert project.paths.features.read_bytes() == before
 
 
+@pytest.mark.slow
+def test_two_extractions_at_once_share_one_cache(project: Project, tmp_path: Path) -> None:
+    """Both convert the network, and both fill the same store: neither disturbs the other."""
+    shutil.rmtree(project.root / ".cache")
+    shared_cache = {"THAW_CACHE": str(tmp_path / "cache")}
+    both = [project.copy(tmp_path / name) for name in ("one", "two")]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "stages.extract_features"], cwd=one.root, env=one.environment() | shared_cache
+        )
+        for one in both
+    ]
+    assert [process.wait() for process in running] == [0, 0]
+    expected = project.paths.features.read_bytes()
+    assert [one.paths.features.read_bytes() == expected for one in both] == [True, True]
+
+
 # Real photos, real weights.
 
 

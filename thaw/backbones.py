@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from thaw.artifacts import PROJECT, fingerprint, workspace
 from thaw.config import WITH_ALPHA, Backbone, Unfreeze
 from thaw.errors import UserError
@@ -46,7 +48,8 @@ class Architecture:
     bgr: bool = False
 
 
-IMAGENET_MEAN_BGR = (-103.939, -116.779, -123.68)
+IMAGENET_MEAN_BGR = (-103.939, -116.779, -123.68)  # subtracted
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)  # red, green, blue, of 1
 
 ARCHITECTURES = {
     # Sandler et al. 2018, https://arxiv.org/abs/1801.04381; the last convolution is not narrowed below 1280 channels.
@@ -233,7 +236,9 @@ def network(backbone: Backbone) -> Any:
         if facts.builder.startswith("EfficientNetB"):
             # With weights="imagenet", and only then, Keras divides by the square root of the deviations once more.
             layer = next(layer for layer in base.layers if isinstance(layer, keras.layers.Normalization))
-            layer.variance = layer.variance * keras.ops.reshape([0.229, 0.224, 0.225], layer.variance.shape)
+            mean, variance, count = layer.get_weights()
+            layer.set_weights([mean, variance * np.array(IMAGENET_DEVIATION, np.float32), count])
+            layer.finalize_state()
     pooled = keras.layers.GlobalAveragePooling2D(name=POOLING)(base.output)
     return keras.Model(image, pooled, name=backbone.network)
 

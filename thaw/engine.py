@@ -145,6 +145,9 @@ def _converted(network: FrozenNetwork) -> Path:
         # From the traced function, not from a SavedModel on disk: the same graph, several times as fast.
         function = tf.function(lambda x: model(x, training=False), input_signature=[image]).get_concrete_function()
         converted = openvino.convert_model(function)
+        # Activations with a gradient of their own (EfficientNet's swish) leave what it would need as further outputs.
+        results = converted.get_results()[: network.outputs]
+        converted = openvino.Model(results, converted.get_parameters(), "network")
         with atomic(path) as partial:
             openvino.save_model(converted, partial, compress_to_fp16=False)
             # The IR is two files; the one that is looked for (.xml) gets its name last.

@@ -123,12 +123,13 @@ def fill(network: FrozenNetwork, wanted: Wanted, data: Path, description: str, n
     if not any(store.missing(wanted) for store in stores):
         return 0
     runner = engine.start(network)
-    limit = min(1e9 * network.backbone.cache_limit_gb, shutil.disk_usage(cache()).free)
-    keeping = {
-        output: store
-        for output, store in enumerate(stores)
-        if output == needed or size(wanted, runner.shapes[output])["bytes"] <= limit
-    }
+    limit, free = 1e9 * network.backbone.cache_limit_gb, shutil.disk_usage(cache()).free
+
+    def fits(output: int) -> bool:
+        each = 4 * math.prod(runner.shapes[output])
+        return len(_distinct(wanted)) * each <= limit and len(stores[output].missing(wanted)) * each <= free
+
+    keeping = {output: store for output, store in enumerate(stores) if output == needed or fits(output)}
     missing = list({view.key: view for store in keeping.values() for view in store.missing(wanted)}.values())
     loaded = images.parallel(partial(View.load, data=data, size=runner.input_size), missing, description)
     rows = max(1, SHARD_BYTES // (4 * sum(map(math.prod, runner.shapes))))
@@ -295,7 +296,7 @@ def prune(days: float) -> int:
     old = [one for one in kept() if time.time() - one.used >= days * DAY]
     freed = sum(one.bytes for one in old)
     for one in old:
-        # The first file says that the others are complete, so it goes first: a prune that is killed leaves no lie.
+        # Keys say which outputs there are, so they go first: a prune that is killed leaves no lie.
         for file in sorted(one.files, key=lambda file: file.suffix not in (".keys", ".xml")):
             file.unlink(missing_ok=True)
     for folder in _folder().glob("*"):

@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import pytest
 
+from tests.families import FAMILIES, family
 from thaw import backbones
 from thaw.backbones import ARCHITECTURES, FrozenNetwork, network, weights_id
-from thaw.config import WITH_ALPHA, Backbone
+from thaw.config import Backbone
 from thaw.errors import UserError
 
 
@@ -43,13 +44,9 @@ def test_weights_come_from_a_file(toy: Backbone, headless: dict[str, Path], kind
         np.testing.assert_array_equal(ours, theirs)
 
 
-def _family(toy: Backbone, name: str) -> Backbone:
-    return _with(toy, network=name, alpha=toy.alpha if name in WITH_ALPHA else 1.0)
-
-
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_preprocessing_is_that_of_keras(toy: Backbone, name: str) -> None:
-    whole = network(_family(toy, name))
+    whole = network(family(toy, name))
     scaled = keras.Model(whole.input, whole.get_layer("preprocessing").output)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     package = {"efficientnet_b0": "efficientnet"}.get(name, name)
@@ -75,10 +72,15 @@ def test_efficientnet_is_the_network_that_its_imagenet_weights_were_made_for(
     monkeypatch.setattr(module.file_utils, "get_file", lambda *_, **__: str(tmp_path / "b0.weights.h5"))
     monkeypatch.setattr(module.file_utils, "exists", lambda _: False, raising=False)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    backbone = _family(toy, "efficientnet_b0")
+    backbone = family(toy, "efficientnet_b0")
     theirs = network(_with(backbone, weights="imagenet")).predict_on_batch(pixels)
     ours = network(_with(backbone, weights=str(tmp_path / "b0.weights.h5"))).predict_on_batch(pixels)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    # And so they stay when the whole network, as fine-tuning saves it, is loaded again.
+    saved = network(_with(backbone, weights=str(tmp_path / "b0.weights.h5")))
+    saved.save_weights(tmp_path / "whole.weights.h5")
+    saved.load_weights(tmp_path / "whole.weights.h5")
+    np.testing.assert_allclose(saved.predict_on_batch(pixels), theirs, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("alpha", [0.35, 1.3])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from openvino import Core
 
+from tests.families import FAMILIES, family
 from thaw import engine
 from thaw.artifacts import cache
-from thaw.backbones import ARCHITECTURES, FrozenNetwork
-from thaw.config import WITH_ALPHA, Backbone
+from thaw.backbones import FrozenNetwork
+from thaw.config import Backbone
 from thaw.errors import UserError
 
 PRECISIONS = ("float32", "bfloat16")
@@ -37,17 +38,16 @@ def test_an_engine_computes_what_keras_computes(toy: Backbone, pictures: Any, na
     np.testing.assert_allclose(found, expected, atol=1e-4 * max(1, np.abs(expected).max()))
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("name", FAMILIES)
 def test_openvino_agrees_with_keras_for_every_backbone(toy: Backbone, name: str) -> None:
     """The bottleneck features: in float32 to 1e-4 of the largest, in bfloat16 by the angle between them."""
-    backbone = toy.model_copy(
-        update={"network": name, "alpha": 0.35 if name in WITH_ALPHA else 1.0, "input_size": 64, "keep_blocks": 1}
-    )
+    backbone = family(toy, name, input_size=64, keep_blocks=1)
     exact, rough = (
         FrozenNetwork(backbone.model_copy(update={"precision": p, "engine": "openvino"})) for p in PRECISIONS
     )
     smooth = np.random.default_rng(1).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)
     expected = exact.build().predict_on_batch(smooth)
+    assert engine.start(exact).shapes == [one.shape[1:] for one in expected]
     for output, reference in enumerate(expected):
         found = _run(exact, smooth, output)
         assert np.abs(found - reference).max() < 1e-4 * np.abs(reference).max()

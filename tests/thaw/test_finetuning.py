@@ -6,16 +6,16 @@ import keras
 import numpy as np
 import pytest
 
+from tests.families import FAMILIES, family
 from thaw import finetuning
 from thaw.backbones import ARCHITECTURES, FrozenNetwork, cut, first_layer
-from thaw.config import WITH_ALPHA, Backbone, Unfreeze
+from thaw.config import Backbone, Unfreeze
 from thaw.errors import UserError
 from thaw.finetuning import above, classifier, unfreeze
 from thaw.heads import Head
 from thaw.training import compiled
 
 TOPS = [Unfreeze(blocks=1), Unfreeze(blocks=3), Unfreeze(layers=12)]
-FAMILIES = sorted(ARCHITECTURES)
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1])
 
 
@@ -36,7 +36,7 @@ def pictures() -> Any:
 
 def _family(toy: Backbone, name: str) -> tuple[Any, Backbone]:
     """A classifier of another family, with the smallest input."""
-    backbone = toy.model_copy(update={"network": name, "alpha": 0.35 if name in WITH_ALPHA else 1.0})
+    backbone = family(toy, name)
     width = ARCHITECTURES[name].width(backbone.alpha)
     return classifier(backbone, _head(width), dropout=0, seed=0), backbone
 
