@@ -132,7 +132,7 @@ MISTAKES = [
     ("dataset/digits", {"min_images": True}, "min_images: expected a valid integer, found True"),
     ("dataset/digits", {"test": None}, "expected the key 'test', found"),
     ("backbone/mobilenet_v2", {"network": "alexnet"}, "network: expected 'mobilenet_v2', 'vgg16', 'resnet50' or"),
-    ("backbone/resnet50", {"alpha": 0.5}, "alpha must be 1.0 for resnet50, which comes in one width, and is 0.5"),
+    ("backbone/resnet50", {"alpha": 0.5}, "alpha must be 1.0 for resnet50, which has no width multiplier, and is 0.5"),
     ("backbone/mobilenet_v2", {"engine": "onnx"}, "engine: expected 'auto', 'openvino' or 'tensorflow', found 'onnx'"),
     ("backbone/mobilenet_v2", {"keep_blocks": -1}, "keep_blocks: expected at least 0, found -1"),
     ("backbone/mobilenet_v2", {"input_size": 16}, "input_size: expected at least 32, found 16"),
