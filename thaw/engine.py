@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from thaw.artifacts import atomic, cache
+from thaw.artifacts import atomic, cache, fingerprint
 from thaw.backbones import FrozenNetwork
 from thaw.errors import UserError
 from thaw.examples import Floats
@@ -133,7 +133,7 @@ def folder() -> Path:
 
 def _converted(network: FrozenNetwork) -> Path:
     """The network's IR in the cache, converted from Keras if it is not there yet."""
-    path = folder() / f"{network.fingerprint}.xml"
+    path = folder() / f"{fingerprint(network.fingerprint, Path(__file__))}.xml"
     if path.exists():
         path.touch()  # when it was last used, for ``features.prune``
     else:

@@ -144,8 +144,8 @@ def fill(network: FrozenNetwork, wanted: Wanted, data: Path, description: str, n
 
 def opened(network: FrozenNetwork, output: int) -> "Store":
     """The store of one output of a network; it counts as used from now on."""
-    # The pixels come from images.py: what another version of it has made is another network's input.
-    folder = _folder() / fingerprint(network.fingerprint, output, Path(images.__file__))
+    # Other versions of the code that makes the pixels, or runs the network, have made other outputs.
+    folder = _folder() / fingerprint(network.fingerprint, output, Path(images.__file__), Path(engine.__file__))
     with atomic(folder / NAME) as unfinished:
         unfinished.write_text(network.describe(output) + "\n", encoding="utf-8")
     return Store(folder)

@@ -64,14 +64,15 @@ def test_only_what_is_missing_is_computed(toy: Backbone, data: Path, tmp_path: P
     assert extract(_plain(toy), views(_records(6), LIGHT, 1), data, out) == 2 * 3, "other views"
 
 
-def test_other_code_for_the_pixels_finds_no_stale_features(
-    toy: Backbone, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("module", [images, engine], ids=["pixels", "engine"])
+def test_other_code_finds_no_stale_features(
+    toy: Backbone, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any
 ) -> None:
     wanted = views(_records(1), NONE, 0)
     assert extract(_plain(toy), wanted, data, tmp_path / "x.npy") == 1
-    edited = tmp_path / "images.py"
-    edited.write_text("# another way to resize\n")
-    monkeypatch.setattr(images, "__file__", str(edited))
+    edited = tmp_path / "edited.py"
+    edited.write_text("# another way\n")
+    monkeypatch.setattr(module, "__file__", str(edited))
     assert extract(_plain(toy), wanted, data, tmp_path / "x.npy") == 1
 
 
