@@ -178,7 +178,7 @@ class FrozenNetwork:
     @classmethod
     def below(cls, model: Any, operation: int, backbone: Backbone) -> tuple["FrozenNetwork", int]:
         """Find the network, and the place among its outputs, for what a model computes up to an operation."""
-        if operation == kept(model, backbone):
+        if operation == kept_operation(model, backbone):
             return cls(backbone), 1
         return cls(backbone, operation), 0
 
@@ -190,11 +190,11 @@ class FrozenNetwork:
         last = whole.get_layer(POOLING) if self.operation is None else whole.operations[self.operation]
         outputs = [last.output]
         if self.outputs == 2:
-            outputs.append(whole.operations[kept(whole, self.backbone)].output)
+            outputs.append(whole.operations[kept_operation(whole, self.backbone)].output)
         return keras.Model(whole.input, outputs)
 
 
-def kept(model: Any, backbone: Backbone) -> int | None:
+def kept_operation(model: Any, backbone: Backbone) -> int | None:
     """The place in ``model.operations`` of what ``keep_blocks`` keeps; None if it keeps nothing."""
     if not backbone.keep_blocks:
         return None

@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class View:
     number: int
     seed: int
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The name of its features in a store."""
         if self.augment is None:
@@ -86,9 +86,10 @@ def extract(backbone: Backbone, wanted: Wanted, data: Path, out: Path) -> int:
         How many images or views went through the network; the others were in the store.
     """
     network = FrozenNetwork(backbone)
-    computed = fill(network, wanted, data, "bottleneck features", needed=0)
+    stores = opened(network)
+    computed = fill(stores, network, wanted, data, "bottleneck features", needed=0)
     with atomic(out) as unfinished:
-        opened(network, 0).copy([[view.key for view in image] for image in wanted], unfinished)
+        stores[0].copy([[view.key for view in image] for image in wanted], unfinished)
     return computed
 
 
@@ -99,17 +100,20 @@ def frozen(network: FrozenNetwork, output: int, wanted: Wanted, data: Path) -> S
     store is the faster by far and takes disk. Outputs that take more than the backbone's ``cache_limit_gb``, or than is
     free, are not kept: each time some are wanted, their images are decoded and go through the network again.
     """
-    fill(network, wanted, data, "frozen part", needed=None)
-    store = opened(network, output)
-    if store.missing(wanted):
+    stores = opened(network)
+    fill(stores, network, wanted, data, "frozen part", needed=None)
+    if stores[output].missing(wanted):
         return Streamed(engine.start(network), output, wanted, data)
-    return Stored(store, wanted)
+    return Stored(stores[output], wanted)
 
 
-def fill(network: FrozenNetwork, wanted: Wanted, data: Path, description: str, needed: int | None) -> int:
-    """Run the network on the images that the store lacks, shard by shard, and keep the outputs that fit.
+def fill(
+    stores: "list[Store]", network: FrozenNetwork, wanted: Wanted, data: Path, description: str, needed: int | None
+) -> int:
+    """Run the network on the images that a store lacks, shard by shard, and keep the outputs that fit.
 
     Args:
+        stores: of the network's outputs.
         network: the network; an image goes through it once, for all its outputs.
         wanted: the views of every image of the manifest.
         data: the folder of the images.
@@ -119,7 +123,6 @@ def fill(network: FrozenNetwork, wanted: Wanted, data: Path, description: str, n
     Returns:
         How many images or views went through it.
     """
-    stores = [opened(network, output) for output in range(network.outputs)]
     if not any(store.missing(wanted) for store in stores):
         return 0
     runner = engine.start(network)
@@ -142,13 +145,16 @@ def fill(network: FrozenNetwork, wanted: Wanted, data: Path, description: str, n
     return len(missing)
 
 
-def opened(network: FrozenNetwork, output: int) -> "Store":
-    """The store of one output of a network; it counts as used from now on."""
-    # Other versions of the code that makes the pixels, or runs the network, have made other outputs.
-    folder = _folder() / fingerprint(network.fingerprint, output, Path(images.__file__), Path(engine.__file__))
-    with atomic(folder / NAME) as unfinished:
-        unfinished.write_text(network.describe(output) + "\n", encoding="utf-8")
-    return Store(folder)
+def opened(network: FrozenNetwork) -> "list[Store]":
+    """The store of each output of a network; they count as used from now on."""
+    stores = []
+    for output in range(network.outputs):
+        # Other versions of the code that makes the pixels, or runs the network, have made other outputs.
+        folder = _folder() / fingerprint(network.fingerprint, output, Path(images.__file__), Path(engine.__file__))
+        with atomic(folder / NAME) as unfinished:
+            unfinished.write_text(network.describe(output) + "\n", encoding="utf-8")
+        stores.append(Store(folder))
+    return stores
 
 
 class Store:
@@ -276,7 +282,7 @@ class Kept:
         return sum(file.stat().st_size for file in self.files)
 
 
-def kept() -> list[Kept]:
+def contents() -> list[Kept]:
     """Find all that the cache holds, largest first."""
     found = []
     for name in _folder().glob(f"*/{NAME}"):
@@ -293,7 +299,7 @@ def prune(days: float) -> int:
 
     Nothing is lost but time: what is needed again is computed again.
     """
-    old = [one for one in kept() if time.time() - one.used >= days * DAY]
+    old = [one for one in contents() if time.time() - one.used >= days * DAY]
     freed = sum(one.bytes for one in old)
     for one in old:
         # Keys say which outputs there are, so they go first: a prune that is killed leaves no lie.
@@ -314,7 +320,7 @@ def main() -> None:
     days = parser.parse_args().prune
     if days is not None:
         print(f"{prune(days) / 1e6:,.1f} MB deleted: unused for {days:g} days")
-    found = kept()
+    found = contents()
     for one in found:
         outputs = f"{one.outputs:,} outputs" if one.outputs else ""
         idle = (time.time() - one.used) / DAY

@@ -12,7 +12,7 @@ from PIL import Image
 
 from thaw import engine, features, images
 from thaw.artifacts import cache
-from thaw.backbones import FrozenNetwork, kept, network
+from thaw.backbones import FrozenNetwork, kept_operation, network
 from thaw.config import Augment, Backbone
 from thaw.examples import Source
 from thaw.features import Store, extract, frozen, prune, size, views
@@ -179,12 +179,12 @@ def test_extraction_keeps_what_fine_tuning_will_start_from(toy: Backbone, data: 
     keeping, wanted = _plain(toy).model_copy(update={"keep_blocks": 2}), views(_records(), LIGHT, 0)
     assert extract(keeping, wanted, data, tmp_path / "x.npy") == 6 + 2 * 3
     whole = network(keeping)
-    below = FrozenNetwork.below(whole, kept(whole, keeping), keeping)
+    below = FrozenNetwork.below(whole, kept_operation(whole, keeping), keeping)
     assert below == (FrozenNetwork(keeping), 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "start", None)
         found = _everything(frozen(*below, wanted, data), 6)
-    alone = FrozenNetwork(_plain(toy), kept(whole, keeping))
+    alone = FrozenNetwork(_plain(toy), kept_operation(whole, keeping))
     np.testing.assert_allclose(found, _everything(frozen(alone, 0, wanted, data), 6), atol=1e-5)
     extract(_plain(toy), wanted, data, tmp_path / "y.npy")
     np.testing.assert_allclose(np.load(tmp_path / "x.npy"), np.load(tmp_path / "y.npy"), atol=1e-5)
@@ -212,12 +212,12 @@ def test_prune_deletes_what_was_not_used_for_long(toy: Backbone, data: Path, tmp
     for backbone in (small, large):
         extract(backbone, views(_records(), NONE, 0), data, tmp_path / "x.npy")
     long_ago = time.time() - 10 * features.DAY
-    for one in features.kept():
+    for one in features.contents():
         if "32 px" in one.name:
             os.utime(next(file for file in one.files if file.name == features.NAME), (long_ago, long_ago))
     assert prune(days=11) == 0
     assert prune(days=9) > 6 * 1280 * 4
-    assert [one.outputs for one in features.kept() if one.outputs] == [6], "what is used stays"
+    assert [one.outputs for one in features.contents() if one.outputs] == [6], "what is used stays"
     assert extract(large, views(_records(), NONE, 0), data, tmp_path / "x.npy") == 0
     assert extract(small, views(_records(), NONE, 0), data, tmp_path / "x.npy") == 6, "and is computed again"
     prune(days=0)
