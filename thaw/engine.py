@@ -65,6 +65,9 @@ class OpenVino:
         self._compiled = core.compile_model(model, "CPU", hints)
         self.shapes = [tuple(output.shape)[1:] for output in self._compiled.outputs]
         self.input_size = network.backbone.input_size
+        # Once in this thread, before any others: OpenVINO's Python binding sets up a static of its own when a tensor is
+        # first looked at, and gives up the GIL meanwhile; a second thread that comes then waits for it with the GIL.
+        self._compiled.create_infer_request().infer({0: np.zeros(self._compiled.input(0).shape, np.uint8)})[0]
 
     def run(self, images: Iterable[NDArray[np.uint8]], outs: Sequence[Floats]) -> None:
         """See ``Engine.run``."""

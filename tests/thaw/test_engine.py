@@ -1,10 +1,11 @@
 """The engines: the same numbers as Keras, and an image's output depends on the image alone."""
 
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
-from openvino import Core
+from openvino import Core, InferRequest
 
 from tests.families import FAMILIES, family
 from thaw import engine
@@ -67,6 +68,24 @@ def test_an_engine_can_be_thrown_away_at_once(toy: Backbone, pictures: Any) -> N
     """OpenVINO's own queue hung here: the model's end waited for a thread that waited for the GIL."""
     for _ in range(20):
         _run(FrozenNetwork(toy), pictures[:2])
+
+
+def test_the_first_inference_is_made_before_there_are_threads(
+    toy: Backbone, pictures: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads that both made a process's first one hung now and then (3 processes of 40 with eager switching)."""
+    threads = []
+    infer = InferRequest.infer
+
+    def recorded(self: InferRequest, *arguments: Any) -> Any:
+        threads.append(threading.current_thread())
+        return infer(self, *arguments)
+
+    monkeypatch.setattr(InferRequest, "infer", recorded)
+    _run(FrozenNetwork(toy), pictures[:4])
+    assert threads[0] is threading.main_thread()
+    assert threading.main_thread() not in threads[1:]
+    assert len(threads) == 1 + 4
 
 
 def test_an_image_that_cannot_be_read_ends_the_run(toy: Backbone, pictures: Any) -> None:
