@@ -47,5 +47,6 @@ $(READY): requirements.lock
 		{ echo "error: expected Python 3.11 to 3.13, found $$($(PYTHON) --version); set PYTHON=python3.12, say" >&2; exit 1; }
 	@echo "Installing the pinned packages into $(VENV): a minute or two, once."
 	@$(PYTHON) -m venv $(VENV)
-	@python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@# The lock is complete, so nothing is resolved: pip before 23.3 would ask for the newest coverage[toml], which is not in it.
+	@python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@touch $@

@@ -71,6 +71,12 @@ def test_only_tracking_imports_mlflow() -> None:
     assert found == ["thaw/tracking.py"]
 
 
+def test_the_lock_is_complete() -> None:
+    """It is installed without its dependencies being looked up: what it lacks would be missing."""
+    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 def test_importing_the_stages_imports_no_heavy_library() -> None:
     script = f"""
 import sys
