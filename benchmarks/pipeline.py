@@ -31,13 +31,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one epoch and one seed, to try the benchmark itself")
     given = parser.parse_args()
     copy = Copy(given.folder, given.flowers.absolute(), given.weights)
-    seeds = [0] if given.quick else [0, 1, 2]
-    ours = {}
-    theirs: dict[str, Any] = {}
-    for seed, batchnorm in zip(seeds, ["written", "frozen", None], strict=False):
+    ours: dict[int, Any] = {}
+    theirs: dict[str, dict[int, Any]] = {"written": {}, "frozen": {}}
+    for seed in [0] if given.quick else [0, 1, 2]:  # each seed is another split; side by side: theirs after ours
         ours[seed] = copy.repro(seed)
-        if batchnorm:  # side by side: one of theirs after each of the first two of ours
-            theirs[batchnorm] = copy.textbook(batchnorm, epochs=1 if given.quick else 10)
+        for batchnorm in ["written", "frozen"] if seed == 0 else ["frozen"]:
+            theirs[batchnorm][seed] = copy.textbook(batchnorm, epochs=1 if given.quick else 10)
     print(json.dumps({"ours": ours, "textbook": theirs, "nothing": copy.nothing(2 if given.quick else 5)}))
 
 
@@ -89,9 +88,10 @@ class Copy:
         params.write_text(text)
         seconds = self.run("dvc", "repro")
         metrics = read_json(Paths(root=self.root / "artifacts").metrics)
-        if seed == 0:
-            self.split()
-            shutil.copytree(self.root / "artifacts", self.splits.with_name("artifacts"))  # for the other benchmarks
+        self.split()
+        kept = self.splits.with_name("artifacts")  # for the other benchmarks
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(self.root / "artifacts", kept)
         return {"seconds": seconds} | {part: metrics[part]["accuracy"] for part in ("head", "finetuned")}
 
     def split(self) -> None:
