@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from thaw import engine, features, images
+from thaw.architectures import ARCHITECTURES
 from thaw.artifacts import cache
-from thaw.backbones import ARCHITECTURES, FrozenNetwork
+from thaw.backbones import FrozenNetwork
 from thaw.config import Augment, Backbone, compose
 from thaw.manifest import Record
 

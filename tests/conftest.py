@@ -32,6 +32,7 @@ def toy() -> Backbone:
         alpha=0.35,
         input_size=32,
         weights="random",
+        pooling="avg",
         engine="openvino",
         precision="float32",
         keep_blocks=0,

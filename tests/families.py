@@ -2,18 +2,27 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from thaw.backbones import ARCHITECTURES
-from thaw.config import WITH_ALPHA, Backbone
+from thaw.architectures import ARCHITECTURES
+from thaw.config import Backbone
 
 FAMILIES: list[Any] = [
-    name if name in ("mobilenet_v2", "vgg16") else pytest.param(name, marks=pytest.mark.slow)
+    name if name in ("mobilenet_v2", "vgg16", "mobilenet") else pytest.param(name, marks=pytest.mark.slow)
     for name in sorted(ARCHITECTURES)
 ]
 
 
 def family(toy: Backbone, name: str, **changes: Any) -> Backbone:
-    """The toy backbone as another network."""
-    alpha = toy.alpha if name in WITH_ALPHA else 1.0
-    return toy.model_copy(update={"network": name, "alpha": alpha, **changes})
+    """The toy backbone as another network, with the smallest images that it takes."""
+    facts = ARCHITECTURES[name]
+    return toy.model_copy(
+        update={"network": name, "alpha": facts.alphas[0], "input_size": facts.least, "weights": "random", **changes}
+    )
+
+
+def pictures(backbone: Backbone, count: int = 8) -> Any:
+    """Noise of the size that a backbone takes."""
+    side = backbone.input_size
+    return np.random.default_rng(1).integers(0, 256, (count, side, side, 3), dtype=np.uint8)

@@ -22,6 +22,7 @@ CONFIG: dict[str, dict[str, Any]] = {
             "alpha": 0.35,
             "input_size": 64,
             "weights": "/home/someone/weights.h5",
+            "pooling": "avg",
             "engine": "openvino",
             "precision": "float32",
             "keep_blocks": 0,

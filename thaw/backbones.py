@@ -1,4 +1,4 @@
-"""Pretrained backbones: the facts about each architecture in one table, and the networks built from them.
+"""Backbones: networks with their weights, built from the table of architectures, and where they can be cut.
 
 Every network here is one flat Keras graph from the raw image to its output::
 
@@ -8,7 +8,6 @@ so that a picture is prepared in the same way wherever it is used, and the graph
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from thaw.architectures import ARCHITECTURES, DEVIATION, Preprocessing
 from thaw.artifacts import PROJECT, fingerprint, workspace
-from thaw.config import WITH_ALPHA, Backbone, Unfreeze
+from thaw.config import Backbone, Unfreeze
 from thaw.errors import UserError
 from thaw.machine import has_gpu
 
@@ -25,76 +25,6 @@ BUNDLED = PROJECT / "weights" / "thaw_mobilenet_v2_035.weights.h5"
 BUNDLED_SHA256 = "223ff0010275fd99e7d176c73cbfca4bef0e4c6aa0b7ccd864f1f351d7ce65d3"
 
 PREPROCESSING, POOLING = "preprocessing", "pooling"
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What is particular about one family of ``keras.applications``.
-
-    Attributes:
-        builder: its name there.
-        width: the number of bottleneck features, from the width multiplier.
-        blocks: the first layer of each block, from the output to the input.
-        scale, offset: its preprocessing, ``pixel * scale + offset`` for pixels of 0–255; an offset for each channel,
-            or one for all. The defaults are for families that do it themselves.
-        bgr: whether it was trained on blue, green, red.
-    """
-
-    builder: str
-    width: Callable[[float], int]
-    blocks: tuple[str, ...]
-    scale: float = 1.0
-    offset: float | tuple[float, float, float] = 0.0
-    bgr: bool = False
-
-
-IMAGENET_MEAN_BGR = (-103.939, -116.779, -123.68)  # subtracted
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)  # red, green, blue, of 1
-
-ARCHITECTURES = {
-    # Sandler et al. 2018, https://arxiv.org/abs/1801.04381; the last convolution is not narrowed below 1280 channels.
-    "mobilenet_v2": Architecture(
-        builder="MobileNetV2",
-        width=lambda alpha: int(1280 * max(alpha, 1.0)),
-        blocks=("Conv_1", *(f"block_{n}_expand" for n in range(16, 0, -1)), "expanded_conv_depthwise", "Conv1"),
-        scale=1 / 127.5,
-        offset=-1.0,
-    ),
-    # Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556
-    "vgg16": Architecture(
-        builder="VGG16",
-        width=lambda _: 512,
-        blocks=tuple(f"block{n}_conv1" for n in range(5, 0, -1)),
-        offset=IMAGENET_MEAN_BGR,
-        bgr=True,
-    ),
-    # He et al. 2015, https://arxiv.org/abs/1512.03385
-    "resnet50": Architecture(
-        builder="ResNet50",
-        width=lambda _: 2048,
-        blocks=(
-            *(f"conv{n}_block{m}_1_conv" for n, units in ((5, 3), (4, 6), (3, 4), (2, 3)) for m in range(units, 0, -1)),
-            "conv1_conv",
-        ),
-        offset=IMAGENET_MEAN_BGR,
-        bgr=True,
-    ),
-    # Tan and Le 2019, https://arxiv.org/abs/1905.11946
-    "efficientnet_b0": Architecture(
-        builder="EfficientNetB0",
-        width=lambda _: 1280,
-        blocks=(
-            "top_conv",
-            *(
-                f"block{n}{unit}_expand_conv"
-                for n, units in ((7, "a"), (6, "dcba"), (5, "cba"), (4, "cba"), (3, "ba"), (2, "ba"))
-                for unit in units
-            ),
-            "block1a_dwconv",
-            "stem_conv",
-        ),
-    ),
-}
 
 
 def weights_id(weights: str) -> str:
@@ -166,10 +96,13 @@ class FrozenNetwork:
     def fingerprint(self) -> str:
         """A hash of all that the outputs depend on; needs no TensorFlow."""
         known = {"weights": weights_id(self.backbone.weights), "engine": self.engine, "cache_limit_gb": 0.0}
+        if self.operation is not None:  # below any pooling
+            known |= {"pooling": "avg", "keep_blocks": 0}
         return fingerprint(
             self.backbone.model_copy(update=known),
             self.operation,
             Path(__file__),
+            repr(ARCHITECTURES.get(self.backbone.network)),
             version("keras"),
             version("pillow"),
             version({"openvino": "openvino", "tensorflow": "keras"}[self.engine]),
@@ -209,19 +142,31 @@ def network(backbone: Backbone) -> Any:
     """
     import keras
 
+    if backbone.custom:
+        preprocessing = Preprocessing(backbone.custom.scale, backbone.custom.offset)
+    else:
+        preprocessing = ARCHITECTURES[backbone.network].preprocessing
+    image = keras.Input((backbone.input_size, backbone.input_size, 3), dtype="uint8", name="image")
+    channels = keras.ops.flip(image, axis=-1) if preprocessing.bgr else image
+    scaled = keras.layers.Rescaling(preprocessing.scale, preprocessing.offset, name=PREPROCESSING)(channels)
+    maps = _custom(backbone, scaled) if backbone.custom else _application(backbone, scaled)
+    return keras.Model(image, _pooled(maps, backbone.pooling), name=backbone.network)
+
+
+def _application(backbone: Backbone, scaled: Any) -> Any:
+    """Continue with a network of the table; return its last feature maps."""
+    import keras
+
     facts = ARCHITECTURES[backbone.network]
     if backbone.weights == "random":
         keras.utils.set_random_seed(0)  # the same random network every time, as the others are the same
-    image = keras.Input((backbone.input_size, backbone.input_size, 3), dtype="uint8", name="image")
-    channels = keras.ops.flip(image, axis=-1) if facts.bgr else image
-    scaled = keras.layers.Rescaling(facts.scale, facts.offset, name=PREPROCESSING)(channels)
     build = getattr(keras.applications, facts.builder)
     try:
         base = build(
             include_top=False,
             input_tensor=scaled,
             weights="imagenet" if backbone.weights == "imagenet" else None,
-            **({"alpha": backbone.alpha} if backbone.network in WITH_ALPHA else {}),
+            **({"alpha": backbone.alpha} if len(facts.alphas) > 1 else {}),
         )
     except Exception as error:  # keras.utils.get_file raises a bare Exception when it cannot download
         if backbone.weights != "imagenet":
@@ -237,10 +182,77 @@ def network(backbone: Backbone) -> Any:
             # With weights="imagenet", and only then, Keras divides by the square root of the deviations once more.
             layer = next(layer for layer in base.layers if isinstance(layer, keras.layers.Normalization))
             mean, variance, count = layer.get_weights()
-            layer.set_weights([mean, variance * np.array(IMAGENET_DEVIATION, np.float32), count])
+            layer.set_weights([mean, variance * np.array(DEVIATION, np.float32), count])
             layer.finalize_state()
-    pooled = keras.layers.GlobalAveragePooling2D(name=POOLING)(base.output)
-    return keras.Model(image, pooled, name=backbone.network)
+    return base.output
+
+
+def _custom(backbone: Backbone, scaled: Any) -> Any:
+    """Continue with a user's own network, layer by layer; return the output of its feature layer.
+
+    Raises:
+        UserError: the file holds no such network, or it does not take these images.
+    """
+    import keras
+
+    assert backbone.custom is not None  # the caller has looked
+    weights_id(backbone.weights)  # exists
+    path = weights_path(backbone.weights)
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+        names = [layer.name for layer in model.layers]
+        inputs = [tuple(tensor.shape) for tensor in model.inputs]
+    except (ValueError, OSError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"weights: expected a Keras model with layers in {path.name}, found: {' '.join(str(error).split())[:300]}; "
+            f"save it with model.save('….keras')"
+        ) from error
+    wanted = tuple(scaled.shape[1:])
+    if len(inputs) != 1 or any(own not in (None, side) for own, side in zip(inputs[0][1:], wanted, strict=True)):
+        raise UserError(
+            f"input_size: expected {path.name} to take images of {wanted[0]} x {wanted[1]} x 3, found {inputs}; "
+            f"correct 'input_size:'"
+        )
+    if backbone.custom.feature_layer not in names:
+        raise UserError(
+            f"custom.feature_layer: expected a layer of {path.name}, found {backbone.custom.feature_layer!r}; its last "
+            f"ones are {', '.join(names[-5:])}"
+        )
+    last = model.get_layer(backbone.custom.feature_layer)._inbound_nodes[-1].output_tensors[0]
+    features = _flat(keras.Model(model.inputs, last), scaled)
+    if len(features.shape) not in (2, 4):
+        raise UserError(
+            f"custom.feature_layer: expected a layer that gives features or feature maps, found the shape "
+            f"{features.shape} at {backbone.custom.feature_layer!r}; name another one"
+        )
+    return features
+
+
+def _flat(model: Any, tensor: Any) -> Any:
+    """Apply a model so that its layers, and those of models inside it, stand in the graph themselves."""
+    import keras
+
+    def call(layer: Any, *arguments: Any, **options: Any) -> Any:
+        return _flat(layer, *arguments) if isinstance(layer, keras.Model) else layer(*arguments, **options)
+
+    functional = getattr(model, "_functional", None) or model  # a Sequential has one inside
+    (output,) = keras.tree.flatten(functional._run_through_graph(tensor, operation_fn=lambda one: one, call_fn=call))
+    for layer in model.layers:
+        layer.trainable = True  # until fine-tuning says what stays frozen
+    return output
+
+
+def _pooled(maps: Any, pooling: str) -> Any:
+    """From feature maps to features; what has no height and width any more is taken as it is."""
+    from keras import layers
+
+    average, maximum = layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D
+    if len(maps.shape) == 2:
+        return layers.Identity(name=POOLING)(maps)
+    if pooling == "avg+max":
+        both = [average(name=f"{POOLING}_avg")(maps), maximum(name=f"{POOLING}_max")(maps)]
+        return layers.Concatenate(name=POOLING)(both)
+    return {"avg": average, "max": maximum, "flatten": layers.Flatten}[pooling](name=POOLING)(maps)
 
 
 def first_layer(model: Any, backbone: Backbone, top: Unfreeze) -> int:
@@ -252,19 +264,25 @@ def first_layer(model: Any, backbone: Backbone, top: Unfreeze) -> int:
     names = [layer.name for layer in model.layers]
     if top.layers is not None:
         first = names.index(PREPROCESSING) + 1
-        most = names.index(POOLING) - first
+        most = next(place for place, name in enumerate(names) if name.startswith(POOLING)) - first
         if top.layers > most:
             raise UserError(
                 f"unfreeze.layers: expected at most {most} for {backbone.network}, found {top.layers}; lower it"
             )
         return first + most - top.layers
     assert top.blocks is not None  # Unfreeze holds exactly one of both
-    blocks = ARCHITECTURES[backbone.network].blocks
+    facts = ARCHITECTURES.get(backbone.network)
+    blocks = facts.blocks if facts else tuple(backbone.custom.blocks) if backbone.custom else ()
     if top.blocks > len(blocks):
         raise UserError(
             f"unfreeze.blocks: expected at most {len(blocks)} for {backbone.network}, found {top.blocks}; lower it"
         )
-    return names.index(blocks[top.blocks - 1])
+    block = blocks[top.blocks - 1]
+    if block not in names:
+        raise UserError(
+            f"custom.blocks: expected names of layers, found {block!r}, which the network has not; correct it"
+        )
+    return names.index(block) + (1 if facts and facts.below else 0)
 
 
 def cut(model: Any, first: int) -> int:
@@ -294,7 +312,7 @@ def cut(model: Any, first: int) -> int:
     trained = next(
         place[id(layer)]
         for layer in model.layers[first:]
-        if layer.weights and not isinstance(layer, keras.layers.BatchNormalization)
+        if layer.trainable_weights and not isinstance(layer, keras.layers.BatchNormalization)
     )
     return max(index for index in range(trained) if all(last_use.get(earlier, 0) <= index for earlier in range(index)))
 

@@ -20,9 +20,19 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from yaml import MarkedYAMLError
 
+from thaw.architectures import ARCHITECTURES
 from thaw.artifacts import PROJECT, Paths
 from thaw.errors import UserError
 
@@ -57,26 +67,56 @@ class Dataset(Section):
         return self
 
 
-WITH_ALPHA = ("mobilenet_v2",)  # networks that come in several widths
+class Custom(Section):
+    """A network of one's own: the .keras file that ``weights`` names, up to one of its layers.
+
+    Pixels of 0–255 reach it as ``pixel * scale + offset``; ``blocks`` names the first layer of each block, from the
+    output to the input, and may be empty: then it is fine-tuned by layers.
+    """
+
+    feature_layer: Annotated[str, Field(min_length=1)]
+    blocks: list[str]
+    scale: Positive
+    offset: float
 
 
 class Backbone(Section):
     """The pretrained network, its input and how it is run."""
 
-    network: Literal["mobilenet_v2", "vgg16", "resnet50", "efficientnet_b0"]
+    network: str
     alpha: Positive
     input_size: Annotated[int, Field(ge=32, le=1024)]
     weights: Annotated[str, Field(min_length=1)]
+    pooling: Literal["avg", "max", "avg+max", "flatten"]
     engine: Literal["auto", "openvino", "tensorflow"]
     precision: Literal["float32", "bfloat16"]
     keep_blocks: Annotated[int, Field(ge=0)]
     cache_limit_gb: Annotated[float, Field(ge=0)]
+    custom: Custom | None = None
+
+    @field_validator("network")
+    @classmethod
+    def _is_known(cls, network: str) -> str:
+        if network not in (*ARCHITECTURES, "custom"):
+            valid = [*ARCHITECTURES, "custom"]
+            raise ValueError(f"expected one of {', '.join(valid)}, found {network!r}{_nearest(network, valid)}")
+        return network
 
     @model_validator(mode="after")
-    def _has_the_width_that_was_asked_for(self) -> "Backbone":
-        if self.alpha != 1 and self.network not in WITH_ALPHA:
+    def _is_a_network_that_there_is(self) -> "Backbone":
+        if (self.network == "custom") != (self.custom is not None):
+            raise ValueError("expected the key 'custom' with 'network: custom', and only with it; add or remove it")
+        facts = ARCHITECTURES.get(self.network)
+        if facts and self.alpha not in facts.alphas:
+            valid = " or ".join(f"{alpha:g}" for alpha in facts.alphas)
+            raise ValueError(f"alpha must be {valid} for {self.network}, and is {self.alpha:g}; correct it")
+        if facts and self.input_size < facts.least:
             raise ValueError(
-                f"alpha must be 1.0 for {self.network}, which has no width multiplier, and is {self.alpha:g}"
+                f"input_size must be at least {facts.least} for {self.network}, and is {self.input_size}; enlarge it"
+            )
+        if self.custom and self.weights in ("imagenet", "bundled", "random"):
+            raise ValueError(
+                f"weights must be the path of a .keras file for a custom network, and is {self.weights}; correct it"
             )
         return self
 

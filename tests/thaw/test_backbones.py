@@ -1,18 +1,20 @@
 """Backbones: their table, their weights, and what identifies a frozen network."""
 
+import importlib
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
-from tests.families import FAMILIES, family
+from tests.families import FAMILIES, family, pictures
 from thaw import backbones
-from thaw.backbones import ARCHITECTURES, FrozenNetwork, network, weights_id
-from thaw.config import Backbone
+from thaw.architectures import ARCHITECTURES
+from thaw.backbones import FrozenNetwork, cut, first_layer, network, weights_id
+from thaw.config import Backbone, Custom, Unfreeze, compose
 from thaw.errors import UserError
 
 
@@ -46,16 +48,49 @@ def test_weights_come_from_a_file(toy: Backbone, headless: dict[str, Path], kind
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_preprocessing_is_that_of_keras(toy: Backbone, name: str) -> None:
-    whole = network(family(toy, name))
+    backbone = family(toy, name)
+    whole, pixels = network(backbone), pictures(backbone, 2)
     scaled = keras.Model(whole.input, whole.get_layer("preprocessing").output)
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    package = {"efficientnet_b0": "efficientnet"}.get(name, name)
-    expected = getattr(keras.applications, package).preprocess_input(pixels.astype(np.float32))
+    package: Any = importlib.import_module(getattr(keras.applications, ARCHITECTURES[name].builder).__module__)
+    expected = package.preprocess_input(pixels.astype(np.float32))
     np.testing.assert_allclose(scaled.predict_on_batch(pixels), expected, atol=1e-4)
 
 
-def test_the_table_and_the_configuration_name_the_same_networks() -> None:
-    assert {*get_args(Backbone.model_fields["network"].annotation)} == {*ARCHITECTURES}
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_table_has_the_right_figures(toy: Backbone, name: str) -> None:
+    facts = ARCHITECTURES[name]
+    whole = network(family(toy, name, alpha=1.0))
+    assert (whole.output.shape[-1], whole.count_params()) == (facts.width, facts.parameters)
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_every_network_of_the_table_has_its_option(name: str) -> None:
+    backbone = compose([f"backbone={name}"], ["backbone"])["backbone"]
+    assert backbone.network == name
+    assert backbone.input_size in (ARCHITECTURES[name].size, 160)
+    assert len(ARCHITECTURES[name].blocks) > backbone.keep_blocks > 0
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [
+        ("avg", lambda maps: maps.mean(axis=(1, 2))),
+        ("max", lambda maps: maps.max(axis=(1, 2))),
+        ("avg+max", lambda maps: np.concatenate([maps.mean(axis=(1, 2)), maps.max(axis=(1, 2))], axis=1)),
+        ("flatten", lambda maps: maps.reshape(len(maps), -1)),
+    ],
+)
+def test_features_are_pooled_as_asked(toy: Backbone, pooling: str, expected: Any) -> None:
+    backbone = _with(toy, input_size=64, pooling=pooling)
+    whole = network(backbone)
+    maps = keras.Model(whole.input, whole.get_layer("out_relu").output).predict_on_batch(pictures(backbone, 2))
+    assert maps.shape == (2, 2, 2, 1280)
+    found = whole.predict_on_batch(pictures(backbone, 2))
+    np.testing.assert_allclose(found, expected(maps), rtol=1e-5, atol=1e-6)
+    everything = first_layer(whole, backbone, Unfreeze(layers=153))
+    with pytest.raises(UserError, match="expected at most 153"):
+        first_layer(whole, backbone, Unfreeze(layers=154))
+    assert whole.layers[everything].name == "Conv1"
 
 
 def test_efficientnet_is_the_network_that_its_imagenet_weights_were_made_for(
@@ -85,7 +120,7 @@ def test_efficientnet_is_the_network_that_its_imagenet_weights_were_made_for(
 
 @pytest.mark.parametrize("alpha", [0.35, 1.3])
 def test_the_table_knows_the_number_of_features(toy: Backbone, alpha: float) -> None:
-    assert network(_with(toy, alpha=alpha)).output.shape == (None, ARCHITECTURES["mobilenet_v2"].width(alpha))
+    assert network(_with(toy, alpha=alpha)).output.shape == (None, ARCHITECTURES["mobilenet_v2"].features(alpha))
 
 
 def test_a_file_with_the_top_serves_as_well(toy: Backbone, headless: dict[str, Path]) -> None:
@@ -176,3 +211,67 @@ def test_the_same_weights_under_another_name_are_the_same_network(
     copy = shutil.copy(headless[".weights.h5"], tmp_path / "copy.weights.h5")
     fingerprints = {FrozenNetwork(_with(toy, weights=str(w))).fingerprint for w in (headless[".weights.h5"], copy)}
     assert len(fingerprints) == 1
+
+
+# A network of one's own.
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What people have: a frozen network inside a model, with a top of their own."""
+    keras.utils.set_random_seed(5)
+    image = keras.Input((32, 32, 3))
+    base = keras.applications.MobileNetV2(alpha=0.35, include_top=False, weights=None, input_shape=(32, 32, 3))
+    base.trainable = False
+    features = keras.layers.GlobalAveragePooling2D(name="features")(base(image, training=False))
+    model = keras.Model(image, keras.layers.Dense(3, name="mine")(keras.layers.Dropout(0.5)(features)))
+    file = tmp_path_factory.mktemp("own") / "mine.keras"
+    model.save(file)
+    return file
+
+
+def _own(toy: Backbone, file: Path, layer: str = "features", blocks: tuple[str, ...] = ()) -> Backbone:
+    custom = Custom(feature_layer=layer, blocks=[*blocks], scale=1 / 127.5, offset=-1.0)
+    return _with(toy, network="custom", alpha=1.0, weights=str(file), custom=custom)
+
+
+@pytest.mark.parametrize("layer", ["features", "mobilenetv2_0.35_32"])
+def test_a_network_of_one_s_own_gives_the_features_of_its_layer(toy: Backbone, own: Path, layer: str) -> None:
+    backbone = _own(toy, own, layer)
+    x = pictures(backbone)
+    model = keras.models.load_model(own)
+    expected = keras.Model(model.input, model.get_layer("features").output).predict_on_batch(x / 127.5 - 1)
+    np.testing.assert_allclose(network(backbone).predict_on_batch(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_inside_one_s_own_can_be_fine_tuned_and_cut(toy: Backbone, own: Path) -> None:
+    backbone = _own(toy, own, blocks=("Conv_1", "block_16_expand"))
+    model = network(backbone)
+    first = first_layer(model, backbone, Unfreeze(blocks=2))
+    assert model.layers[first].name == "block_16_expand"
+    assert all(layer.trainable for layer in model.layers)
+    assert model.operations[cut(model, first)].name == "block_15_add"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer": "nowhere"}, "expected a layer of mine.keras, found 'nowhere'; its last ones are .*features.*mine"),
+        ({"input_size": 64}, "input_size: expected mine.keras to take images of 64 x 64 x 3, found .*32, 32, 3"),
+        ({"blocks": ("nothing",)}, "custom.blocks: expected names of layers, found 'nothing'"),
+        ({"blocks": ()}, "unfreeze.blocks: expected at most 0 for custom, found 1"),
+    ],
+)
+def test_mistakes_about_one_s_own_network_are_one_sentence(
+    toy: Backbone, own: Path, changes: dict[str, Any], message: str
+) -> None:
+    size = changes.pop("input_size", 32)
+    backbone = _with(_own(toy, own, **changes), input_size=size)
+    with pytest.raises(UserError, match=message):
+        first_layer(network(backbone), backbone, Unfreeze(blocks=1))
+
+
+def test_a_file_that_holds_no_model_is_refused(toy: Backbone, tmp_path: Path) -> None:
+    (tmp_path / "mine.keras").write_text("no model")
+    with pytest.raises(UserError, match="expected a Keras model with layers in mine.keras, found: .*model.save"):
+        network(_own(toy, tmp_path / "mine.keras"))

@@ -1,14 +1,16 @@
 """The classifier, what of it is trained, and where it is split."""
 
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
-from tests.families import FAMILIES, family
+from tests.families import FAMILIES, family, pictures
 from thaw import finetuning
-from thaw.backbones import ARCHITECTURES, FrozenNetwork, cut, first_layer
+from thaw.architectures import ARCHITECTURES
+from thaw.backbones import FrozenNetwork, cut, first_layer
 from thaw.config import Backbone, Unfreeze
 from thaw.errors import UserError
 from thaw.finetuning import above, classifier, unfreeze
@@ -29,15 +31,10 @@ def head() -> Head:
     return _head(1280)
 
 
-@pytest.fixture
-def pictures() -> Any:
-    return np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-
-
 def _family(toy: Backbone, name: str) -> tuple[Any, Backbone]:
     """A classifier of another family, with the smallest input."""
     backbone = family(toy, name)
-    width = ARCHITECTURES[name].width(backbone.alpha)
+    width = ARCHITECTURES[name].features(backbone.alpha)
     return classifier(backbone, _head(width), dropout=0, seed=0), backbone
 
 
@@ -65,25 +62,39 @@ def _unfrozen(model: Any, backbone: Backbone, top: Unfreeze) -> int:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_head_on_the_features_is_the_classifier(toy: Backbone, pictures: Any, name: str) -> None:
+def test_the_head_on_the_features_is_the_classifier(toy: Backbone, name: str) -> None:
     model, backbone = _family(toy, name)
-    width = ARCHITECTURES[name].width(backbone.alpha)
-    features = FrozenNetwork(backbone).build().predict_on_batch(pictures)
+    width, x = ARCHITECTURES[name].features(backbone.alpha), pictures(backbone)
+    features = FrozenNetwork(backbone).build().predict_on_batch(x)
     assert features.shape == (8, width)
-    np.testing.assert_allclose(_head(width).logits(features), model.predict_on_batch(pictures), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(_head(width).logits(features), model.predict_on_batch(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_split_model_is_the_whole_model(toy: Backbone, pictures: Any, name: str) -> None:
+def test_saved_weights_loaded_again_give_the_same_logits(toy: Backbone, tmp_path: Path, name: str) -> None:
+    model, backbone = _family(toy, name)
+    _enliven(model)
+    x = pictures(backbone, 2)
+    expected = model.predict_on_batch(x)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other, _ = _family(toy, name)
+    assert not np.allclose(other.predict_on_batch(x), expected)
+    other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(other.predict_on_batch(x), expected)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_split_model_is_the_whole_model(toy: Backbone, name: str) -> None:
     """For every top: the same logits, and the same gradient of every weight; what is below has nothing to train."""
     model, backbone = _family(toy, name)
     _enliven(model)
+    images = pictures(backbone)
     for top in TOPS:
         boundary = _unfrozen(model, backbone, top)
         assert not any(getattr(one, "trainable_variables", []) for one in model.operations[: boundary + 1])
         part = above(model, boundary)
-        x = _below(model, boundary).predict_on_batch(pictures)
-        whole, split = (_logits_and_gradients(*pair) for pair in ((model, pictures), (part, x)))
+        x = _below(model, boundary).predict_on_batch(images)
+        whole, split = (_logits_and_gradients(*pair) for pair in ((model, images), (part, x)))
         assert len(whole) == len(split) > 2
         for expected, found in zip(whole, split, strict=True):
             np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max(), rtol=1e-3)
@@ -100,9 +111,7 @@ def _logits_and_gradients(model: Any, x: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_three_steps_lead_to_the_same_weights_and_leave_batchnorm_alone(
-    toy: Backbone, pictures: Any, name: str
-) -> None:
+def test_three_steps_lead_to_the_same_weights_and_leave_batchnorm_alone(toy: Backbone, name: str) -> None:
     trained = []
     for split in (False, True):
         model, backbone = _family(toy, name)
@@ -110,9 +119,9 @@ def test_three_steps_lead_to_the_same_weights_and_leave_batchnorm_alone(
         boundary = _unfrozen(model, backbone, Unfreeze(blocks=2))
         frozen = {v.path: np.array(v) for v in model.non_trainable_variables if "seed" not in v.path}
         before = [np.array(variable) for variable in model.trainable_variables]
-        x, part = pictures, model
+        x, part = pictures(backbone), model
         if split:
-            x, part = _below(model, boundary).predict_on_batch(pictures), above(model, boundary)
+            x, part = _below(model, boundary).predict_on_batch(x), above(model, boundary)
         # Plain gradient descent: the weights move by the gradients themselves.
         part.compile(keras.optimizers.SGD(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         part.fit(x, LABELS, batch_size=8, epochs=3, shuffle=False, verbose=0)
@@ -124,12 +133,12 @@ def test_three_steps_lead_to_the_same_weights_and_leave_batchnorm_alone(
         np.testing.assert_allclose(parts, whole, atol=1e-3 * max(np.abs(whole).max(), 1e-6), rtol=1e-2)
 
 
-def test_only_what_is_unfrozen_moves_and_no_batchnorm_does(toy: Backbone, head: Head, pictures: Any) -> None:
+def test_only_what_is_unfrozen_moves_and_no_batchnorm_does(toy: Backbone, head: Head) -> None:
     model = classifier(toy, head, dropout=0, seed=0)
     _unfrozen(model, toy, Unfreeze(blocks=2))
     before = {variable.path: np.array(variable) for variable in model.variables}
     meant = {variable.path for variable in model.trainable_variables}
-    compiled(model, 1e-3).fit(pictures, np.array([0, 1, 2, 0, 1, 2, 0, 1]), epochs=1, verbose=0)
+    compiled(model, 1e-3).fit(pictures(toy), LABELS, epochs=1, verbose=0)
     moved = {
         v.path for v in model.variables if "seed" not in v.path and not np.array_equal(before[v.path], np.array(v))
     }
@@ -141,10 +150,23 @@ def test_only_what_is_unfrozen_moves_and_no_batchnorm_does(toy: Backbone, head: 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_block_boundary_exists_and_blocks_run_from_the_output_to_the_input(toy: Backbone, name: str) -> None:
-    model, _ = _family(toy, name)
-    names = [layer.name for layer in model.layers]
-    places = [names.index(block) for block in ARCHITECTURES[name].blocks]
-    assert places == sorted(places, reverse=True)
+    model, backbone = _family(toy, name)
+    count = len(ARCHITECTURES[name].blocks)
+    places = [first_layer(model, backbone, Unfreeze(blocks=blocks)) for blocks in range(1, count + 1)]
+    assert places == sorted({*places}, reverse=True)
+    trained = [layer.name for layer in model.layers[: places[-1]] if layer.trainable_weights]
+    assert trained == [], "the last block is at the input"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_there_is_a_cut_close_below_every_block(toy: Backbone, name: str) -> None:
+    model, backbone = _family(toy, name)
+    places = {id(operation): place for place, operation in enumerate(model.operations)}
+    for blocks in range(1, len(ARCHITECTURES[name].blocks) + 1):
+        first = first_layer(model, backbone, Unfreeze(blocks=blocks))
+        boundary = cut(model, first)
+        above_it = next(layer for layer in model.layers[first:] if layer.trainable_weights)
+        assert 0 < places[id(above_it)] - boundary <= 27
 
 
 @pytest.mark.parametrize(
