@@ -8,6 +8,7 @@ SPLITS holds train/ and val/ for Keras, ARTIFACTS a finished pipeline on the sam
 import argparse
 import itertools
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -67,7 +68,8 @@ def split_execution(paths: Paths, weights: str) -> Callable[[], None]:
     wanted = features.views(records, config["augment"], 0)
     below = features.frozen(*FrozenNetwork.below(model, boundary, backbone), wanted, paths.data)
     train, val = (examples(records, classes, below, split) for split in ("train", "val"))
-    top = training.compiled(finetuning.above(model, boundary), finetune.learning_rate)
+    optimizer = training.adam(finetune, finetune, math.ceil(len(train.y) / finetune.batch_size), {})
+    top = training.compiled(finetuning.above(model, boundary), optimizer, finetune.label_smoothing)
     checkpoint = training.Checkpoint("benchmark")
     checkpoint.forget()  # of a benchmark that was stopped
     epochs = itertools.count(1)

@@ -16,7 +16,7 @@ import numpy as np
 
 from stages import train_head
 from thaw.artifacts import Paths, read_json
-from thaw.config import Adam, Lbfgs
+from thaw.config import Adam, Lbfgs, compose
 from thaw.machine import cores
 
 
@@ -40,9 +40,10 @@ def main() -> None:
 
 def grid() -> list[Adam | Lbfgs]:
     """50 strengths of regularisation for L-BFGS; 5 rates × 5 dropouts × 2 batch sizes for Adam."""
-    solved = [Lbfgs(solver="lbfgs", inverse_l2=[float(c)], max_iterations=500) for c in np.geomspace(1e-4, 1, 50)]
+    one, other = (compose([f"train_head={solver}"])["train_head"] for solver in ("lbfgs", "adam"))
+    solved = [one.model_copy(update={"inverse_l2": [float(c)]}) for c in np.geomspace(1e-4, 1, 50)]
     descended = [
-        Adam(solver="adam", learning_rate=rate, dropout=dropout, batch_size=size, epochs=100, patience=10)
+        other.model_copy(update={"learning_rate": rate, "dropout": dropout, "batch_size": size})
         for rate, dropout, size in itertools.product(
             [3e-4, 1e-3, 3e-3, 1e-2, 3e-2], [0.0, 0.1, 0.2, 0.35, 0.5], [32, 64]
         )

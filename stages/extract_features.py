@@ -19,7 +19,9 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
     with paths.stage("extract_features", backbone=backbone, augment=augment, seed=seed) as out:
         file = out / paths.features.name
         computed = features.extract(backbone, wanted, paths.data, file)
-        write_json(out / paths.stored("extract_features").name, features.size(wanted, Array.load(file).shape))
+        stored = Array.load(file)
+        size = features.size(wanted, stored.shape, stored.itemsize)
+        write_json(out / paths.stored("extract_features").name, size)
     print(f"extract_features: {len(wanted)} images; {computed} went through the network, the store had the rest")
 
 

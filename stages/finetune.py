@@ -11,43 +11,61 @@ train, keeps the best epoch on val, resumes after a kill.
 
 import math
 
-from thaw import backbones, features, finetuning, heads, history, manifest, predictions, training
+from thaw import adaptation, examples, features, finetuning, heads, history, manifest, predictions, training
 from thaw.artifacts import Paths, read_json, write_json
 from thaw.backbones import FrozenNetwork
 from thaw.config import Augment, Backbone, Finetune, command
-from thaw.examples import Array, examples, inputs
+from thaw.examples import Array
+from thaw.history import Row
 
 
 def run(paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, seed: int) -> None:
-    """Unfreeze, recompile at a low rate, fit, and predict with the best epoch."""
+    """Unfreeze, recompile at a low rate, fit, and predict with the best epoch; step by step, each deeper."""
     records, classes, head = manifest.read(paths.manifest), read_json(paths.classes), heads.Head.load(paths.head)
-    model = finetuning.classifier(backbone, head, finetune.dropout, seed)
-    first = backbones.first_layer(model, backbone, finetune.unfreeze)
-    finetuning.unfreeze(model, first)
-    boundary = backbones.cut(model, first)
-    batches = math.ceil(sum(record.split == "train" for record in records) / finetune.batch_size)
-    decay_steps = batches * finetune.epochs if finetune.decay == "cosine" else None
-    top = finetuning.above(model, boundary)
-    training.compiled(top, finetune.learning_rate, decay_steps, finetune.label_smoothing)
-
+    wanted = features.views(records, augment, seed)
+    if finetune.batchnorm == "train":
+        print("finetune: BatchNorm is trained as well; small batches can spoil what the network has learnt")
     with (
         training.resumable(backbone, augment, finetune, seed, paths.manifest, paths.head) as checkpoint,
         paths.stage("finetune", backbone=backbone, augment=augment, finetune=finetune, seed=seed) as out,
+        finetuning.devices(finetune.devices),
     ):
-        wanted = features.views(records, augment, seed)
-        below = features.frozen(*FrozenNetwork.below(model, boundary, backbone), wanted, paths.data)
-        write_json(out / paths.stored("finetune").name, features.size(wanted, below.shape))
-        train, val = (examples(records, classes, below, split) for split in ("train", "val"))
-        judged, bottleneck = (inputs(records, source, "val", "test") for source in (below, Array.load(paths.features)))
-        finetuning.check_start(training.logits(top, judged), head.logits(bottleneck.take()))
-
-        curve = training.fit(top, train, val, finetune, seed, checkpoint)
-        probabilities = heads.softmax(training.logits(top, judged))
+        statistics = None
+        if finetune.batchnorm == "adapt":
+            as_they_are = [views[0] for record, views in zip(records, wanted, strict=True) if record.split == "train"]
+            statistics = adaptation.statistics(backbone, as_they_are, paths.data)
+        model = finetuning.classifier(backbone, head, finetune.dropout, seed, statistics, finetune.precision)
+        start = finetuning.weights(model)
+        rates = finetuning.rates(model, backbone, finetune.block_decay)
+        curve: list[Row] = []
+        for number, (step, first, boundary) in enumerate(finetuning.plan(model, backbone, finetune)):
+            if number < checkpoint.step:
+                continue  # an earlier run, which was stopped, has done it
+            finetuning.unfreeze(model, first, batchnorm=finetune.batchnorm == "train")
+            top = finetuning.above(model, boundary)
+            below = features.frozen(*FrozenNetwork.below(model, boundary, backbone, statistics), wanted, paths.data)
+            train, val = (examples.examples(records, classes, below, split) for split in ("train", "val"))
+            judged = examples.inputs(records, below, "val", "test")
+            if not curve and statistics is None:
+                bottleneck = examples.inputs(records, Array.load(paths.features), "val", "test")
+                finetuning.check_start(training.logits(top, judged), head.logits(bottleneck.take()), finetune.precision)
+            batches = math.ceil(len(train.y) / finetune.batch_size)
+            training.compiled(top, training.adam(step, finetune, batches, rates), finetune.label_smoothing)
+            weights = examples.class_weights(finetune.class_weights, classes, train.y)
+            schedule = finetune.model_copy(update={"epochs": step.epochs})
+            curve = training.fit(top, train, val, schedule, seed, checkpoint, weights=weights, step=number, rows=curve)
+        share = finetuning.mix(top, start, finetune.mix, val, finetune.monitor)
+        scores = training.logits(top, judged)
         model.save_weights(out / paths.model.name)
         history.write(out / "history.csv", curve)
-        predictions.write(out / "predictions.csv", classes, [records[row] for row in judged.rows], probabilities)
-    best = min(curve[1:], key=lambda row: row["val_loss"])
-    print(f"finetune: validation accuracy {curve[0]['val_accuracy']:.4f} → {best['val_accuracy']:.4f}")
+        kept = [records[row] for row in judged.rows]
+        predictions.write(out / "predictions.csv", classes, kept, heads.softmax(scores))
+        best = training.best_epoch(curve, finetune.monitor)
+        made = {"epoch": best, "epochs": len(curve) - 1, "share": share}
+        write_json(out / paths.stored("finetune").name, features.size(wanted, below.shape) | made)
+    mixed = f", mixed {share:g} to {1 - share:g} with the weights before" if share < 1 else ""
+    accuracy = curve[best]["val_accuracy"]
+    print(f"finetune: validation accuracy {curve[0]['val_accuracy']:.4f} → {accuracy:.4f} in epoch {best}{mixed}")
 
 
 if __name__ == "__main__":

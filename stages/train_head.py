@@ -9,7 +9,7 @@ predictions.csv (validation and test probabilities). Learns on train, chooses on
 from thaw import heads, history, manifest, predictions
 from thaw.artifacts import Paths, read_json
 from thaw.config import Adam, Lbfgs, command
-from thaw.examples import Array, examples, inputs
+from thaw.examples import Array, class_weights, examples, inputs
 
 
 def run(paths: Paths, train_head: Adam | Lbfgs, seed: int) -> None:
@@ -19,10 +19,11 @@ def run(paths: Paths, train_head: Adam | Lbfgs, seed: int) -> None:
     train, val = (examples(records, classes, features, split) for split in ("train", "val"))
     judged = inputs(records, features, "val", "test")
     with paths.stage("train_head", train_head=train_head, seed=seed) as out:
+        weights = class_weights(train_head.class_weights, classes, train.y)
         if isinstance(train_head, Lbfgs):
-            head, curve = heads.solve(train_head, train, val)
+            head, curve = heads.solve(train_head, train, val, weights)
         else:
-            head, curve = heads.descend(train_head, train, val, len(classes), seed)
+            head, curve = heads.descend(train_head, train, val, len(classes), seed, weights)
         head.save(out / paths.head.name)
         history.write(out / "history.csv", curve)
         probabilities = heads.softmax(head.logits(judged.take()))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import options
 from thaw.artifacts import PROJECT
 from thaw.config import Backbone
 
@@ -27,14 +28,4 @@ def shared() -> Path:
 @pytest.fixture
 def toy() -> Backbone:
     """The smallest backbone: random weights, 32 px."""
-    return Backbone(
-        network="mobilenet_v2",
-        alpha=0.35,
-        input_size=32,
-        weights="random",
-        pooling="avg",
-        engine="openvino",
-        precision="float32",
-        keep_blocks=0,
-        cache_limit_gb=1,
-    )
+    return Backbone.model_validate(options.BACKBONE)

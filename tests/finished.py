@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests import options
 from thaw import history, manifest, predictions
 from thaw.artifacts import Paths, write_json
 from thaw.config import Evaluate
@@ -17,35 +18,16 @@ SEED = 3
 CONFIG: dict[str, dict[str, Any]] = {
     "prepare": {"dataset": {"val": 0.2, "test": 0.2, "min_images": 10, "max_megapixels": 100}, "seed": SEED},
     "extract_features": {
-        "backbone": {
-            "network": "mobilenet_v2",
-            "alpha": 0.35,
-            "input_size": 64,
-            "weights": "/home/someone/weights.h5",
-            "pooling": "avg",
-            "engine": "openvino",
-            "precision": "float32",
-            "keep_blocks": 0,
-            "cache_limit_gb": 1,
-        },
-        "augment": {"views": 0, "flip": "none", "rotation": 0, "shift": 0, "zoom": 0},
+        "backbone": options.BACKBONE | {"input_size": 64, "weights": "/home/someone/weights.h5"},
+        "augment": options.AUGMENT,
         "seed": SEED,
     },
     "train_head": {
-        "train_head": {"solver": "lbfgs", "inverse_l2": [0.01, 0.1, 1.0], "max_iterations": 500},
+        "train_head": options.LBFGS | {"inverse_l2": [0.01, 0.1, 1.0]},
         "seed": SEED,
     },
     "finetune": {
-        "finetune": {
-            "unfreeze": {"blocks": 2},
-            "dropout": 0.5,
-            "label_smoothing": 0.1,
-            "learning_rate": 0.0001,
-            "decay": "none",
-            "batch_size": 32,
-            "epochs": 10,
-            "patience": 3,
-        },
+        "finetune": options.FINETUNE | {"unfreeze": {"blocks": 2}},
         "seed": SEED,
     },
 }

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from tests import options
 from thaw.artifacts import PROJECT, Paths
 
 STAGES = ("prepare", "extract_features", "train_head", "finetune", "evaluate")
@@ -30,38 +31,9 @@ CODE = sorted(
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 OPTIONS = {
     "dataset/squares": {"val": 0.2, "test": 0.2, "min_images": 3, "max_megapixels": 1},
-    "backbone/toy": {
-        "network": "mobilenet_v2",
-        "alpha": 0.35,
-        "input_size": 32,
-        "weights": "random",
-        "pooling": "avg",
-        "engine": "auto",
-        "precision": "float32",
-        "keep_blocks": 0,
-        "cache_limit_gb": 1,
-    },
-    "backbone/toy_48px": {
-        "network": "mobilenet_v2",
-        "alpha": 0.35,
-        "input_size": 48,
-        "weights": "random",
-        "pooling": "avg",
-        "engine": "auto",
-        "precision": "float32",
-        "keep_blocks": 0,
-        "cache_limit_gb": 1,
-    },
-    "finetune/toy": {
-        "unfreeze": {"blocks": 1},
-        "dropout": 0.2,
-        "label_smoothing": 0.1,
-        "learning_rate": 0.0001,
-        "decay": "cosine",
-        "batch_size": 16,
-        "epochs": 4,
-        "patience": 4,
-    },
+    "backbone/toy": options.BACKBONE | {"engine": "auto"},
+    "backbone/toy_48px": options.BACKBONE | {"engine": "auto", "input_size": 48},
+    "finetune/toy": options.FINETUNE,
 }
 CHOICES = {
     "dataset": "squares",

@@ -17,15 +17,16 @@ import yaml
 from dvc.repo import Repo
 
 from stages import evaluate, extract_features, finetune, prepare, train_head
+from tests import options
 from tests.project import CODE, STAGES, Project, closure, ran, repository, squares
 from thaw import manifest, predictions
 from thaw.artifacts import Paths, read_json
-from thaw.config import Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs, Unfreeze
+from thaw.config import Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs
 
 GATE = 0.9
 NOTHING: list[str] = []
-AUGMENT = Augment(views=0, flip="none", rotation=0, shift=0, zoom=0)
-LBFGS = Lbfgs(solver="lbfgs", inverse_l2=[0.001, 0.01, 0.1, 1.0], max_iterations=500)
+AUGMENT = Augment.model_validate(options.AUGMENT)
+LBFGS = Lbfgs.model_validate(options.LBFGS)
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +86,7 @@ def test_squares_with_shuffled_labels_fail_the_gate(
     prepare.run(paths, Dataset(val=0.2, test=0.2, min_images=3, max_megapixels=1), seed=0)
     extract_features.run(paths, toy, AUGMENT, seed=0)
     train_head.run(paths, LBFGS, seed=0)
-    unfreeze = Unfreeze(blocks=1)
-    gentle = Finetune(
-        unfreeze=unfreeze,
-        dropout=0.2,
-        label_smoothing=0,
-        learning_rate=1e-4,
-        decay="none",
-        batch_size=16,
-        epochs=2,
-        patience=2,
-    )
+    gentle = Finetune.model_validate(options.FINETUNE | {"label_smoothing": 0, "decay": "none", "epochs": 2})
     finetune.run(paths, toy, AUGMENT, gentle, seed=0)
     evaluate.run(paths, Evaluate(confidence=0.95, resamples=500), seed=0)
     metrics = read_json(paths.metrics)

@@ -66,10 +66,12 @@ class FrozenNetwork:
         operation: the place of its last operation in ``network``; None is the pooling layer, so that the output is the
             bottleneck features. A backbone with ``keep_blocks`` then has a second output, in the same pass: what stands
             below its last so many blocks, which is where fine-tuning those will go on.
+        statistics: a file of BatchNorm statistics to use in the place of its own, see ``thaw.adaptation``.
     """
 
     backbone: Backbone
     operation: int | None = None
+    statistics: Path | None = None
 
     def describe(self, output: int) -> str:
         """Name one of its outputs for people."""
@@ -84,6 +86,10 @@ class FrozenNetwork:
     def outputs(self) -> int:
         """How many outputs it has."""
         return 2 if self.operation is None and self.backbone.keep_blocks else 1
+
+    def dtype(self, output: int) -> str:
+        """What an output is kept as: whole feature maps are large, and half the precision is enough for a head."""
+        return "<f2" if self.operation is None and output == 0 and self.backbone.pooling == "flatten" else "<f4"
 
     @property
     def engine(self) -> str:
@@ -101,6 +107,7 @@ class FrozenNetwork:
         return fingerprint(
             self.backbone.model_copy(update=known),
             self.operation,
+            self.statistics,
             Path(__file__),
             repr(ARCHITECTURES.get(self.backbone.network)),
             version("keras"),
@@ -109,17 +116,19 @@ class FrozenNetwork:
         )
 
     @classmethod
-    def below(cls, model: Any, operation: int, backbone: Backbone) -> tuple["FrozenNetwork", int]:
+    def below(
+        cls, model: Any, operation: int, backbone: Backbone, statistics: Path | None = None
+    ) -> tuple["FrozenNetwork", int]:
         """Find the network, and the place among its outputs, for what a model computes up to an operation."""
-        if operation == kept_operation(model, backbone):
+        if statistics is None and operation == kept_operation(model, backbone):
             return cls(backbone), 1
-        return cls(backbone, operation), 0
+        return cls(backbone, operation, statistics), 0
 
     def build(self) -> Any:
         """Build it as a Keras model: images (batch × size × size × 3, uint8) → its outputs (float32)."""
         import keras
 
-        whole = network(self.backbone)
+        whole = network(self.backbone, self.statistics)
         last = whole.get_layer(POOLING) if self.operation is None else whole.operations[self.operation]
         outputs = [last.output]
         if self.outputs == 2:
@@ -134,8 +143,12 @@ def kept_operation(model: Any, backbone: Backbone) -> int | None:
     return cut(model, first_layer(model, backbone, Unfreeze(blocks=backbone.keep_blocks)))
 
 
-def network(backbone: Backbone) -> Any:
+def network(backbone: Backbone, statistics: Path | None = None) -> Any:
     """Build image → preprocessing → backbone → pooling as one flat Keras model, with its weights.
+
+    Args:
+        backbone: the configuration.
+        statistics: see ``FrozenNetwork``.
 
     Raises:
         UserError: the weights cannot be had or do not fit.
@@ -150,7 +163,20 @@ def network(backbone: Backbone) -> Any:
     channels = keras.ops.flip(image, axis=-1) if preprocessing.bgr else image
     scaled = keras.layers.Rescaling(preprocessing.scale, preprocessing.offset, name=PREPROCESSING)(channels)
     maps = _custom(backbone, scaled) if backbone.custom else _application(backbone, scaled)
-    return keras.Model(image, _pooled(maps, backbone.pooling), name=backbone.network)
+    whole = keras.Model(image, _pooled(maps, backbone.pooling), name=backbone.network)
+    if statistics:
+        with np.load(statistics) as known:
+            for place, layer in enumerate(batchnorms(whole)):
+                layer.moving_mean.assign(known[f"mean_{place}"])
+                layer.moving_variance.assign(known[f"variance_{place}"])
+    return whole
+
+
+def batchnorms(model: Any) -> list[Any]:
+    """Its BatchNorm layers, in the order of ``model.layers`` (some architectures give them no names of their own)."""
+    import keras
+
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def _application(backbone: Backbone, scaled: Any) -> Any:
@@ -255,37 +281,52 @@ def _pooled(maps: Any, pooling: str) -> Any:
     return {"avg": average, "max": maximum, "flatten": layers.Flatten}[pooling](name=POOLING)(maps)
 
 
+def span(model: Any) -> tuple[int, int]:
+    """Where the backbone is in ``model.layers``: the places of its first layer, and of the first one above it."""
+    names = [layer.name for layer in model.layers]
+    above = next(place for place, name in enumerate(names) if name.startswith(POOLING))
+    return names.index(PREPROCESSING) + 1, above
+
+
+def blocks(backbone: Backbone) -> tuple[str, ...]:
+    """The names that ``first_layer`` finds blocks by, from the output to the input."""
+    if backbone.custom:
+        return tuple(backbone.custom.blocks)
+    return ARCHITECTURES[backbone.network].blocks
+
+
 def first_layer(model: Any, backbone: Backbone, top: Unfreeze) -> int:
     """Find where the top of a network begins: the place in ``model.layers`` of its first layer.
 
     Raises:
         UserError: more layers or blocks are wanted than there are.
     """
-    names = [layer.name for layer in model.layers]
+    first, above = span(model)
+    if top.all:
+        return first
     if top.layers is not None:
-        first = names.index(PREPROCESSING) + 1
-        most = next(place for place, name in enumerate(names) if name.startswith(POOLING)) - first
-        if top.layers > most:
+        if top.layers > above - first:
             raise UserError(
-                f"unfreeze.layers: expected at most {most} for {backbone.network}, found {top.layers}; lower it"
+                f"unfreeze.layers: expected at most {above - first} for {backbone.network}, found {top.layers}; "
+                f"lower it"
             )
-        return first + most - top.layers
-    assert top.blocks is not None  # Unfreeze holds exactly one of both
-    facts = ARCHITECTURES.get(backbone.network)
-    blocks = facts.blocks if facts else tuple(backbone.custom.blocks) if backbone.custom else ()
-    if top.blocks > len(blocks):
+        return above - top.layers
+    assert top.blocks is not None  # Unfreeze holds exactly one of them
+    named = blocks(backbone)
+    if top.blocks > len(named):
         raise UserError(
-            f"unfreeze.blocks: expected at most {len(blocks)} for {backbone.network}, found {top.blocks}; lower it"
+            f"unfreeze.blocks: expected at most {len(named)} for {backbone.network}, found {top.blocks}; lower it"
         )
-    block = blocks[top.blocks - 1]
+    block, names = named[top.blocks - 1], [layer.name for layer in model.layers]
     if block not in names:
         raise UserError(
             f"custom.blocks: expected names of layers, found {block!r}, which the network has not; correct it"
         )
-    return names.index(block) + (1 if facts and facts.below else 0)
+    below = not backbone.custom and ARCHITECTURES[backbone.network].below
+    return names.index(block) + (1 if below else 0)
 
 
-def cut(model: Any, first: int) -> int:
+def cut(model: Any, first: int, batchnorm: bool = False) -> int:
     """Find where a network can be split below a layer: nothing that is trained is below, all that is is above.
 
     The cut is the last operation below the first layer with weights whose output is the only tensor still in use. The
@@ -294,6 +335,7 @@ def cut(model: Any, first: int) -> int:
     Args:
         model: the network.
         first: the place in ``model.layers`` of the first layer that may be trained.
+        batchnorm: whether BatchNorm layers are trained too.
 
     Returns:
         The place of that operation in ``model.operations``.
@@ -312,7 +354,7 @@ def cut(model: Any, first: int) -> int:
     trained = next(
         place[id(layer)]
         for layer in model.layers[first:]
-        if layer.trainable_weights and not isinstance(layer, keras.layers.BatchNormalization)
+        if layer.trainable_weights and (batchnorm or not isinstance(layer, keras.layers.BatchNormalization))
     )
     return max(index for index in range(trained) if all(last_use.get(earlier, 0) <= index for earlier in range(index)))
 

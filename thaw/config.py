@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -42,6 +43,13 @@ PARAMS = PROJECT / "params.yaml"
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+# YAML reads the names of some classes as numbers.
+ByClass = Annotated[
+    dict[str, Positive],
+    BeforeValidator(lambda given: {str(k): v for k, v in given.items()} if isinstance(given, dict) else given),
+]
+ClassWeights = Literal["none", "balanced"] | ByClass
 
 
 class Section(BaseModel):
@@ -135,6 +143,8 @@ class Adam(Section):
     """Stochastic training of the head with early stopping."""
 
     solver: Literal["adam"]
+    hidden: list[Count]
+    class_weights: ClassWeights
     dropout: Fraction
     learning_rate: Positive
     batch_size: Count
@@ -146,6 +156,7 @@ class Lbfgs(Section):
     """The head as a logistic regression solved to convergence; the regularisation is chosen on validation."""
 
     solver: Literal["lbfgs"]
+    class_weights: ClassWeights
     inverse_l2: Annotated[list[Positive], Field(min_length=1)]
     max_iterations: Count
 
@@ -154,29 +165,58 @@ TrainHead = Annotated[Adam | Lbfgs, Discriminator("solver")]
 
 
 class Unfreeze(Section):
-    """The top of the backbone that is trained, counted from its output: so many layers, or so many blocks."""
+    """The top of the backbone that is trained, counted from its output: so many layers, or so many blocks, or all."""
 
     layers: Count | None = None
     blocks: Count | None = None
+    all: Literal[True] | None = None
 
     @model_validator(mode="after")
-    def _says_one_of_both(self) -> "Unfreeze":
-        if (self.layers is None) == (self.blocks is None):
-            raise ValueError("expected either 'layers: N' or 'blocks: K', found both or neither; give one of them")
+    def _says_one_of_them(self) -> "Unfreeze":
+        if sum(value is not None for value in (self.layers, self.blocks, self.all)) != 1:
+            raise ValueError("expected one of 'layers: N', 'blocks: K' and 'all: true', found none or several")
         return self
 
 
-class Finetune(Section):
-    """Which top of the backbone is trained, and how gently."""
+class Step(Section):
+    """How deep, how fast and how long: a part of a fine-tuning, with an optimiser of its own."""
 
     unfreeze: Unfreeze
+    learning_rate: Positive
+    epochs: Count
+
+
+class Finetune(Step):
+    """Which top of the backbone is trained, and how gently; ``then`` goes deeper, step by step."""
+
+    then: list[Step]
+    batchnorm: Literal["frozen", "adapt", "train"]
     dropout: Fraction
     label_smoothing: Fraction
-    learning_rate: Positive
-    decay: Literal["none", "cosine"]
+    class_weights: ClassWeights
+    block_decay: Share
+    warmup: Fraction
+    decay: Literal["none", "cosine", "plateau"]
+    weight_decay: Annotated[float, Field(ge=0)]
+    clip_norm: Annotated[float, Field(ge=0)]
+    ema: Fraction
     batch_size: Count
-    epochs: Count
+    monitor: Literal["loss", "accuracy"]
     patience: Count
+    mix: list[Annotated[float, Field(ge=0, le=1)]]
+    precision: Literal["float32", "bfloat16"]
+    devices: Literal["one", "all"]
+
+    @model_validator(mode="after")
+    def _can_be_warmed_up(self) -> "Finetune":
+        if self.warmup and self.decay == "plateau":
+            raise ValueError("expected warmup 0 with 'decay: plateau', which sets the rate itself; change one of both")
+        return self
+
+    @property
+    def steps(self) -> list[Step]:
+        """All steps, the first one included."""
+        return [self, *self.then]
 
 
 class Evaluate(Section):

@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from thaw.config import ClassWeights
+from thaw.errors import UserError
 from thaw.manifest import Record, Split
 
 Floats = NDArray[np.float32]
@@ -35,7 +37,7 @@ class Array:
 
     def __init__(self, array: Floats) -> None:
         self._array = array
-        self.views, self.shape = array.shape[1], array.shape[2:]
+        self.views, self.shape, self.itemsize = array.shape[1], array.shape[2:], array.itemsize
 
     @classmethod
     def load(cls, path: Path) -> "Array":
@@ -44,8 +46,7 @@ class Array:
 
     def take(self, rows: Labels, view: int) -> Floats:
         """See ``Source.take``."""
-        taken: Floats = self._array[rows, view]
-        return taken
+        return np.asarray(self._array[rows, view], np.float32)
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,29 @@ def labels(records: Sequence[Record], classes: list[str]) -> Labels:
     """The class number of each record."""
     numbers = {name: number for number, name in enumerate(classes)}
     return np.array([numbers[record.label] for record in records], np.int64)
+
+
+def class_weights(choice: ClassWeights, classes: list[str], y: Labels) -> Floats | None:
+    """What an image of each class counts in the loss: classes; None if all count alike.
+
+    Args:
+        choice: ``none``, ``balanced`` (inversely proportional to the class's share, 1 on average, as scikit-learn has
+            it), or a number for each class.
+        classes: their names.
+        y: the labels of the training images.
+
+    Raises:
+        UserError: the numbers given are not for these classes.
+    """
+    if choice == "none":
+        return None
+    if choice == "balanced":
+        weights: Floats = (len(y) / len(classes) / np.bincount(y, minlength=len(classes))).astype(np.float32)
+        return weights
+    if {*choice} != {*classes}:
+        differing = sorted({*choice} ^ {*classes})
+        raise UserError(
+            f"class_weights: expected a number for each of {', '.join(classes)}, found some for {', '.join(choice)} "
+            f"(only one of both has {differing[0]!r}); correct it"
+        )
+    return np.array([choice[name] for name in classes], np.float32)

@@ -28,6 +28,7 @@ from thaw import engine, images
 from thaw.artifacts import atomic, cache, fingerprint
 from thaw.backbones import FrozenNetwork
 from thaw.config import Augment, Backbone
+from thaw.errors import UserError
 from thaw.examples import Floats, Labels, Source
 from thaw.manifest import Record
 
@@ -76,7 +77,9 @@ def views(records: Sequence[Record], augment: Augment, seed: int) -> Wanted:
 
 
 def extract(backbone: Backbone, wanted: Wanted, data: Path, out: Path) -> int:
-    """Write the bottleneck features to ``out`` (.npy, images × views × features, float32), in the order wanted.
+    """Write the bottleneck features to ``out`` (.npy, images × views × features), in the order wanted.
+
+    They are float32, and float16 where they are whole feature maps (``pooling: flatten``).
 
     What the backbone's ``keep_blocks`` names is kept in the store by the way, for fine-tuning. Memory does not grow
     with the number of images: what the store lacks is computed shard by shard, and rows are copied from shards on disk
@@ -128,9 +131,24 @@ def fill(
     runner = engine.start(network)
     limit, free = 1e9 * network.backbone.cache_limit_gb, shutil.disk_usage(cache()).free
 
+    def bytes_of(output: int, views: int) -> int:
+        return views * stores[output].dtype.itemsize * math.prod(runner.shapes[output])
+
     def fits(output: int) -> bool:
-        each = 4 * math.prod(runner.shapes[output])
-        return len(_distinct(wanted)) * each <= limit and len(stores[output].missing(wanted)) * each <= free
+        missing = bytes_of(output, len(stores[output].missing(wanted)))
+        return bytes_of(output, len(_distinct(wanted))) <= limit and missing <= free
+
+    if needed is not None:
+        total = bytes_of(needed, len(_distinct(wanted)))
+        print(
+            f"  {description}: {len(_distinct(wanted)):,} x {runner.shapes[needed]} take {total / 1e6:,.0f} MB",
+            flush=True,
+        )
+        if total > free:
+            raise UserError(
+                f"expected {total / 1e9:.1f} GB of free disk for the {description}, found {free / 1e9:.1f} GB in "
+                f"{cache()}; free some, or take another 'pooling' or fewer 'views'"
+            )
 
     keeping = {output: store for output, store in enumerate(stores) if output == needed or fits(output)}
     missing = list({view.key: view for store in keeping.values() for view in store.missing(wanted)}.values())
@@ -153,15 +171,15 @@ def opened(network: FrozenNetwork) -> "list[Store]":
         folder = _folder() / fingerprint(network.fingerprint, output, Path(images.__file__), Path(engine.__file__))
         with atomic(folder / NAME) as unfinished:
             unfinished.write_text(network.describe(output) + "\n", encoding="utf-8")
-        stores.append(Store(folder))
+        stores.append(Store(folder, network.dtype(output)))
     return stores
 
 
 class Store:
     """One output of a network, for all images that it has seen."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, dtype: str) -> None:
+        self._folder, self.dtype = folder, np.dtype(dtype)
         self._rows: dict[str, tuple[Path, int]] = {}
         for keys in sorted(folder.glob("*.keys")):
             self._index(keys)
@@ -178,7 +196,7 @@ class Store:
         name = hashlib.sha256(" ".join(keys).encode()).hexdigest()[:24]
         array, index = self._folder / f"{name}.npy", self._folder / f"{name}.keys"
         with atomic(array) as unfinished:
-            np.save(unfinished, outputs)
+            np.save(unfinished, outputs.astype(self.dtype))
         with atomic(index) as unfinished:
             unfinished.write_text("\n".join(keys) + "\n")
         self._index(index)
@@ -206,10 +224,11 @@ class Store:
         shape = self.take(keys[0][:1]).shape[1:]
         at_once = max(1, SHARD_BYTES // (4 * views * math.prod(shape)))
         with out.open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (len(keys), views, *shape)}
+            header = {"descr": self.dtype.str, "fortran_order": False, "shape": (len(keys), views, *shape)}
             np.lib.format.write_array_header_1_0(file, header)
             for at in range(0, len(keys), at_once):
-                file.write(self.take([*itertools.chain.from_iterable(keys[at : at + at_once])]).data)
+                rows = self.take([*itertools.chain.from_iterable(keys[at : at + at_once])])
+                file.write(rows.astype(self.dtype).data)
 
     def _index(self, keys: Path) -> None:
         for row, key in enumerate(keys.read_text().split()):
@@ -246,10 +265,10 @@ class Streamed:
         return outputs[self._output]
 
 
-def size(wanted: Wanted, shape: tuple[int, ...]) -> dict[str, Any]:
+def size(wanted: Wanted, shape: tuple[int, ...], itemsize: int = 4) -> dict[str, Any]:
     """Say what outputs of one shape take in the store, for ``meta.json`` and the report."""
     outputs = len(_distinct(wanted))
-    return {"outputs": outputs, "shape": list(shape), "bytes": 4 * outputs * math.prod(shape)}
+    return {"outputs": outputs, "shape": list(shape), "bytes": itemsize * outputs * math.prod(shape)}
 
 
 def _distinct(wanted: Wanted) -> dict[str, View]:

@@ -1,9 +1,11 @@
 """The head: bottleneck features → logits, and the two ways to train it on cached features.
 
-A head is a Dense layer, kept as plain arrays: ``logits = features @ kernel + bias``. Neither training it nor predicting
-with it needs TensorFlow.
+A head is one Dense layer or several, kept as plain arrays: neither training it nor predicting with it needs TensorFlow.
+Its last layer has a logit for each class, also where there are two: softmax over two logits is the sigmoid of their
+difference, and its cross-entropy the binary one.
 """
 
+import itertools
 import math
 import warnings
 from dataclasses import dataclass
@@ -26,30 +28,32 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Adam's, as in Keras
 
 @dataclass(frozen=True)
 class Head:
-    """A linear classifier on bottleneck features.
+    """A classifier on bottleneck features: linear, or with hidden layers (ReLU).
 
     Attributes:
-        kernel: features × classes.
-        bias: classes.
+        layers: kernel (inputs × outputs) and bias (outputs) of each Dense layer, the last one gives the logits.
     """
 
-    kernel: Floats
-    bias: Floats
+    layers: list[tuple[Floats, Floats]]
 
     def logits(self, features: Floats) -> Floats:
         """Images × classes, from images × features."""
-        return features @ self.kernel + self.bias
+        *hidden, (kernel, bias) = self.layers
+        for weights, shift in hidden:
+            features = np.maximum(features @ weights + shift, 0)
+        return features @ kernel + bias
 
     def save(self, path: Path) -> None:
         """Write it as HDF5."""
         with atomic(path) as partial, h5py.File(partial, "w") as file:
-            file["kernel"], file["bias"] = self.kernel, self.bias
+            for number, (kernel, bias) in enumerate(self.layers):
+                file[f"kernel_{number}"], file[f"bias_{number}"] = kernel, bias
 
     @classmethod
     def load(cls, path: Path) -> "Head":
         """Read what ``save`` wrote."""
         with path.open("rb") as opened, h5py.File(opened) as file:  # by itself, h5py does not say which file is missing
-            return cls(file["kernel"][:], file["bias"][:])
+            return cls([(file[f"kernel_{number}"][:], file[f"bias_{number}"][:]) for number in range(len(file) // 2)])
 
 
 def softmax(logits: Floats) -> Floats:
@@ -59,7 +63,7 @@ def softmax(logits: Floats) -> Floats:
     return probabilities
 
 
-def solve(config: Lbfgs, train: Examples, val: Examples) -> tuple[Head, list[Row]]:
+def solve(config: Lbfgs, train: Examples, val: Examples, weights: Floats | None = None) -> tuple[Head, list[Row]]:
     """Solve multinomial logistic regression on standardised features; validation chooses the regularisation.
 
     The scaler is folded into the Dense weights, so the head takes the features as they are. Starting fine-tuning from
@@ -70,6 +74,7 @@ def solve(config: Lbfgs, train: Examples, val: Examples) -> tuple[Head, list[Row
             twice in a row; the lowest validation loss wins, the stronger one on a tie.
         train: features; all views of an image count alike.
         val: features; only the images as they are count.
+        weights: of each class in the loss; None counts all alike.
 
     Returns:
         The head, and one row per candidate for ``history.csv``.
@@ -90,13 +95,13 @@ def solve(config: Lbfgs, train: Examples, val: Examples) -> tuple[Head, list[Row
         with warnings.catch_warnings(), threadpool_limits(1, "blas"):
             # Weak regularisation may want more steps; validation sees what came of the steps it had.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            solver.fit(scaled, y)
+            solver.fit(scaled, y, sample_weight=None if weights is None else weights[y])
         coefficients, intercept = solver.coef_, solver.intercept_
         if len(coefficients) == 1:  # two classes: scikit-learn solves for one logit, which two halves make again
             coefficients = np.concatenate([-coefficients, coefficients]) / 2
             intercept = np.concatenate([-intercept, intercept]) / 2
         kernel = (coefficients / deviation).T.astype(np.float32)
-        head = Head(kernel, (intercept - mean @ kernel).astype(np.float32))
+        head = Head([(kernel, (intercept - mean @ kernel).astype(np.float32))])
         judged = score(head.logits(val_x), val.y)
         rows.append(history.row(step, score(head.logits(x), y), judged, inverse_l2=inverse_l2))
         if judged[0] < lowest:
@@ -107,17 +112,20 @@ def solve(config: Lbfgs, train: Examples, val: Examples) -> tuple[Head, list[Row
     return best, rows
 
 
-def descend(config: Adam, train: Examples, val: Examples, classes: int, seed: int) -> tuple[Head, list[Row]]:
-    """Train features → dropout → Dense with Adam (Kingma and Ba 2014, arXiv:1412.6980) on the cross-entropy.
+def descend(
+    config: Adam, train: Examples, val: Examples, classes: int, seed: int, weights: Floats | None = None
+) -> tuple[Head, list[Row]]:
+    """Train features → dropout → Dense (→ ReLU → dropout → Dense …) with Adam (Kingma and Ba 2014, arXiv:1412.6980).
 
-    Written out in NumPy: the gradient of a linear classifier is two lines, and an epoch takes less than importing
+    Written out in NumPy: the gradient of the cross-entropy is a few lines, and an epoch takes less than importing
     TensorFlow would. The epoch with the lowest validation loss is kept; each epoch takes the next view of the images.
 
     Args:
-        config: rate, dropout, batch size, epochs and patience.
+        config: hidden layers, rate, dropout, batch size, epochs and patience.
         train, val: features; of val, only the images as they are count.
         classes: how many there are.
         seed: of the first weights, the order of the images and the dropout.
+        weights: of each class in the loss; None counts all alike.
 
     Returns:
         The head, and one row per epoch for ``history.csv``.
@@ -127,31 +135,31 @@ def descend(config: Adam, train: Examples, val: Examples, classes: int, seed: in
     """
     random = np.random.default_rng(seed)
     (width,) = train.source.shape
-    weights = np.zeros((width + 1, classes), np.float32)  # the last row is the bias
-    limit = math.sqrt(6 / (width + classes))  # Glorot and Bengio 2010
-    weights[:-1] = random.uniform(-limit, limit, (width, classes))
-    mean, square, gradient = np.zeros_like(weights), np.zeros_like(weights), np.empty_like(weights)
+    layers = [_glorot(random, *sizes) for sizes in itertools.pairwise([width, *config.hidden, classes])]
+    head = Head([(layer[:-1], layer[-1]) for layer in layers])  # views: it follows the layers
+    means, squares = ([np.zeros_like(layer) for layer in layers] for _ in range(2))
     val_x, targets = val.take(), np.eye(classes, dtype=np.float32)[train.y]
-    kept, steps = np.float32(1 - config.dropout), 0
-    head = Head(weights[:-1], weights[-1])  # views: it follows the weights
-    best, rows = head, [history.row(0, (math.nan, math.nan), score(head.logits(val_x), val.y))]
+    steps, best = 0, head
+    rows = [history.row(0, (math.nan, math.nan), score(head.logits(val_x), val.y))]
     with threadpool_limits(1, "blas"):  # see ``solve``
         while len(rows) <= config.epochs and len(rows) - 1 - best_epoch(rows) < config.patience:
             order, seen = random.permutation(len(train.y)), []
             for at in range(0, len(order), config.batch_size):
                 which = order[at : at + config.batch_size]
-                x = train.take(which, (len(rows) - 1) % train.source.views)
-                if config.dropout:
-                    x = np.where(random.random(x.shape, np.float32) < kept, x / kept, np.float32(0))
-                logits = head.logits(x)
+                inputs, logits = _forward(
+                    layers, train.take(which, (len(rows) - 1) % train.source.views), config, random
+                )
                 seen.append((*score(logits, train.y[which]), len(which)))
                 error = (softmax(logits) - targets[which]) / np.float32(len(which))
-                gradient[:-1], gradient[-1] = x.T @ error, error.sum(axis=0)
+                if weights is not None:
+                    error *= weights[train.y[which], np.newaxis]
+                gradients = _backward(layers, inputs, error, config)
                 steps += 1
-                mean += (1 - BETA_1) * (gradient - mean)
-                square += (1 - BETA_2) * (gradient * gradient - square)
-                rate = config.learning_rate * math.sqrt(1 - BETA_2**steps) / (1 - BETA_1**steps)
-                weights -= np.float32(rate) * mean / (np.sqrt(square) + np.float32(EPSILON))
+                rate = np.float32(config.learning_rate * math.sqrt(1 - BETA_2**steps) / (1 - BETA_1**steps))
+                for k, gradient in enumerate(gradients):
+                    means[k] += (1 - BETA_1) * (gradient - means[k])
+                    squares[k] += (1 - BETA_2) * (gradient * gradient - squares[k])
+                    layers[k] -= rate * means[k] / (np.sqrt(squares[k]) + np.float32(EPSILON))
             judged = score(head.logits(val_x), val.y)
             if not math.isfinite(judged[0]):
                 raise UserError(
@@ -161,5 +169,37 @@ def descend(config: Adam, train: Examples, val: Examples, classes: int, seed: in
             loss, accuracy, _ = np.average(seen, axis=0, weights=[one[-1] for one in seen])
             rows.append(history.row(len(rows), (float(loss), float(accuracy)), judged))
             if best_epoch(rows) == len(rows) - 1:
-                best = Head(head.kernel.copy(), head.bias.copy())
+                best = Head([(kernel.copy(), bias.copy()) for kernel, bias in head.layers])
     return best, rows
+
+
+def _glorot(random: np.random.Generator, inputs: int, outputs: int) -> Floats:
+    """The first weights of a Dense layer (Glorot and Bengio 2010): inputs × outputs, and a last row for the bias."""
+    limit = math.sqrt(6 / (inputs + outputs))
+    layer = np.zeros((inputs + 1, outputs), np.float32)
+    layer[:-1] = random.uniform(-limit, limit, (inputs, outputs))
+    return layer
+
+
+def _forward(layers: list[Floats], x: Floats, config: Adam, random: np.random.Generator) -> tuple[list[Floats], Floats]:
+    """The inputs of each layer, some of them dropped, and the logits."""
+    kept = np.float32(1 - config.dropout)
+    inputs: list[Floats] = []
+    for layer in layers:
+        if inputs:
+            x = np.maximum(x, 0)
+        if config.dropout:
+            x = np.where(random.random(x.shape, np.float32) < kept, x / kept, np.float32(0))
+        inputs.append(x)
+        x = x @ layer[:-1] + layer[-1]
+    return inputs, x
+
+
+def _backward(layers: list[Floats], inputs: list[Floats], error: Floats, config: Adam) -> list[Floats]:
+    """The gradient of each layer, from the gradient of the logits."""
+    gradients: list[Floats] = []
+    for k in reversed(range(len(layers))):
+        gradients.insert(0, np.concatenate([inputs[k].T @ error, error.sum(axis=0, keepdims=True)]))
+        if k:  # what ReLU or dropout has set to 0 passes nothing on
+            error = (error @ layers[k][:-1].T) * (inputs[k] > 0) / np.float32(1 - config.dropout)
+    return gradients

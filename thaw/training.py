@@ -3,10 +3,10 @@
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,16 @@ from pydantic import BaseModel
 
 from thaw import history
 from thaw.artifacts import atomic, cache, fingerprint
+from thaw.config import Finetune, Step
 from thaw.errors import UserError
 from thaw.examples import Examples, Floats, Inputs, Labels
 from thaw.history import Row
 
 PREDICT_BATCH = 128
+PLATEAU_EPOCHS, PLATEAU_FACTOR = 2, 0.3
+
+Monitor = Literal["loss", "accuracy"]
+Weights = list[NDArray[Any]]
 
 
 def score(logits: Floats, labels: Labels) -> tuple[float, float]:
@@ -31,12 +36,14 @@ def score(logits: Floats, labels: Labels) -> tuple[float, float]:
 
 
 class Schedule(Protocol):
-    """How long to train; the configuration sections of the trained stages have these keys.
+    """How long to train, and by which figure to choose.
 
     Attributes:
-        batch_size: images a step.
+        batch_size: images a step of the optimiser.
         epochs: at most so many.
-        patience: epochs without a lower validation loss before it stops.
+        monitor: the validation figure that has to improve.
+        patience: epochs without an improvement before it stops.
+        decay: ``plateau`` has the rate fall to ``PLATEAU_FACTOR`` of itself after ``PLATEAU_EPOCHS`` without one.
     """
 
     @property
@@ -44,17 +51,19 @@ class Schedule(Protocol):
     @property
     def epochs(self) -> int: ...
     @property
+    def monitor(self) -> Monitor: ...
+    @property
     def patience(self) -> int: ...
+    @property
+    def decay(self) -> str: ...
 
 
-def compiled(model: Any, learning_rate: float, decay_steps: int | None = None, label_smoothing: float = 0) -> Any:
-    """Compile a model whose outputs are logits: Adam and cross-entropy. Needed anew whenever ``trainable`` changed.
+def compiled(model: Any, optimizer: Any, label_smoothing: float = 0) -> Any:
+    """Compile a model whose outputs are logits, with cross-entropy. Needed anew whenever ``trainable`` changed.
 
     Args:
         model: the model, which is changed and returned.
-        learning_rate: Adam's, for the first step.
-        decay_steps: after so many steps the rate has fallen to 0, along a cosine (Loshchilov and Hutter 2017,
-            arXiv:1608.03983); None keeps it.
+        optimizer: Keras', or a name.
         label_smoothing: the share of each label that is spread evenly over all classes (Szegedy et al. 2016,
             arXiv:1512.00567): without it, a network that knows its training images by heart grows too sure of itself.
     """
@@ -66,37 +75,103 @@ def compiled(model: Any, learning_rate: float, decay_steps: int | None = None, l
             expected, logits, from_logits=True, label_smoothing=label_smoothing
         )
 
-    rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps) if decay_steps else learning_rate
-    model.compile(optimizer=keras.optimizers.Adam(rate), loss=loss, metrics=["accuracy"])
+    model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
     return model
 
 
+def adam(step: Step, config: Finetune, batches: int, factors: Mapping[str, float]) -> Any:
+    """Make the optimiser of a step of fine-tuning: Adam, with what the configuration adds.
+
+    - The rate rises linearly over the ``warmup`` share of all steps, and then stays, or falls to 0 along a cosine
+      (Loshchilov and Hutter 2017, arXiv:1608.03983).
+    - ``factors`` scale the rate of single variables, by path (Howard and Ruder 2018, arXiv:1801.06146). They scale the
+      update: Adam divides by the gradient's size, so scaling the gradient would change nothing.
+    - ``weight_decay`` is decoupled (Loshchilov and Hutter 2019, arXiv:1711.05101) and spares biases and BatchNorm.
+    - ``clip_norm`` bounds the norm of all gradients together; ``ema`` averages the weights over the steps.
+
+    Args:
+        step: the rate and the number of epochs.
+        config: the rest.
+        batches: of an epoch.
+        factors: by path of variable; 1 where nothing stands.
+    """
+    import keras
+
+    class Adam(keras.optimizers.Adam):  # type: ignore[misc]
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            super().update_step(gradient, variable, learning_rate * self.shares[self._get_variable_index(variable)])
+
+        def finalize_variable_values(self, var_list: Any) -> None:
+            """Leave the weights as they are: Keras' ``fit`` ends after each epoch, and training goes on with them."""
+
+        def average(self, variables: Any) -> None:
+            super().finalize_variable_values(variables)
+
+        def build(self, variables: Any) -> None:
+            self.shares = [factors.get(one.path, 1.0) for one in variables]
+            self.exclude_from_weight_decay(var_list=[one for one in variables if len(one.shape) < 2])
+            super().build(variables)
+
+    total = batches * step.epochs
+    rate: Any = step.learning_rate
+    if config.decay == "cosine" or config.warmup:
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if config.warmup else step.learning_rate,
+            decay_steps=total - round(config.warmup * total),
+            alpha=0.0 if config.decay == "cosine" else 1.0,
+            warmup_target=step.learning_rate if config.warmup else None,
+            warmup_steps=round(config.warmup * total),
+        )
+    return Adam(
+        rate,
+        weight_decay=config.weight_decay or None,
+        global_clipnorm=config.clip_norm or None,
+        use_ema=config.ema > 0,
+        ema_momentum=config.ema or 0.99,
+    )
+
+
 class Checkpoint:
-    """The state of one training run after its last whole epoch: weights, optimiser, random state, history."""
+    """The state of one training run after its last whole epoch: step, weights, optimiser, random state, history."""
 
     def __init__(self, run: str) -> None:
         self._path = cache() / "training" / f"{run}.npz"
 
-    def save(self, model: Any, rows: list[Row], best: list[NDArray[Any]]) -> None:
+    def save(self, model: Any, step: int, begin: int, rows: list[Row], best: Weights) -> None:
         """Keep the state, in the place of the one before it."""
         arrays = {f"state_{i}": np.array(variable) for i, variable in enumerate(_state(model))}
         arrays |= {f"best_{i}": array for i, array in enumerate(best)}
+        story = json.dumps({"step": step, "begin": begin, "rows": rows})
         with atomic(self._path) as partial:
-            np.savez(partial, allow_pickle=False, history=np.array(json.dumps(rows)), **arrays)
+            np.savez(partial, allow_pickle=False, story=np.array(story), **arrays)
 
-    def restore(self, model: Any) -> tuple[list[Row], list[NDArray[Any]]]:
-        """Give ``model`` the kept state, if there is one; return the history and the best weights so far."""
-        if not self._path.exists():
-            return [], []
+    @property
+    def step(self) -> int:
+        """The step that it is in: those before are done."""
+        return int(self._story()["step"]) if self._path.exists() else 0
+
+    def restore(self, model: Any, step: int) -> tuple[int, list[Row], Weights] | None:
+        """Give ``model`` the state that is kept of this step, if there is one.
+
+        Returns:
+            How many epochs were done before the step began, the history, and the best weights so far.
+        """
+        if not self._path.exists() or self.step != step:
+            return None
+        story = self._story()
         with np.load(self._path) as kept:
-            rows = json.loads(str(kept["history"]))
             for i, variable in enumerate(_state(model)):
                 variable.assign(kept[f"state_{i}"])
-            return rows, [kept[f"best_{i}"] for i in range(len(model.trainable_variables))]
+            return story["begin"], story["rows"], [kept[f"best_{i}"] for i in range(len(model.weights))]
 
     def forget(self) -> None:
         """Delete the state."""
         self._path.unlink(missing_ok=True)
+
+    def _story(self) -> dict[str, Any]:
+        with np.load(self._path) as kept:
+            story: dict[str, Any] = json.loads(str(kept["story"]))
+            return story
 
 
 @contextmanager
@@ -110,8 +185,19 @@ def resumable(*parts: BaseModel | Path | str | int) -> Iterator[Checkpoint]:
     checkpoint.forget()
 
 
-def fit(model: Any, train: Examples, val: Examples, schedule: Schedule, seed: int, checkpoint: Checkpoint) -> list[Row]:
-    """Train a compiled model and leave it with the weights of the epoch that had the lowest validation loss.
+def fit(
+    model: Any,
+    train: Examples,
+    val: Examples,
+    schedule: Schedule,
+    seed: int,
+    checkpoint: Checkpoint,
+    *,
+    weights: Floats | None = None,
+    step: int = 0,
+    rows: list[Row] | None = None,
+) -> list[Row]:
+    """Train a compiled model and leave it with the weights of the best epoch so far.
 
     The state is saved after every epoch. A run that was killed and started again ends with the same weights, bit for
     bit, as one that was not: the order of the images comes from the seed and the epoch's number alone.
@@ -119,9 +205,12 @@ def fit(model: Any, train: Examples, val: Examples, schedule: Schedule, seed: in
     Args:
         model: its outputs are logits.
         train, val: the examples. Each epoch takes the next view of the training images.
-        schedule: how long to train.
+        schedule: how long to train, and which validation figure chooses.
         seed: of the order of the images.
         checkpoint: where the state is kept, and found again.
+        weights: of each class in the loss; None counts all alike.
+        step: the number of this step of the run.
+        rows: the history of the steps before.
 
     Returns:
         A row per epoch for ``history.csv``. Row 0 is the model as it was given: it has no training figures and is not
@@ -131,42 +220,78 @@ def fit(model: Any, train: Examples, val: Examples, schedule: Schedule, seed: in
         UserError: the loss is not finite any more.
     """
     model.optimizer.build(model.trainable_variables)
-    rows, best = checkpoint.restore(model)
-    if rows:
+    if kept := checkpoint.restore(model, step):
+        begin, rows, best = kept
         print(f"  going on after epoch {len(rows) - 1}, where an earlier run was stopped", flush=True)
     else:
-        rows = [history.row(0, (math.nan, math.nan), score(logits(model, val), val.y))]
-    while len(rows) <= schedule.epochs and len(rows) - 1 - best_epoch(rows) < schedule.patience:
+        rows = rows or [history.row(0, (math.nan, math.nan), score(logits(model, val), val.y))]
+        begin, best = len(rows) - 1, _weights(model)
+    # The file shows quiet runs what a bar shows at a terminal.
+    bar = int(sys.stdout.isatty())
+    idle = len(rows) - 1 - max(begin, best_epoch(rows, schedule.monitor))
+    while len(rows) - 1 - begin < schedule.epochs and idle < schedule.patience:
         epoch = len(rows)
         order = np.random.default_rng([seed, epoch]).permutation(len(train.y))
-        batches = _batches(train, order, (epoch - 1) % train.source.views, schedule.batch_size)
+        batches = _batches(train, order, (epoch - 1) % train.source.views, schedule.batch_size, weights)
         # Keras would shuffle the batches again, from a state that a resumed run does not have.
-        bar = int(sys.stdout.isatty())
         logs = model.fit(batches, initial_epoch=epoch - 1, epochs=epoch, shuffle=False, verbose=bar).history
-        val_loss, val_accuracy = score(logits(model, val), val.y)
-        if not math.isfinite(val_loss):
-            raise UserError(
-                f"training: expected a finite loss, found {val_loss} after epoch {epoch}; lower 'learning_rate'"
-            )
-        rows.append(history.row(epoch, (logs["loss"][0], logs["accuracy"][0]), (val_loss, val_accuracy)))
-        if best_epoch(rows) == epoch:
-            best = [np.array(variable) for variable in model.trainable_variables]
-        checkpoint.save(model, rows, best)
+        with _averaged(model):
+            val_loss, val_accuracy = score(logits(model, val), val.y)
+            if not math.isfinite(val_loss):
+                raise UserError(
+                    f"training: expected a finite loss, found {val_loss} after epoch {epoch}; lower 'learning_rate'"
+                )
+            rows.append(history.row(epoch, (logs["loss"][0], logs["accuracy"][0]), (val_loss, val_accuracy)))
+            idle = epoch - max(begin, best_epoch(rows, schedule.monitor))
+            if idle == 0:
+                best = _weights(model)
+        if schedule.decay == "plateau" and idle and idle % PLATEAU_EPOCHS == 0:
+            model.optimizer.learning_rate = float(model.optimizer.learning_rate) * PLATEAU_FACTOR
+        checkpoint.save(model, step, begin, rows, best)
         print(f"  epoch {epoch}: validation loss {val_loss:.4f}, accuracy {val_accuracy:.4f}", flush=True)
-    for variable, value in zip(model.trainable_variables, best, strict=True):
+    for variable, value in zip(model.weights, best, strict=True):
         variable.assign(value)
     return rows
 
 
 def logits(model: Any, images: Inputs) -> Floats:
     """The model's outputs (images × classes) for the images as they are, not augmented."""
-    batches = (slice(at, at + PREDICT_BATCH) for at in range(0, len(images.rows), PREDICT_BATCH))
-    return np.concatenate([np.asarray(model.predict_on_batch(images.take(batch))) for batch in batches])
+    batches = (images.take(slice(at, at + PREDICT_BATCH)) for at in range(0, len(images.rows), PREDICT_BATCH))
+    # Where several devices train, each predicts the whole batch, and the first one's answer is as good as any.
+    return np.concatenate([np.asarray(model.predict_on_batch(batch))[: len(batch)] for batch in batches])
 
 
-def best_epoch(rows: list[Row]) -> int:
-    """The epoch with the lowest validation loss; 0 before the first one."""
-    return min(range(1, len(rows)), key=lambda epoch: rows[epoch]["val_loss"], default=0)
+def best_epoch(rows: list[Row], monitor: Monitor = "loss") -> int:
+    """The epoch with the lowest validation loss, or the highest accuracy (of equals, with the lower loss).
+
+    Row 0, the model before training, is no candidate; its number says that there is no other.
+    """
+
+    return min(
+        range(1, len(rows)), key=lambda n: rank(rows[n]["val_loss"], rows[n]["val_accuracy"], monitor), default=0
+    )
+
+
+def rank(loss: float, accuracy: float, monitor: Monitor) -> tuple[float, float]:
+    """Put validation figures in order: the best is the least."""
+    return (-accuracy if monitor == "accuracy" else 0.0, loss)
+
+
+def _weights(model: Any) -> Weights:
+    return [np.array(variable) for variable in model.weights]
+
+
+@contextmanager
+def _averaged(model: Any) -> Iterator[None]:
+    """Within the block, give the trained weights their averages over the steps, if the optimiser keeps any."""
+    if not model.optimizer.use_ema:
+        yield
+        return
+    raw = [np.array(variable) for variable in model.trainable_variables]
+    model.optimizer.average(model.trainable_variables)
+    yield
+    for variable, value in zip(model.trainable_variables, raw, strict=True):
+        variable.assign(value)
 
 
 def _state(model: Any) -> list[Any]:
@@ -176,7 +301,7 @@ def _state(model: Any) -> list[Any]:
     return [*(v for v in model.variables if id(v) not in metrics), *model.optimizer.variables]
 
 
-def _batches(examples: Examples, order: NDArray[np.int64], view: int, size: int) -> Any:
+def _batches(examples: Examples, order: NDArray[np.int64], view: int, size: int, weights: Floats | None) -> Any:
     """One epoch as a Keras data set that reads only the images of the batch at hand."""
     import keras
 
@@ -184,8 +309,9 @@ def _batches(examples: Examples, order: NDArray[np.int64], view: int, size: int)
         def __len__(self) -> int:
             return math.ceil(len(order) / size)
 
-        def __getitem__(self, batch: int) -> tuple[Floats, Labels]:
+        def __getitem__(self, batch: int) -> tuple[Any, ...]:
             which = order[batch * size : (batch + 1) * size]
-            return examples.take(which, view), examples.y[which]
+            pair = (examples.take(which, view), examples.y[which])
+            return pair if weights is None else (*pair, weights[examples.y[which]])
 
     return Batches()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import options
 from thaw import engine, features, images
 from thaw.artifacts import cache
 from thaw.backbones import FrozenNetwork, kept_operation, network
@@ -18,8 +19,8 @@ from thaw.examples import Source
 from thaw.features import Store, extract, frozen, prune, size, views
 from thaw.manifest import Record, Split
 
-NONE = Augment(views=0, flip="none", rotation=0, shift=0, zoom=0)
-LIGHT = Augment(views=2, flip="horizontal", rotation=10, shift=0.05, zoom=0.1)
+NONE = Augment.model_validate(options.AUGMENT)
+LIGHT = NONE.model_copy(update={"views": 2, "flip": "horizontal", "rotation": 10, "shift": 0.05, "zoom": 0.1})
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1])
 
 def _head(width: int) -> Head:
     random = np.random.default_rng(0)
-    return Head(random.normal(size=(width, 3)).astype(np.float32) / width, random.normal(size=3).astype(np.float32))
+    kernel = random.normal(size=(width, 3)).astype(np.float32) / width
+    return Head([(kernel, random.normal(size=3).astype(np.float32))])
 
 
 @pytest.fixture
@@ -44,10 +45,11 @@ def _enliven(model: Any) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):  # EfficientNet drops whole blocks at random
             layer.rate = 0
-    for weight in model.weights:
-        if len(weight.shape) == 4:
-            inputs = np.prod(weight.shape[: 2 if "depthwise" in weight.path or "dwconv" in weight.path else 3])
-            weight.assign(random.normal(0, np.sqrt(2 / inputs), weight.shape))
+        for weight in layer.weights:
+            if len(weight.shape) == 4:
+                alone = isinstance(layer, keras.layers.DepthwiseConv2D) or "depthwise" in weight.path
+                inputs = np.prod(weight.shape[: 2 if alone else 3])
+                weight.assign(random.normal(0, np.sqrt(2 / inputs), weight.shape))
 
 
 def _below(model: Any, boundary: int) -> Any:
@@ -138,7 +140,7 @@ def test_only_what_is_unfrozen_moves_and_no_batchnorm_does(toy: Backbone, head: 
     _unfrozen(model, toy, Unfreeze(blocks=2))
     before = {variable.path: np.array(variable) for variable in model.variables}
     meant = {variable.path for variable in model.trainable_variables}
-    compiled(model, 1e-3).fit(pictures(toy), LABELS, epochs=1, verbose=0)
+    compiled(model, "adam").fit(pictures(toy), LABELS, epochs=1, verbose=0)
     moved = {
         v.path for v in model.variables if "seed" not in v.path and not np.array_equal(before[v.path], np.array(v))
     }

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import pictures
+from tests import options, pictures
 from thaw import images
 from thaw.config import Augment
 from thaw.errors import UserError
 from thaw.machine import cores
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
-STILL = Augment(views=1, flip="none", rotation=0, shift=0, zoom=0)
+STILL = Augment.model_validate(options.AUGMENT | {"views": 1})
 
 
 def solid(mode: str, colour: object) -> Image.Image:
@@ -263,7 +263,7 @@ def test_flips_are_exact_and_all_occur(flip: str, expected: set[str]) -> None:
     assert {known[images.augment(image, options, "key", view, 0).tobytes()] for view in range(40)} == expected
 
 
-LIVELY = Augment(views=1, flip="both", rotation=180, shift=0.5, zoom=0.5)
+LIVELY = STILL.model_copy(update={"flip": "both", "rotation": 180, "shift": 0.5, "zoom": 0.5})
 
 
 def test_an_augmented_view_depends_on_image_view_and_seed_alone() -> None:

@@ -1,0 +1,58 @@
+"""Small options, complete as conf/ has them: what a test is not about stands here."""
+
+from typing import Any
+
+BACKBONE: dict[str, Any] = {
+    "network": "mobilenet_v2",
+    "alpha": 0.35,
+    "input_size": 32,
+    "weights": "random",
+    "pooling": "avg",
+    "engine": "openvino",
+    "precision": "float32",
+    "keep_blocks": 0,
+    "cache_limit_gb": 1,
+}
+
+AUGMENT: dict[str, Any] = {"views": 0, "flip": "none", "rotation": 0, "shift": 0, "zoom": 0}
+
+LBFGS: dict[str, Any] = {
+    "solver": "lbfgs",
+    "class_weights": "none",
+    "inverse_l2": [0.001, 0.01, 0.1, 1.0],
+    "max_iterations": 500,
+}
+
+ADAM: dict[str, Any] = {
+    "solver": "adam",
+    "hidden": [],
+    "class_weights": "none",
+    "dropout": 0.1,
+    "learning_rate": 0.01,
+    "batch_size": 16,
+    "epochs": 30,
+    "patience": 5,
+}
+
+FINETUNE: dict[str, Any] = {
+    "unfreeze": {"blocks": 1},
+    "then": [],
+    "batchnorm": "frozen",
+    "dropout": 0.2,
+    "label_smoothing": 0.1,
+    "class_weights": "none",
+    "learning_rate": 0.0001,
+    "block_decay": 1.0,
+    "warmup": 0.0,
+    "decay": "cosine",
+    "weight_decay": 0.0,
+    "clip_norm": 0.0,
+    "ema": 0.0,
+    "batch_size": 16,
+    "epochs": 4,
+    "monitor": "loss",
+    "patience": 4,
+    "mix": [],
+    "precision": "float32",
+    "devices": "one",
+}

@@ -1,0 +1,183 @@
+"""finetune: every policy runs the pipeline's own way, and a stopped run goes on."""
+
+import itertools
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages import extract_features, finetune, prepare, train_head
+from tests import options
+from tests.test_pipeline import squares
+from thaw import finetuning, history, predictions
+from thaw.artifacts import PROJECT, Paths, read_json
+from thaw.backbones import cut
+from thaw.config import Augment, Backbone, Dataset, Finetune, Lbfgs
+from thaw.errors import UserError
+from thaw.heads import Head
+from thaw.training import Checkpoint
+
+AUGMENT = Augment.model_validate(options.AUGMENT)
+TOY = Backbone.model_validate(options.BACKBONE)
+HEAD = Head([(np.zeros((1280, 3), np.float32), np.zeros(3, np.float32))])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("prepared")
+
+
+@pytest.fixture(autouse=True)
+def shared_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are converted once for all tests of this file."""
+    monkeypatch.setenv("THAW_CACHE", str(folder / "cache"))
+
+
+@pytest.fixture(scope="module")
+def prepared(folder: Path) -> Paths:
+    """Everything up to the head, once."""
+    paths = Paths(squares(folder / "data"), folder / "artifacts")
+    prepare.run(paths, Dataset(val=0.2, test=0.2, min_images=3, max_megapixels=1), seed=0)
+    extract_features.run(paths, TOY, AUGMENT, seed=0)
+    train_head.run(paths, Lbfgs.model_validate(options.LBFGS), seed=0)
+    return paths
+
+
+@pytest.fixture
+def paths(prepared: Paths, tmp_path: Path) -> Paths:
+    """A copy of that, to fine-tune in."""
+    shutil.copytree(prepared.root, tmp_path / "artifacts")
+    return Paths(prepared.data, tmp_path / "artifacts")
+
+
+def _run(paths: Paths, **changes: Any) -> dict[str, Any]:
+    config = Finetune.model_validate(options.FINETUNE | {"epochs": 2, "patience": 2} | changes)
+    finetune.run(paths, TOY, AUGMENT, config, seed=0)
+    found: dict[str, Any] = read_json(paths.stored("finetune"))
+    return found
+
+
+DEEPER = [{"unfreeze": {"blocks": 2}, "learning_rate": 1e-4, "epochs": 2}]
+
+POLICIES: dict[str, dict[str, Any]] = {
+    "layers": {"unfreeze": {"layers": 10}},
+    "all": {"unfreeze": {"all": True}},
+    "progressive": {"then": DEEPER},
+    "discriminative": {"unfreeze": {"blocks": 2}, "block_decay": 0.3},
+    "warm-up, weight decay, clipping": {"warmup": 0.5, "weight_decay": 0.01, "clip_norm": 1.0},
+    "plateau": {"decay": "plateau"},
+    "average": {"ema": 0.9},
+    "accuracy": {"monitor": "accuracy"},
+    "balanced": {"class_weights": "balanced"},
+    "mixed": {"mix": [0.0, 0.5]},
+    "adapted": {"batchnorm": "adapt"},
+    "trained BatchNorm": {"batchnorm": "train"},
+    "bfloat16": {"precision": "bfloat16"},
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_leaves_a_model_its_curve_and_its_predictions(paths: Paths, policy: str) -> None:
+    made = _run(paths, **POLICIES[policy])
+    curve = history.read(paths.history("finetune"))
+    assert len(curve) - 1 == made["epochs"] == (4 if policy == "progressive" else 2)
+    probabilities = predictions.read(paths.predictions("finetune")).probabilities
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert paths.model.exists()
+
+
+def test_the_first_step_starts_where_the_head_is_unless_the_network_was_adapted(paths: Paths) -> None:
+    starts = {}
+    for batchnorm in ("frozen", "train", "adapt"):
+        _run(paths, batchnorm=batchnorm)
+        starts[batchnorm] = history.read(paths.history("finetune"))[0]["val_loss"]
+    assert starts["frozen"] == pytest.approx(starts["train"], rel=1e-6)
+    assert abs(starts["adapt"] - starts["frozen"]) > 1e-3
+
+
+def test_shares_of_0_bring_the_head_back(paths: Paths) -> None:
+    """At a rate that destroys everything, validation takes the weights before."""
+    made = _run(paths, learning_rate=1.0, mix=[0.0], dropout=0)
+    assert made["share"] == 0
+    before, after = (predictions.read(paths.predictions(stage)) for stage in ("train_head", "finetune"))
+    np.testing.assert_allclose(after.probabilities, before.probabilities, atol=1e-4)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours catches it."""
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_a_progressive_run_that_was_killed_goes_on_to_the_very_same_weights(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    _run(paths, then=DEEPER)
+    expected = {name: (paths.root / "finetune" / name).read_bytes() for name in ("history.csv", "predictions.csv")}
+
+    save, saved = Checkpoint.save, itertools.count(1)
+
+    def save_and_die(self: Checkpoint, *arguments: Any) -> None:
+        save(self, *arguments)
+        if next(saved) == epoch:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", save_and_die)
+        with pytest.raises(Killed):
+            _run(paths, then=DEEPER)
+    done: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", lambda self, *arguments: (done.append(1), save(self, *arguments))[1])
+        _run(paths, then=DEEPER)
+    assert len(done) == 4 - epoch
+    assert {name: (paths.root / "finetune" / name).read_bytes() for name in expected} == expected
+
+
+def test_a_step_that_is_less_deep_is_refused(paths: Paths) -> None:
+    with pytest.raises(UserError, match="then: expected each step to unfreeze at least as much as the one before"):
+        _run(paths, unfreeze={"blocks": 3}, then=DEEPER)
+
+
+def test_rates_fall_from_block_to_block() -> None:
+    model = finetuning.classifier(TOY, HEAD, dropout=0, seed=0)
+    rates = finetuning.rates(model, TOY, 0.5)
+    shares = {layer: rates[model.get_layer(layer).kernel.path] for layer in ("logits", "Conv_1", "block_16_project")}
+    assert shares == {"logits": 1, "Conv_1": 0.5, "block_16_project": 0.25}
+    assert min(rates.values()) == 0.5**19
+
+
+def test_trained_batchnorm_is_above_the_cut() -> None:
+    model = finetuning.classifier(TOY, HEAD, dropout=0, seed=0)
+    first = [layer.name for layer in model.layers].index("block_16_expand_BN")
+    places = {operation.name: place for place, operation in enumerate(model.operations)}
+    assert cut(model, first, batchnorm=True) < places["block_16_expand_BN"] <= cut(model, first)
+
+
+def test_the_gpus_of_a_machine_share_each_batch(paths: Paths, tmp_path: Path) -> None:
+    """On two halves of the processor, in a process of its own: devices are fixed when TensorFlow starts."""
+    script = f"""
+import tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+mirrored = tf.distribute.MirroredStrategy
+tf.distribute.MirroredStrategy = lambda: mirrored(["/cpu:0", "/cpu:1"])
+from pathlib import Path
+from stages import finetune
+from tests.stages.test_finetune import AUGMENT, TOY
+from tests import options
+from thaw.artifacts import Paths
+from thaw.config import Finetune
+config = Finetune.model_validate(options.FINETUNE | {{"devices": "all", "dropout": 0, "epochs": 2}})
+finetune.run(Paths(Path({str(paths.data)!r}), Path({str(paths.root)!r})), TOY, AUGMENT, config, seed=0)
+"""
+    _run(paths, dropout=0)
+    alone = predictions.read(paths.predictions("finetune")).probabilities
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    together = predictions.read(paths.predictions("finetune")).probabilities
+    np.testing.assert_allclose(together, alone, atol=1e-3)
+    assert not np.array_equal(together, alone), "two halves of a batch are added up in another order"
