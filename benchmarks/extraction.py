@@ -24,7 +24,7 @@ from thaw.config import Augment, Backbone, compose
 from thaw.manifest import Record
 
 ROUNDS = 3
-NO_AUGMENTATION = Augment(views=0, flip="none", rotation=0, shift=0, zoom=0)
+NO_AUGMENTATION: Augment = compose(["augment=none"], ["augment"])["augment"]
 
 
 def main() -> None:

@@ -14,7 +14,9 @@ BACKBONE: dict[str, Any] = {
     "cache_limit_gb": 1,
 }
 
-AUGMENT: dict[str, Any] = {"views": 0, "flip": "none", "rotation": 0, "shift": 0, "zoom": 0}
+AUGMENT: dict[str, Any] = {"views": 0, "flip": "none"} | dict.fromkeys(
+    ["rotation", "shift", "zoom", "shear", "brightness", "contrast", "randaugment", "magnitude", "erase"], 0
+)
 
 LBFGS: dict[str, Any] = {
     "solver": "lbfgs",

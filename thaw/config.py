@@ -137,6 +137,12 @@ class Augment(Section):
     rotation: Annotated[float, Field(ge=0, le=180)]
     shift: Annotated[float, Field(ge=0, le=0.5)]
     zoom: Annotated[float, Field(ge=0, le=0.5)]
+    shear: Annotated[float, Field(ge=0, le=45)]
+    brightness: Fraction
+    contrast: Fraction
+    randaugment: Annotated[int, Field(ge=0, le=4)]
+    magnitude: Annotated[float, Field(ge=0, le=1)]
+    erase: Annotated[float, Field(ge=0, le=0.5)]
 
 
 class Adam(Section):

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thaw import engine, images
+from thaw import augmentation, engine, images
 from thaw.artifacts import atomic, cache, fingerprint
 from thaw.backbones import FrozenNetwork
 from thaw.config import Augment, Backbone
@@ -34,6 +34,7 @@ from thaw.manifest import Record
 
 SHARD_BYTES = 32 * 2**20
 DAY = 24 * 60 * 60
+CODE = [Path(__file__).with_name(f"{module}.py") for module in ("images", "augmentation", "engine")]
 NAME = "network.txt"  # in each folder of the store: which network it is of; written anew whenever it is used
 
 
@@ -59,7 +60,7 @@ class View:
         image = images.load(data / self.record.path, size)
         if self.augment is None:
             return image
-        return images.augment(image, self.augment, self.record.sha256, self.number, self.seed)
+        return augmentation.augment(image, self.augment, self.record.sha256, self.number, self.seed)
 
 
 Wanted = Sequence[Sequence[View]]  # for each image its views
@@ -168,7 +169,7 @@ def opened(network: FrozenNetwork) -> "list[Store]":
     stores = []
     for output in range(network.outputs):
         # Other versions of the code that makes the pixels, or runs the network, have made other outputs.
-        folder = _folder() / fingerprint(network.fingerprint, output, Path(images.__file__), Path(engine.__file__))
+        folder = _folder() / fingerprint(network.fingerprint, output, *CODE)
         with atomic(folder / NAME) as unfinished:
             unfinished.write_text(network.describe(output) + "\n", encoding="utf-8")
         stores.append(Store(folder, network.dtype(output)))

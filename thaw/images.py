@@ -1,9 +1,8 @@
-"""Pictures as pixels: decode, resize, augment, and do so for many files at once.
+"""Pictures as pixels: decode, resize, and do so for many files at once.
 
 The same file always gives the same pixels, in every process and for any number of threads.
 """
 
-import hashlib
 import math
 import warnings
 from collections import deque
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from thaw.config import Augment
 from thaw.errors import UserError
 from thaw.machine import cores
 
@@ -90,45 +88,6 @@ def load(path: Path, size: int) -> NDArray[np.uint8]:
             f"{path}: expected the image that prepare indexed, found {error}; run 'dvc repro' again"
         ) from None
     return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
-
-
-def augment(image: NDArray[np.uint8], augment: Augment, key: str, view: int, seed: int) -> NDArray[np.uint8]:
-    """Flip, turn, zoom and shift a picture at random; what leaves the frame on one side is mirrored in on the other.
-
-    The random numbers are a hash of ``key`` (the image's sha256), ``view`` and ``seed``: no state, so neither threads
-    nor the order of the images change the result.
-
-    Args:
-        image: height × width × 3.
-
-    Returns:
-        A picture of the same shape.
-    """
-    digest = hashlib.blake2b(f"{seed}/{view}/{key}".encode(), digest_size=48).digest()
-    mirror_x, mirror_y, *drawn = np.frombuffer(digest, "<u8") / 2.0**64
-    turn, zoom, shift_x, shift_y = 2 * np.array(drawn) - 1
-    size = np.array([image.shape[1], image.shape[0]], dtype=float)
-
-    # PIL asks for the way back: where in the source each pixel of the result comes from.
-    mirror = [
-        -1 if augment.flip in ("horizontal", "both") and mirror_x < 0.5 else 1,
-        -1 if augment.flip in ("vertical", "both") and mirror_y < 0.5 else 1,
-    ]
-    angle = math.radians(turn * augment.rotation)
-    rotation = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    matrix = np.diag(mirror) @ rotation / (1 + zoom * augment.zoom)
-    shift = augment.shift * size * [shift_x, shift_y]
-    offset = size / 2 - matrix @ (size / 2 + shift)
-
-    # Outside the source PIL paints black, so the source is continued with its mirror image as far as it is looked at.
-    corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * size @ matrix.T + offset
-    margin = max(0, math.ceil(max(-corners.min(), (corners - size).max())))
-    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), "symmetric")
-    affine = np.column_stack([matrix, offset + margin]).ravel().tolist()
-    result = Image.fromarray(padded).transform(
-        (image.shape[1], image.shape[0]), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR
-    )
-    return np.array(result)
 
 
 def parallel(function: Callable[[T], R], items: Sequence[T], description: str) -> Iterator[R]:

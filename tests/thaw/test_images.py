@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import options, pictures
+from tests import pictures
 from thaw import images
-from thaw.config import Augment
 from thaw.errors import UserError
 from thaw.machine import cores
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
-STILL = Augment.model_validate(options.AUGMENT | {"views": 1})
 
 
 def solid(mode: str, colour: object) -> Image.Image:
@@ -235,76 +233,6 @@ def test_load_decodes_large_jpegs_smaller_but_nearly_the_same(tmp_path: Path) ->
     assert (loaded.dtype, loaded.shape) == (np.uint8, (64, 64, 3))
     assert np.abs(loaded - whole).max() <= 4
     assert np.array_equal(loaded, images.load(path, 64))
-
-
-def test_augmenting_with_nothing_changes_nothing() -> None:
-    image = pictures.pixels(3, 9, 12)
-    assert np.array_equal(images.augment(image, STILL, "key", 0, 0), image)
-
-
-@pytest.mark.parametrize(
-    ("flip", "expected"),
-    [
-        ("none", {"as it was"}),
-        ("horizontal", {"as it was", "left to right"}),
-        ("vertical", {"as it was", "upside down"}),
-        ("both", {"as it was", "left to right", "upside down", "both"}),
-    ],
-)
-def test_flips_are_exact_and_all_occur(flip: str, expected: set[str]) -> None:
-    image = pictures.pixels(3, 9, 12)
-    known = {
-        image.tobytes(): "as it was",
-        image[:, ::-1].tobytes(): "left to right",
-        image[::-1].tobytes(): "upside down",
-        image[::-1, ::-1].tobytes(): "both",
-    }
-    options = STILL.model_copy(update={"flip": flip})
-    assert {known[images.augment(image, options, "key", view, 0).tobytes()] for view in range(40)} == expected
-
-
-LIVELY = STILL.model_copy(update={"flip": "both", "rotation": 180, "shift": 0.5, "zoom": 0.5})
-
-
-def test_an_augmented_view_depends_on_image_view_and_seed_alone() -> None:
-    image = pictures.pixels(3, 20, 30)
-    first = images.augment(image, LIVELY, "key", 1, 2)
-    images.augment(image, LIVELY, "another", 0, 0)
-    assert np.array_equal(first, images.augment(image, LIVELY, "key", 1, 2))
-    for other in (("other", 1, 2), ("key", 2, 2), ("key", 1, 3)):
-        assert not np.array_equal(first, images.augment(image, LIVELY, *other))
-
-
-def test_what_leaves_the_frame_is_continued_and_never_black() -> None:
-    image = np.full((24, 40, 3), 200, np.uint8)
-    for view in range(50):
-        assert np.array_equal(images.augment(image, LIVELY, "key", view, 0), image)
-
-
-@pytest.mark.parametrize(
-    ("changed", "dot"),
-    [({"shift": 0.2}, "moves"), ({"rotation": 45}, "moves"), ({"zoom": 0.5}, "moves"), ({}, "stays")],
-)
-def test_each_option_moves_the_picture_within_its_bounds(changed: dict[str, float], dot: str) -> None:
-    image = np.zeros((41, 41, 3), np.uint8)
-    image[8:13, 18:23] = 255  # 10 pixels above the centre
-    places = []
-    for view in range(30):
-        result = images.augment(image, STILL.model_copy(update=changed), "key", view, 0)[..., 0].astype(float)
-        places.append([(result.sum(axis=axis) @ np.arange(41)) / result.sum() - 20 for axis in (0, 1)])
-    x, y = np.array(places).T
-    match changed:
-        case {"shift": share}:
-            assert np.abs(x).max() <= 41 * share + 0.5
-            assert np.abs(y + 10).max() <= 41 * share + 0.5
-        case {"rotation": angle}:
-            assert np.allclose(np.hypot(x, y), 10, atol=0.5)
-            assert np.abs(np.degrees(np.arctan2(x, -y))).max() <= angle + 3
-        case {"zoom": share}:
-            assert np.allclose(x, 0, atol=0.3)
-            assert (-10 * (1 + share) - 0.5 <= y).all()
-            assert (y <= -10 * (1 - share) + 0.5).all()
-    assert (np.ptp(x) + np.ptp(y) > 3) == (dot == "moves")
 
 
 def test_parallel_keeps_the_order_and_stays_a_bounded_distance_ahead() -> None:
