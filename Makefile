@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro ui test test-all bench lint lock clean
+.PHONY: help repro ui preview test test-all bench lint lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -29,6 +29,9 @@ test-all: $(READY) ## all tests
 WEIGHTS ?= imagenet
 bench: $(READY) ## measure speed side by side and write docs/benchmarks.md (FLOWERS=folder of the flower photos)
 	@python -m benchmarks.speed --flowers "$(FLOWERS)" --weights "$(WEIGHTS)"
+
+preview: $(READY) ## show augmented images: artifacts/preview.png (AUGMENT=strong for another option)
+	@python -m stages.preview $(if $(AUGMENT),augment=$(AUGMENT))
 
 lint: $(READY) ## ruff and mypy
 	ruff check .

@@ -1,0 +1,71 @@
+"""Show what augmentation does to your own images, class by class: are they still what their label says?
+
+Reads data/ and artifacts/prepare/; writes artifacts/preview.png: for some images of each class the image as it is, and
+augmented views of it, in exactly the pixels that the network is given. No stage of the pipeline: run it when you like.
+
+    python -m stages.preview
+    python -m stages.preview augment=strong
+"""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from thaw import features, images, manifest
+from thaw.artifacts import Paths, atomic, read_json
+from thaw.config import Augment, Backbone, command
+from thaw.errors import UserError
+from thaw.features import View
+
+CLASSES, ROWS, COLUMNS = 12, 2, 9  # at most so many classes, images of each, and pictures beside each other
+TITLE, LABEL, GAP = 24, 110, 4  # pixels
+
+
+def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
+    """Draw the contact sheet.
+
+    Raises:
+        UserError: the configuration makes no augmented views.
+    """
+    if not augment.views:
+        raise UserError(
+            "expected an option of augment that makes views, found 'views: 0'; "
+            "try 'python -m stages.preview augment=standard'"
+        )
+    records, classes = manifest.read(paths.manifest), read_json(paths.classes)
+    shown = {
+        name: list(itertools.islice((one for one in records if one.split == "train" and one.label == name), ROWS))
+        for name in classes[:CLASSES]
+    }
+    rows = features.views([one for chosen in shown.values() for one in chosen], augment, seed)
+    views = [view for row in rows for view in row[:COLUMNS]]
+    side = backbone.input_size
+    pictures = images.parallel(lambda view: View.load(view, paths.data, side), views, "preview")
+    values = (f"{key} {value}" for key, value in augment.model_dump().items() if value not in (0, "none"))
+    sheet = _sheet(list(pictures), [name for name, chosen in shown.items() for _ in chosen], ", ".join(values))
+    file: Path = paths.root / "preview.png"
+    with atomic(file) as unfinished:
+        sheet.save(unfinished, format="PNG")
+    print(f"preview: {len(rows)} images and {len(views) - len(rows)} augmented views of them in {file}")
+
+
+def _sheet(pictures: list[NDArray[np.uint8]], labels: list[str], title: str) -> Image.Image:
+    """Lay out pictures in a row for each label; the first of each row is the image as it is."""
+    columns, side = len(pictures) // len(labels), len(pictures[0])
+    step = side + GAP
+    sheet = Image.new("RGB", (LABEL + columns * step, TITLE + len(labels) * step), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP, GAP), f"First column: the image as it is. The others: {title}.", fill="black")
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, columns)
+        sheet.paste(Image.fromarray(np.asarray(picture)), (LABEL + column * step, TITLE + row * step))
+        if not column:
+            draw.text((GAP, TITLE + row * step + GAP), labels[row], fill="black")
+    return sheet
+
+
+if __name__ == "__main__":
+    command(run)
