@@ -97,6 +97,7 @@ def measure(folder: Path, name: str, data: Path, backbone: str, weights: Path, s
     policies = POLICIES if size == 160 else {"last 3 blocks": POLICIES["last 3 blocks"]}
     for policy, overrides in policies.items():
         config = compose([*shared, "augment=none", *overrides])
+        del config["evaluate"]  # decides nothing here
         out = folder / f"{fingerprint(name, backbone, policy, *config.values())}.json"
         if out.exists():
             continue

@@ -13,7 +13,7 @@ from thaw.artifacts import Paths, write_json
 from thaw.config import Evaluate
 from thaw.manifest import Record
 
-EVALUATE = Evaluate(confidence=0.95, resamples=500)
+EVALUATE = Evaluate(confidence=0.95, resamples=500, keep_best_of=["head", "finetuned"])
 SEED = 3
 CONFIG: dict[str, dict[str, Any]] = {
     "prepare": {"dataset": {"val": 0.2, "test": 0.2, "min_images": 10, "max_megapixels": 100}, "seed": SEED},

@@ -156,7 +156,11 @@ MISTAKES = [
     ("train_head/adam", {"learning_rat": 0.1}, "found 'learning_rat' (did you mean 'learning_rate'?)"),
     ("train_head/adam", {"dropout": 1}, "dropout: expected a value below 1, found 1"),
     ("train_head/adam", {"epochs": "ten"}, "epochs: expected a valid integer, found 'ten'"),
-    ("finetune/last_20", {"unfreeze": {"layers": 2, "blocks": 1}}, "expected one of 'layers: N', 'blocks: K' and 'all: true'"),
+    (
+        "finetune/last_20",
+        {"unfreeze": {"layers": 2, "blocks": 1}},
+        "expected one of 'layers: N', 'blocks: K' and 'all: true'",
+    ),
     ("finetune/last_20", {"unfreeze": {"layer": 2}}, "found 'layer' (did you mean 'layers'?)"),
     ("finetune/last_20", {"unfreeze": {"layers": 0}}, "unfreeze.layers: expected at least 1, found 0"),
     ("finetune/last_20", {"learning_rate": 0}, "learning_rate: expected a value above 0, found 0"),
@@ -224,7 +228,11 @@ def test_a_command_hands_run_the_typed_sections_it_names(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(sys, "argv", ["stage", "evaluate.resamples=123", "seed=7"])
     command(run)
-    assert given == {"paths": Paths(), "evaluate": Evaluate(confidence=0.95, resamples=123), "seed": 7}
+    assert given == {
+        "paths": Paths(),
+        "evaluate": Evaluate(confidence=0.95, resamples=123, keep_best_of=["head", "finetuned"]),
+        "seed": 7,
+    }
 
 
 def test_a_command_ends_with_one_sentence_and_status_1(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -351,11 +351,9 @@ def cut(model: Any, first: int, batchnorm: bool = False) -> int:
                 source = place.get(id(parent.operation))
                 if source is not None:
                     last_use[source] = max(index, last_use.get(source, 0))
-    trained = next(
-        place[id(layer)]
-        for layer in model.layers[first:]
-        if layer.trainable_weights and (batchnorm or not isinstance(layer, keras.layers.BatchNormalization))
-    )
+    # Not by what is trainable now: where a network can be cut does not depend on what has been frozen.
+    never = keras.layers.Normalization if batchnorm else (keras.layers.Normalization, keras.layers.BatchNormalization)
+    trained = next(place[id(layer)] for layer in model.layers[first:] if layer.weights and not isinstance(layer, never))
     return max(index for index in range(trained) if all(last_use.get(earlier, 0) <= index for earlier in range(index)))
 
 

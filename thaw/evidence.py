@@ -5,7 +5,7 @@ backbone with the trained head, "after" the fine-tuned model. Both have seen the
 said about their difference is paired.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -196,13 +196,29 @@ def verdict(p: float, difference: Interval, confidence: float) -> Verdict:
     return "no difference shown"
 
 
-def compare(val: Pair, test: Pair, *, confidence: float, resamples: int, seed: int) -> dict[str, Any]:
+def kept(val: Pair, candidates: Sequence[str]) -> str:
+    """Choose the model to keep: the higher accuracy on the validation images, of equals the lower cross-entropy.
+
+    Fine-tuning that hurts is so not passed on; the test images have no say in it.
+    """
+
+    def rank(model: str) -> tuple[float, float]:
+        found = scores(val.labels, val.before if model == "head" else val.after)
+        return -found["accuracy"], found["log_loss"]
+
+    return min(candidates, key=rank)
+
+
+def compare(
+    val: Pair, test: Pair, *, confidence: float, resamples: int, seed: int, keep_best_of: Sequence[str]
+) -> dict[str, Any]:
     """Return the content of ``metrics.json``.
 
     ``head``, ``finetuned`` and ``delta`` (after - before) hold the same keys: accuracy and macro_f1 with their
     intervals (…_low, …_high), top_3 (with more than three classes), ece, brier, log_loss, all of the test images, and
-    val_accuracy. Beside them stand mcnemar_p, fixed, broken, n_test and verdict. Shares are between 0 and 1. Six
-    significant digits are kept, so that the last bit of a sum, which may differ between machines, does not show.
+    val_accuracy. Beside them stand mcnemar_p, fixed, broken, n_test, verdict and kept (the model). Shares are between
+    0 and 1. Six significant digits are left, so that the last bit of a sum, which may differ between machines, does not
+    show.
     """
     intervals = bootstrap(test, confidence=confidence, resamples=resamples, seed=seed)
     points = {
@@ -218,6 +234,7 @@ def compare(val: Pair, test: Pair, *, confidence: float, resamples: int, seed: i
         "broken": broken,
         "n_test": len(test.labels),
         "verdict": verdict(p, intervals["delta"]["accuracy"], confidence),
+        "kept": kept(val, keep_best_of),
     }
 
 

@@ -103,6 +103,7 @@ def write_html(path: Path, story: Story) -> None:
         kinds=story.prepared["refused"],
         refused=story.refused[:REFUSED],
         stored=_stored(story.stored),
+        keeping=keeping(story.metrics),
         config=story.config,
     )
     with atomic(path) as partial:
@@ -137,6 +138,7 @@ def summary(metrics: Mapping[str, Any], confidence: float) -> str:
             "",
             f"Verdict: {metrics['verdict']} (McNemar's exact p = {p_value(metrics['mcnemar_p'])}; "
             f"{metrics['fixed']} images fixed, {metrics['broken']} broken)",
+            f"Kept: {keeping(metrics)}",
             "",
             "The report     artifacts/evaluate/report.html",
             "All runs       make ui",
@@ -144,6 +146,13 @@ def summary(metrics: Mapping[str, Any], confidence: float) -> str:
             "",
         ]
     )
+
+
+def keeping(metrics: Mapping[str, Any]) -> str:
+    """Say which model is kept, and why."""
+    name = {"head": "the head alone", "finetuned": "the fine-tuned model"}[metrics["kept"]]
+    before, after = (percent(metrics[model]["val_accuracy"]) for model in ("head", "finetuned"))
+    return f"{name} (validation accuracy {before} before, {after} after)"
 
 
 def percent(value: float) -> str:

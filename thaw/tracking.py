@@ -178,6 +178,7 @@ def _tags(paths: Paths, metrics: Mapping[str, Any]) -> dict[str, str]:
     """Return what is known about the result and about where code and data came from."""
     tags = {
         "verdict": metrics["verdict"],
+        "kept": metrics["kept"],
         "mlflow.source.name": "dvc repro",
         "mlflow.note.content": headline(metrics),  # the run's description
     }

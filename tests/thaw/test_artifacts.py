@@ -23,11 +23,12 @@ RECORDS = [
 
 def test_a_stage_s_folder_appears_when_the_stage_succeeds(tmp_path: Path) -> None:
     paths = Paths(root=tmp_path)
-    with paths.stage("evaluate", evaluate=Evaluate(confidence=0.9, resamples=100), seed=3) as out:
+    evaluate = Evaluate(confidence=0.9, resamples=100, keep_best_of=["head"])
+    with paths.stage("evaluate", evaluate=evaluate, seed=3) as out:
         (out / "metrics.json").write_text("{}")
         assert not (tmp_path / "evaluate").exists()
     assert sorted(path.name for path in (tmp_path / "evaluate").iterdir()) == ["config.json", "metrics.json"]
-    assert read_json(paths.config("evaluate")) == {"evaluate": {"confidence": 0.9, "resamples": 100}, "seed": 3}
+    assert read_json(paths.config("evaluate")) == {"evaluate": evaluate.model_dump(), "seed": 3}
     assert [path.name for path in tmp_path.iterdir()] == ["evaluate"]
 
 

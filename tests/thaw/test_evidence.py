@@ -13,7 +13,7 @@ from tests.finished import softmax
 from thaw import evidence
 from thaw.evidence import Interval, Pair
 
-SURE = {"confidence": 0.95, "resamples": 300, "seed": 0}
+SURE = {"confidence": 0.95, "resamples": 300, "seed": 0, "keep_best_of": ["head", "finetuned"]}
 
 
 def sample(seed: int, n: int = 200, classes: int = 5, skill: float = 1.5) -> tuple[Any, Any]:
@@ -163,3 +163,18 @@ def test_nothing_is_shown_where_nothing_changed(pair: Pair) -> None:
         assert metrics["verdict"] == "no difference shown"
         assert metrics["mcnemar_p"] == 1
         assert set(metrics["delta"].values()) == {0}
+
+
+def test_validation_decides_which_model_is_kept_and_a_tie_goes_to_the_surer_one() -> None:
+    labels = np.array([0, 1])
+    good, poor, surer = (
+        np.array([[0.6, 0.4], [0.4, 0.6]]),
+        np.array([[0.4, 0.6]] * 2),
+        np.array([[0.9, 0.1], [0.1, 0.9]]),
+    )
+    both = ["head", "finetuned"]
+    assert evidence.kept(Pair(labels, good, poor), both) == "head"
+    assert evidence.kept(Pair(labels, poor, good), both) == "finetuned"
+    assert evidence.kept(Pair(labels, good, surer), both) == "finetuned"
+    assert evidence.kept(Pair(labels, good, good), both) == "head"
+    assert evidence.kept(Pair(labels, good, poor), ["finetuned"]) == "finetuned", "the only candidate"

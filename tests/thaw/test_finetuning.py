@@ -171,6 +171,19 @@ def test_there_is_a_cut_close_below_every_block(toy: Backbone, name: str) -> Non
         assert 0 < places[id(above_it)] - boundary <= 27
 
 
+def test_a_cut_does_not_depend_on_what_is_frozen(toy: Backbone, head: Head) -> None:
+    """Else the outputs that extraction keeps for three blocks would be taken for those that two blocks start from."""
+    model = classifier(toy, head, dropout=0, seed=0)
+    firsts = [first_layer(model, toy, Unfreeze(blocks=blocks)) for blocks in (2, 3)]
+    fresh = [cut(model, first) for first in firsts]
+    assert len({*fresh}) == 2
+    unfreeze(model, firsts[0])
+    assert [cut(model, first) for first in firsts] == fresh
+    kept = toy.model_copy(update={"keep_blocks": 3})
+    assert FrozenNetwork.below(model, fresh[0], kept) == (FrozenNetwork(kept, fresh[0]), 0)
+    assert FrozenNetwork.below(model, fresh[1], kept) == (FrozenNetwork(kept), 1)
+
+
 @pytest.mark.parametrize(
     ("top", "message"), [(Unfreeze(layers=1000), "expected at most 153"), (Unfreeze(blocks=99), "expected at most 19")]
 )
