@@ -9,7 +9,7 @@ from thaw.architectures import ARCHITECTURES
 from thaw.config import Backbone
 
 FAMILIES: list[Any] = [
-    name if name in ("mobilenet_v2", "vgg16", "mobilenet") else pytest.param(name, marks=pytest.mark.slow)
+    name if name in ("mobilenet_v2", "vgg16") else pytest.param(name, marks=pytest.mark.slow)
     for name in sorted(ARCHITECTURES)
 ]
 

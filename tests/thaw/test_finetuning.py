@@ -80,7 +80,7 @@ def test_saved_weights_loaded_again_give_the_same_logits(toy: Backbone, tmp_path
     expected = model.predict_on_batch(x)
     model.save_weights(tmp_path / "model.weights.h5")
     other, _ = _family(toy, name)
-    assert not np.allclose(other.predict_on_batch(x), expected)
+    assert not np.array_equal(other.predict_on_batch(x), expected)
     other.load_weights(tmp_path / "model.weights.h5")
     np.testing.assert_array_equal(other.predict_on_batch(x), expected)
 
@@ -167,7 +167,8 @@ def test_there_is_a_cut_close_below_every_block(toy: Backbone, name: str) -> Non
     for blocks in range(1, len(ARCHITECTURES[name].blocks) + 1):
         first = first_layer(model, backbone, Unfreeze(blocks=blocks))
         boundary = cut(model, first)
-        above_it = next(layer for layer in model.layers[first:] if layer.trainable_weights)
+        never = (keras.layers.BatchNormalization, keras.layers.Normalization)
+        above_it = next(layer for layer in model.layers[first:] if layer.weights and not isinstance(layer, never))
         assert 0 < places[id(above_it)] - boundary <= 27
 
 
