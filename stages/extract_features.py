@@ -1,8 +1,8 @@
 """Run every image through the frozen backbone, once.
 
 Reads data/ and artifacts/prepare/manifest.csv; writes artifacts/extract_features/: features.npy (images, in the order
-of the manifest × views × features; memory-mappable) and meta.json (what they take). What the feature store in .cache/
-holds is not computed again.
+of the manifest × views × features; memory-mappable), mixes.npy (which views are mixtures of two images) and meta.json
+(what the features take). What the feature store in .cache/ holds is not computed again.
 
     python -m stages.extract_features
 """
@@ -22,6 +22,7 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
         stored = Array.load(file)
         size = features.size(wanted, stored.shape, stored.itemsize)
         write_json(out / paths.stored("extract_features").name, size)
+        features.mixes(wanted).save(out / paths.mixes.name)
     print(f"extract_features: {len(wanted)} images; {computed} went through the network, the store had the rest")
 
 

@@ -23,6 +23,7 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, 
     """Unfreeze, recompile at a low rate, fit, and predict with the best epoch; step by step, each deeper."""
     records, classes, head = manifest.read(paths.manifest), read_json(paths.classes), heads.Head.load(paths.head)
     wanted = features.views(records, augment, seed)
+    mixes = features.mixes(wanted)
     if finetune.batchnorm == "train":
         print("finetune: BatchNorm is trained as well; small batches can spoil what the network has learnt")
     with (
@@ -44,7 +45,7 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, 
             finetuning.unfreeze(model, first, batchnorm=finetune.batchnorm == "train")
             top = finetuning.above(model, boundary)
             below = features.frozen(*FrozenNetwork.below(model, boundary, backbone, statistics), wanted, paths.data)
-            train, val = (examples.examples(records, classes, below, split) for split in ("train", "val"))
+            train, val = (examples.examples(records, classes, below, split, mixes) for split in ("train", "val"))
             judged = examples.inputs(records, below, "val", "test")
             if not curve and statistics is None:
                 bottleneck = examples.inputs(records, Array.load(paths.features), "val", "test")

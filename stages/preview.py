@@ -7,7 +7,6 @@ augmented views of it, in exactly the pixels that the network is given. No stage
     python -m stages.preview augment=strong
 """
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +35,17 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
             "try 'python -m stages.preview augment=standard'"
         )
     records, classes = manifest.read(paths.manifest), read_json(paths.classes)
-    shown = {
-        name: list(itertools.islice((one for one in records if one.split == "train" and one.label == name), ROWS))
+    shown = [
+        [row for row, one in enumerate(records) if one.split == "train" and one.label == name][:ROWS]
         for name in classes[:CLASSES]
-    }
-    rows = features.views([one for chosen in shown.values() for one in chosen], augment, seed)
+    ]
+    everything = features.views(records, augment, seed)  # all: some options mix an image with any other
+    rows = [everything[row] for of_class in shown for row in of_class]
     views = [view for row in rows for view in row[:COLUMNS]]
     side = backbone.input_size
     pictures = images.parallel(lambda view: View.load(view, paths.data, side), views, "preview")
     values = (f"{key} {value}" for key, value in augment.model_dump().items() if value not in (0, "none"))
-    sheet = _sheet(list(pictures), [name for name, chosen in shown.items() for _ in chosen], ", ".join(values))
+    sheet = _sheet(list(pictures), [row[0].record.label for row in rows], ", ".join(values))
     file: Path = paths.root / "preview.png"
     with atomic(file) as unfinished:
         sheet.save(unfinished, format="PNG")

@@ -9,14 +9,15 @@ predictions.csv (validation and test probabilities). Learns on train, chooses on
 from thaw import heads, history, manifest, predictions
 from thaw.artifacts import Paths, read_json
 from thaw.config import Adam, Lbfgs, command
-from thaw.examples import Array, class_weights, examples, inputs
+from thaw.examples import Array, Mixes, class_weights, examples, inputs
 
 
 def run(paths: Paths, train_head: Adam | Lbfgs, seed: int) -> None:
     """Train the head with the solver that the configuration names, and predict with it."""
     records, classes = manifest.read(paths.manifest), read_json(paths.classes)
     features = Array.load(paths.features)
-    train, val = (examples(records, classes, features, split) for split in ("train", "val"))
+    mixes = Mixes.load(paths.mixes)
+    train, val = (examples(records, classes, features, split, mixes) for split in ("train", "val"))
     judged = inputs(records, features, "val", "test")
     with paths.stage("train_head", train_head=train_head, seed=seed) as out:
         weights = class_weights(train_head.class_weights, classes, train.y)

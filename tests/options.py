@@ -15,7 +15,20 @@ BACKBONE: dict[str, Any] = {
 }
 
 AUGMENT: dict[str, Any] = {"views": 0, "flip": "none"} | dict.fromkeys(
-    ["rotation", "shift", "zoom", "shear", "brightness", "contrast", "randaugment", "magnitude", "erase"], 0
+    [
+        "rotation",
+        "shift",
+        "zoom",
+        "shear",
+        "brightness",
+        "contrast",
+        "randaugment",
+        "magnitude",
+        "erase",
+        "mixup",
+        "cutmix",
+    ],
+    0,
 )
 
 LBFGS: dict[str, Any] = {

@@ -65,6 +65,11 @@ class Paths:
         return self.root / "extract_features" / "features.npy"
 
     @property
+    def mixes(self) -> Path:
+        """What the views are mixed with, see ``thaw.examples.Mixes``."""
+        return self.root / "extract_features" / "mixes.npy"
+
+    @property
     def head(self) -> Path:
         """The trained head."""
         return self.root / "train_head" / "head.h5"

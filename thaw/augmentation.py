@@ -43,6 +43,52 @@ def augment(image: Pixels, options: Augment, key: str, view: int, seed: int) -> 
     return image
 
 
+def share(options: Augment, key: str, view: int, seed: int) -> float:
+    """How much of a mixed picture, and so of its label, is the picture itself; the rest is another one. See ``mix``."""
+    return _mixture(options, f"{seed}/{view}/{key}")[1]
+
+
+def mix(image: Pixels, other: Pixels, options: Augment, key: str, view: int, seed: int) -> Pixels:
+    """Mix two pictures of the same size.
+
+    Either both are blended (MixUp, Zhang et al. 2018, arXiv:1710.09412), or a rectangle of the second is pasted into
+    the first (CutMix, Yun et al. 2019, arXiv:1905.04899); where both are configured, by turns of a coin. The larger
+    part is always of the first.
+
+    Args:
+        image, other: the pictures, already augmented.
+        options: ``mixup`` and ``cutmix``, of which one at least is not 0.
+        key, view, seed: as in ``augment``.
+    """
+    name = f"{seed}/{view}/{key}"
+    blend, own = _mixture(options, name)
+    if blend:
+        return np.rint(own * image + (1 - own) * other.astype(np.float64)).astype(np.uint8)
+    height, width = image.shape[:2]
+    side = math.sqrt(1 - own)
+    x, y = _draw(name, "box", 2)
+    top, left = round(y * (1 - side) * height), round(x * (1 - side) * width)
+    pasted = image.copy()
+    box = (slice(top, top + round(side * height)), slice(left, left + round(side * width)))
+    pasted[box] = other[box]
+    return pasted
+
+
+def partner(count: int, key: str, view: int, seed: int) -> int:
+    """Draw which of so many pictures a picture is mixed with."""
+    return int(_draw(f"{seed}/{view}/{key}", "partner", 1)[0] * count)
+
+
+def _mixture(options: Augment, name: str) -> tuple[bool, float]:
+    """Whether to blend or to paste, and the share of the first picture."""
+    (coin,) = _draw(name, "mixture", 1)
+    blend = bool(options.mixup) and (not options.cutmix or coin < 0.5)
+    alpha = options.mixup if blend else options.cutmix
+    digest = hashlib.blake2b(name.encode(), digest_size=8, person=b"beta").digest()
+    drawn = np.random.default_rng(int.from_bytes(digest, "little")).beta(alpha, alpha)
+    return blend, float(max(drawn, 1 - drawn))
+
+
 def _draw(name: str, purpose: str, count: int) -> NDArray[np.float64]:
     """At most eight random numbers in [0, 1)."""
     digest = hashlib.blake2b(name.encode(), digest_size=8 * count, person=purpose.encode()).digest()

@@ -143,6 +143,8 @@ class Augment(Section):
     randaugment: Annotated[int, Field(ge=0, le=4)]
     magnitude: Annotated[float, Field(ge=0, le=1)]
     erase: Annotated[float, Field(ge=0, le=0.5)]
+    mixup: Annotated[float, Field(ge=0)]
+    cutmix: Annotated[float, Field(ge=0)]
 
 
 class Adam(Section):

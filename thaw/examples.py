@@ -67,10 +67,50 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Mixes:
+    """Which views are mixtures of two images, for every image of the manifest.
+
+    Attributes:
+        partners: images × views: the row of the other image; the own one where nothing is mixed.
+        shares: images × views: the share of the own image, at most 1.
+    """
+
+    partners: Labels
+    shares: Floats
+
+    def save(self, path: Path) -> None:
+        """Write them as .npy: images × views × (partner, share)."""
+        with path.open("wb") as file:
+            np.save(file, np.stack([self.partners.astype(np.float64), self.shares.astype(np.float64)], axis=-1))
+
+    @classmethod
+    def load(cls, path: Path) -> "Mixes":
+        """Read what ``save`` wrote."""
+        stored = np.load(path)
+        return cls(stored[..., 0].astype(np.int64), stored[..., 1].astype(np.float32))
+
+
+@dataclass(frozen=True)
 class Examples(Inputs):
-    """Images whose class numbers ``y`` may be known: to learn from, or to choose by."""
+    """Images whose class numbers ``y`` may be known: to learn from, or to choose by.
+
+    Attributes:
+        y: the class numbers.
+        others, shares: of views that are mixtures (images × views): the other image's class, and the own one's share.
+    """
 
     y: Labels
+    others: Labels | None = None
+    shares: Floats | None = None
+
+    def targets(self, which: Labels, view: int, classes: int) -> Floats:
+        """What a model should say of one view of some images: images × classes."""
+        each = np.eye(classes, dtype=np.float32)
+        if self.others is None or self.shares is None:
+            return each[self.y[which]]
+        share = self.shares[which, view][:, np.newaxis]
+        mixed: Floats = share * each[self.y[which]] + (1 - share) * each[self.others[which, view]]
+        return mixed
 
 
 def inputs(records: Sequence[Record], source: Source, *splits: Split) -> Inputs:
@@ -78,10 +118,17 @@ def inputs(records: Sequence[Record], source: Source, *splits: Split) -> Inputs:
     return Inputs(source, np.array([row for row, record in enumerate(records) if record.split in splits], np.int64))
 
 
-def examples(records: Sequence[Record], classes: list[str], source: Source, split: Split) -> Examples:
-    """The images of one split, with their labels."""
+def examples(
+    records: Sequence[Record], classes: list[str], source: Source, split: Split, mixes: Mixes | None = None
+) -> Examples:
+    """The images of one split, with their labels, and with those of the images that views are mixed with."""
     found = inputs(records, source, split)
-    return Examples(found.source, found.rows, labels([records[row] for row in found.rows], classes))
+    y = labels([records[row] for row in found.rows], classes)
+    if mixes is None or (mixes.shares[found.rows] == 1).all():
+        return Examples(found.source, found.rows, y)
+    everyone = np.full(len(records), -1)
+    everyone[found.rows] = y  # only training images are mixed, and only with each other
+    return Examples(found.source, found.rows, y, everyone[mixes.partners[found.rows]], mixes.shares[found.rows])
 
 
 def labels(records: Sequence[Record], classes: list[str]) -> Labels:

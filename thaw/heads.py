@@ -19,7 +19,7 @@ from thaw import history
 from thaw.artifacts import atomic
 from thaw.config import Adam, Lbfgs
 from thaw.errors import UserError
-from thaw.examples import Examples, Floats
+from thaw.examples import Examples, Floats, Labels
 from thaw.history import Row
 from thaw.training import best_epoch, score
 
@@ -82,8 +82,8 @@ def solve(config: Lbfgs, train: Examples, val: Examples, weights: Floats | None 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    x = np.concatenate([train.take(view=view) for view in range(train.source.views)])
-    y, val_x = np.tile(train.y, train.source.views), val.take()
+    x, y, counts = _views(train, weights)
+    val_x = val.take()
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     deviation[deviation == 0] = 1
     scaled = (x - mean) / deviation
@@ -95,7 +95,7 @@ def solve(config: Lbfgs, train: Examples, val: Examples, weights: Floats | None 
         with warnings.catch_warnings(), threadpool_limits(1, "blas"):
             # Weak regularisation may want more steps; validation sees what came of the steps it had.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            solver.fit(scaled, y, sample_weight=None if weights is None else weights[y])
+            solver.fit(scaled, y, sample_weight=counts)
         coefficients, intercept = solver.coef_, solver.intercept_
         if len(coefficients) == 1:  # two classes: scikit-learn solves for one logit, which two halves make again
             coefficients = np.concatenate([-coefficients, coefficients]) / 2
@@ -110,6 +110,20 @@ def solve(config: Lbfgs, train: Examples, val: Examples, weights: Floats | None 
             break  # weaker still would only overfit more, and take the longest to solve
     assert best is not None  # there is at least one candidate, and a loss is finite
     return best, rows
+
+
+def _views(train: Examples, weights: Floats | None) -> tuple[Floats, Labels, Floats | None]:
+    """All views of the training images, a label for each, and what it counts; a mixture stands once for each label."""
+    views = range(train.source.views)
+    x = np.concatenate([train.take(view=view) for view in views])
+    y = np.tile(train.y, len(views))
+    if train.others is None or train.shares is None:
+        return x, y, None if weights is None else weights[y]
+    share = train.shares.T.ravel()
+    mixed = share < 1
+    x, y = np.concatenate([x, x[mixed]]), np.concatenate([y, train.others.T.ravel()[mixed]])
+    counts = np.concatenate([share, 1 - share[mixed]])
+    return x, y, counts if weights is None else counts * weights[y]
 
 
 def descend(
@@ -138,21 +152,22 @@ def descend(
     layers = [_glorot(random, *sizes) for sizes in itertools.pairwise([width, *config.hidden, classes])]
     head = Head([(layer[:-1], layer[-1]) for layer in layers])  # views: it follows the layers
     means, squares = ([np.zeros_like(layer) for layer in layers] for _ in range(2))
-    val_x, targets = val.take(), np.eye(classes, dtype=np.float32)[train.y]
+    val_x = val.take()
     steps, best = 0, head
     rows = [history.row(0, (math.nan, math.nan), score(head.logits(val_x), val.y))]
     with threadpool_limits(1, "blas"):  # see ``solve``
         while len(rows) <= config.epochs and len(rows) - 1 - best_epoch(rows) < config.patience:
-            order, seen = random.permutation(len(train.y)), []
+            order, seen, view = random.permutation(len(train.y)), [], (len(rows) - 1) % train.source.views
             for at in range(0, len(order), config.batch_size):
                 which = order[at : at + config.batch_size]
                 inputs, logits = _forward(
                     layers, train.take(which, (len(rows) - 1) % train.source.views), config, random
                 )
                 seen.append((*score(logits, train.y[which]), len(which)))
-                error = (softmax(logits) - targets[which]) / np.float32(len(which))
+                targets = train.targets(which, view, classes)
+                error = (softmax(logits) - targets) / np.float32(len(which))
                 if weights is not None:
-                    error *= weights[train.y[which], np.newaxis]
+                    error *= (targets @ weights)[:, np.newaxis]
                 gradients = _backward(layers, inputs, error, config)
                 steps += 1
                 rate = np.float32(config.learning_rate * math.sqrt(1 - BETA_2**steps) / (1 - BETA_1**steps))

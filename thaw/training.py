@@ -59,7 +59,7 @@ class Schedule(Protocol):
 
 
 def compiled(model: Any, optimizer: Any, label_smoothing: float = 0) -> Any:
-    """Compile a model whose outputs are logits, with cross-entropy. Needed anew whenever ``trainable`` changed.
+    """Compile a model that learns logits from shares of the classes. Needed anew whenever ``trainable`` changed.
 
     Args:
         model: the model, which is changed and returned.
@@ -69,12 +69,7 @@ def compiled(model: Any, optimizer: Any, label_smoothing: float = 0) -> Any:
     """
     import keras
 
-    def loss(labels: Any, logits: Any) -> Any:
-        expected = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), logits.shape[-1])
-        return keras.losses.categorical_crossentropy(
-            expected, logits, from_logits=True, label_smoothing=label_smoothing
-        )
-
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
     model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
     return model
 
@@ -226,13 +221,13 @@ def fit(
     else:
         rows = rows or [history.row(0, (math.nan, math.nan), score(logits(model, val), val.y))]
         begin, best = len(rows) - 1, _weights(model)
-    # The file shows quiet runs what a bar shows at a terminal.
     bar = int(sys.stdout.isatty())
     idle = len(rows) - 1 - max(begin, best_epoch(rows, schedule.monitor))
     while len(rows) - 1 - begin < schedule.epochs and idle < schedule.patience:
         epoch = len(rows)
         order = np.random.default_rng([seed, epoch]).permutation(len(train.y))
-        batches = _batches(train, order, (epoch - 1) % train.source.views, schedule.batch_size, weights)
+        view, classes = (epoch - 1) % train.source.views, model.output_shape[-1]
+        batches = _batches(train, order, view, schedule.batch_size, classes, weights)
         # Keras would shuffle the batches again, from a state that a resumed run does not have.
         logs = model.fit(batches, initial_epoch=epoch - 1, epochs=epoch, shuffle=False, verbose=bar).history
         with _averaged(model):
@@ -301,7 +296,9 @@ def _state(model: Any) -> list[Any]:
     return [*(v for v in model.variables if id(v) not in metrics), *model.optimizer.variables]
 
 
-def _batches(examples: Examples, order: NDArray[np.int64], view: int, size: int, weights: Floats | None) -> Any:
+def _batches(
+    examples: Examples, order: NDArray[np.int64], view: int, size: int, classes: int, weights: Floats | None
+) -> Any:
     """One epoch as a Keras data set that reads only the images of the batch at hand."""
     import keras
 
@@ -311,7 +308,7 @@ def _batches(examples: Examples, order: NDArray[np.int64], view: int, size: int,
 
         def __getitem__(self, batch: int) -> tuple[Any, ...]:
             which = order[batch * size : (batch + 1) * size]
-            pair = (examples.take(which, view), examples.y[which])
-            return pair if weights is None else (*pair, weights[examples.y[which]])
+            x, targets = examples.take(which, view), examples.targets(which, view, classes)
+            return (x, targets) if weights is None else (x, targets, targets @ weights)
 
     return Batches()

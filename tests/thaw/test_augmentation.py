@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests import options, pictures
-from thaw.augmentation import OPERATIONS, augment
+from thaw.augmentation import OPERATIONS, augment, mix, partner, share
 from thaw.config import Augment, compose
 
 STILL = Augment.model_validate(options.AUGMENT | {"views": 1})
@@ -161,3 +161,35 @@ def test_every_option_gives_pictures_that_depend_on_image_view_and_seed_alone(op
     assert all(view.shape == image.shape and view.dtype == np.uint8 for view in seen)
     assert len({view.tobytes() for view in seen}) == 4
     assert np.array_equal(augment(image, chosen, "a", 1, 0), seen[0])
+
+
+DARK, LIGHT = np.zeros((40, 60, 3), np.uint8), np.full((40, 60, 3), 200, np.uint8)
+
+
+def test_a_blend_is_the_first_picture_by_its_share_and_the_second_by_the_rest() -> None:
+    options_ = STILL.model_copy(update={"mixup": 1.0})
+    for view in range(30):
+        own = share(options_, "key", view, 0)
+        assert 0.5 <= own <= 1
+        assert (mix(DARK, LIGHT, options_, "key", view, 0) == round(200 * (1 - own))).all()
+
+
+def test_a_pasted_rectangle_covers_what_the_share_leaves() -> None:
+    options_ = STILL.model_copy(update={"cutmix": 1.0})
+    for view in range(30):
+        other = mix(DARK, LIGHT, options_, "key", view, 0)[..., 0] == 200
+        assert other.mean() == pytest.approx(1 - share(options_, "key", view, 0), abs=0.03)
+        rows, columns = np.flatnonzero(other.any(axis=1)), np.flatnonzero(other.any(axis=0))
+        assert not len(rows) or other[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+
+
+def test_with_both_options_some_views_are_blended_and_some_pasted() -> None:
+    options_ = STILL.model_copy(update={"mixup": 1.0, "cutmix": 1.0})
+    kinds = [len(np.unique(mix(DARK, LIGHT, options_, "key", view, 0))) for view in range(60)]
+    assert 15 < kinds.count(1) < 45
+
+
+def test_partners_are_drawn_from_all() -> None:
+    drawn = [partner(5, f"image {n}", 1, 0) for n in range(200)]
+    assert {*drawn} == set(range(5))
+    assert drawn == [partner(5, f"image {n}", 1, 0) for n in range(200)]

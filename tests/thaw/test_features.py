@@ -247,3 +247,17 @@ def test_the_command_lists_and_prunes(
     monkeypatch.setattr("sys.argv", ["features", "--prune", "0"])
     features.main()
     assert "6 outputs" not in capsys.readouterr().out
+
+
+def test_training_images_are_mixed_with_each_other_and_the_labels_follow(data: Path) -> None:
+    mixing = LIGHT.model_copy(update={"mixup": 0.5, "cutmix": 1.0})
+    records = _records(6)
+    wanted = views(records, mixing, 0)
+    mixed = features.mixes(wanted)
+    train = [row for row, record in enumerate(records) if record.split == "train"]
+    assert {*mixed.partners[train, 1:].ravel()} <= {*train}
+    assert (mixed.shares[:, 0] == 1).all(), "the image itself"
+    assert all((mixed.shares[row] == 1).all() for row in range(len(records)) if row not in train)
+    assert (mixed.shares[train, 1:] < 1).any()
+    assert not np.array_equal(wanted[train[0]][1].load(data, 16), views(records, LIGHT, 0)[train[0]][1].load(data, 16))
+    assert wanted[train[0]][1].key != views(records, LIGHT, 0)[train[0]][1].key

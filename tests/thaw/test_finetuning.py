@@ -140,7 +140,7 @@ def test_only_what_is_unfrozen_moves_and_no_batchnorm_does(toy: Backbone, head: 
     _unfrozen(model, toy, Unfreeze(blocks=2))
     before = {variable.path: np.array(variable) for variable in model.variables}
     meant = {variable.path for variable in model.trainable_variables}
-    compiled(model, "adam").fit(pictures(toy), LABELS, epochs=1, verbose=0)
+    compiled(model, "adam").fit(pictures(toy), np.eye(3)[LABELS], epochs=1, verbose=0)
     moved = {
         v.path for v in model.variables if "seed" not in v.path and not np.array_equal(before[v.path], np.array(v))
     }

@@ -142,6 +142,25 @@ def test_two_logits_of_a_two_class_head_are_one_of_the_sigmoid() -> None:
     np.testing.assert_allclose(softmax(logits)[:, 1], sigmoid, atol=1e-6)
 
 
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+def test_a_mixture_counts_for_both_its_classes_by_their_shares(solver: str) -> None:
+    """Features that are all alike: what is left to learn is how often each class is."""
+    x = np.ones((100, 2, 3), np.float32)
+    train = Examples(
+        Array(x),
+        np.arange(100),
+        np.zeros(100, np.int64),
+        np.ones((100, 2), np.int64),
+        np.tile(np.array([1, 0.6], np.float32), (100, 1)),  # view 0 is the image itself
+    )
+    val = Examples(Array(x), np.arange(100), np.repeat([0, 1], [80, 20]))
+    if solver == "lbfgs":
+        head, _ = solve(LBFGS, train, val)
+    else:
+        head, _ = descend(ADAM.model_copy(update={"epochs": 200, "dropout": 0.0, "patience": 200}), train, val, 2, 0)
+    np.testing.assert_allclose(softmax(head.logits(val.take()))[0], [0.8, 0.2], atol=0.02)
+
+
 def test_adam_stops_when_the_validation_loss_does_not_fall_and_keeps_the_best() -> None:
     train, val = _examples(3, 0, images=30), _examples(3, 1)
     config = ADAM.model_copy(update={"learning_rate": 0.3, "epochs": 200})

@@ -55,7 +55,7 @@ def test_the_weights_kept_are_those_of_the_best_epoch() -> None:
 
 def test_label_smoothing_spreads_a_share_of_each_label() -> None:
     model = compiled(keras.Sequential([keras.Input((3,)), keras.layers.Identity()]), "adam", label_smoothing=0.3)
-    loss = model.evaluate(np.log([[0.7, 0.2, 0.1]]), np.array([0]), verbose=0)[0]
+    loss = model.evaluate(np.log([[0.7, 0.2, 0.1]]), np.eye(3)[:1], verbose=0)[0]
     assert loss == pytest.approx(-(0.8 * math.log(0.7) + 0.1 * math.log(0.2) + 0.1 * math.log(0.1)), rel=1e-5)
 
 
@@ -77,7 +77,7 @@ def test_the_rate_rises_and_falls_as_configured(decay: str, warmup: float, expec
     model = compiled(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), adam(config, config, 5, {}))
     rates = [float(model.optimizer.learning_rate)]
     for _ in range(20):
-        model.train_on_batch(np.zeros((1, 4), np.float32), np.zeros(1))
+        model.train_on_batch(np.zeros((1, 4), np.float32), np.eye(3)[:1])
         rates.append(float(model.optimizer.learning_rate))
     np.testing.assert_allclose(rates, expected, atol=1e-7)
 
@@ -89,7 +89,7 @@ def test_a_smaller_share_of_the_rate_makes_smaller_steps() -> None:
     before = [layer.kernel.numpy() for layer in layers]
     config = _finetune(learning_rate=0.01, decay="none")
     compiled(model, adam(config, config, 1, {layers[0].kernel.path: 0.1}))
-    model.train_on_batch(np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32), np.arange(8) % 3)
+    model.train_on_batch(np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32), np.eye(3)[np.arange(8) % 3])
     lower, upper = (np.abs(layer.kernel.numpy() - old) for layer, old in zip(layers, before, strict=True))
     np.testing.assert_allclose(lower, 0.001, rtol=1e-2)
     np.testing.assert_allclose(upper, 0.01, rtol=1e-2)
@@ -124,7 +124,7 @@ def test_the_average_of_the_weights_is_judged_and_kept_and_training_goes_on_with
     plain = compiled(model(), adam(plain_config, plain_config, 1, {}), label_smoothing=0.1)
     average = None
     for _ in range(3):
-        plain.train_on_batch(train.take(), train.y)
+        plain.train_on_batch(train.take(), np.eye(3)[train.y])
         now = [np.array(weight) for weight in plain.weights]
         average = now if average is None else [0.8 * a + 0.2 * b for a, b in zip(average, now, strict=True)]
     assert average is not None
@@ -248,9 +248,7 @@ def test_each_epoch_takes_the_next_view() -> None:
 
     x = np.zeros((4, 3, 4), np.float32) + np.array([1, 2, 3], np.float32)[:, np.newaxis]
     model = keras.Sequential([keras.Input((4,)), Recorder(), keras.layers.Dense(2)])
-    model.compile(
-        "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"], run_eagerly=True
-    )
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"], run_eagerly=True)
     examples = Examples(Array(x), np.arange(4), np.array([0, 1, 0, 1]))
     fit(model, examples, examples, Schedule(batch_size=4, epochs=4), 0, Checkpoint("run"))
     assert seen == [1, 2, 3, 1]
@@ -260,3 +258,14 @@ def test_a_rate_that_is_far_too_high_is_said_so() -> None:
     examples = Examples(Array(np.full((4, 1, 4), np.inf, np.float32)), np.arange(4), np.array([0, 1, 2, 0]))
     with pytest.raises(UserError, match="expected a finite loss, found nan after epoch 1; lower 'learning_rate'"):
         fit(_model(), examples, _examples(seed=1), Schedule(), 0, Checkpoint("run"))
+
+
+def test_mixtures_are_learnt_as_shares_of_both_classes() -> None:
+    """A model that sees nothing but one picture settles at the shares of its label."""
+    x = np.ones((64, 1, 4), np.float32)
+    zeros = np.zeros(64, np.int64)
+    mixed = Examples(Array(x), np.arange(64), zeros, zeros[:, np.newaxis] + 1, np.full((64, 1), 0.7, np.float32))
+    model = _model(rate=0.05)
+    fit(model, mixed, Examples(Array(x), np.arange(64), zeros), Schedule(epochs=60, patience=60), 0, Checkpoint("run"))
+    found = np.exp(logits(model, mixed)[0])
+    assert found[:2] / found.sum() == pytest.approx([0.7, 0.3], abs=0.1)
