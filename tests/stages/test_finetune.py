@@ -16,7 +16,7 @@ from tests.test_pipeline import squares
 from thaw import finetuning, history, predictions
 from thaw.artifacts import PROJECT, Paths, read_json
 from thaw.backbones import cut
-from thaw.config import Augment, Backbone, Dataset, Finetune, Lbfgs
+from thaw.config import Adam, Augment, Backbone, Dataset, Finetune, Lbfgs, compose
 from thaw.errors import UserError
 from thaw.heads import Head
 from thaw.training import Checkpoint
@@ -110,6 +110,26 @@ def test_shares_of_0_bring_the_head_back(paths: Paths) -> None:
     assert made["share"] == 0
     before, after = (predictions.read(paths.predictions(stage)) for stage in ("train_head", "finetune"))
     np.testing.assert_allclose(after.probabilities, before.probabilities, atol=1e-4)
+
+
+def test_whole_feature_maps_hidden_layers_and_mixed_views_go_all_the_way(prepared: Paths, tmp_path: Path) -> None:
+    """What the VGG16 recipe has: Flatten, a hidden layer, and strong augmentation on top."""
+    shutil.copytree(prepared.root / "prepare", tmp_path / "artifacts" / "prepare")
+    paths = Paths(prepared.data, tmp_path / "artifacts")
+    backbone = TOY.model_copy(update={"pooling": "flatten", "input_size": 64})
+    strong = compose(["augment=strong", "augment.views=2"], ["augment"])["augment"]
+    extract_features.run(paths, backbone, strong, seed=0)
+    stored = np.load(paths.features, mmap_mode="r")
+    assert stored.dtype == np.float16
+    assert stored.shape[1:] == (3, 2 * 2 * 1280)
+    assert read_json(paths.stored("extract_features"))["shape"] == [2 * 2 * 1280]
+    mlp = Adam.model_validate(options.ADAM | {"hidden": [16], "learning_rate": 0.001})
+    train_head.run(paths, mlp, seed=0)
+    config = Finetune.model_validate(options.FINETUNE | {"epochs": 2, "patience": 2})
+    finetune.run(paths, backbone, strong, config, seed=0)
+    before, after = (predictions.read(paths.predictions(stage)).probabilities for stage in ("train_head", "finetune"))
+    assert before.shape == after.shape
+    assert not np.array_equal(before, after)
 
 
 class Killed(BaseException):

@@ -163,24 +163,33 @@ def test_bundled_weights_load(toy: Backbone) -> None:
     assert not all(np.array_equal(a, b) for a, b in zip(bundled, network(toy).get_weights(), strict=True))
 
 
+@pytest.mark.parametrize(
+    ("name", "alpha", "file"),
+    [
+        ("mobilenet", 0.25, "mobilenet_2_5_224_tf_no_top.h5"),
+        ("mobilenet", 0.75, "mobilenet_7_5_224_tf_no_top.h5"),
+        ("mobilenet_v2", 0.35, "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"),
+    ],
+)
 def test_imagenet_weights_load_offline_from_keras_home(
-    toy: Backbone, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: Backbone, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, alpha: float, file: str
 ) -> None:
     # Keras fixes its home when it is imported, so it is the downloader's default folder that has to change.
     home = tmp_path / "keras_home"
     shutil.copytree(shared / "weights" / "keras_home", home, copy_function=shutil.copyfile)
-    monkeypatch.setattr(keras.config, "keras_home", lambda: str(home), raising=False)
     from keras.src.utils import file_utils
 
     monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(home))
-    loaded = network(_with(toy, weights="imagenet", input_size=224))
-    file = home / "models" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
-    expected = network(_with(toy, weights=str(file), input_size=224))
-    np.testing.assert_array_equal(loaded.get_weights()[0], expected.get_weights()[0])
+    genuine = family(toy, name, alpha=alpha, weights="imagenet", input_size=224)
+    loaded, expected = network(genuine), network(_with(genuine, weights=str(home / "models" / file)))
+    for ours, theirs in zip(loaded.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not np.array_equal(loaded.get_weights()[0], network(_with(genuine, weights="random")).get_weights()[0])
 
 
+@pytest.mark.parametrize("name", FAMILIES)
 def test_imagenet_weights_without_a_network_say_how_to_supply_a_file(
-    toy: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     from keras.src.utils import file_utils
 
@@ -188,7 +197,7 @@ def test_imagenet_weights_without_a_network_say_how_to_supply_a_file(
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a closed port: no network, on any machine
     with pytest.raises(UserError, match="expected to download the ImageNet weights .* set 'weights:' to its path"):
-        network(_with(toy, weights="imagenet", input_size=96))
+        network(family(toy, name, weights="imagenet", input_size=96))
 
 
 def test_a_fingerprint_changes_with_whatever_changes_the_outputs(toy: Backbone, headless: dict[str, Path]) -> None:
