@@ -85,7 +85,9 @@ POLICIES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "policy", [pytest.param(name, marks=[pytest.mark.slow] if name == "all" else []) for name in POLICIES]
+)
 def test_every_policy_leaves_a_model_its_curve_and_its_predictions(paths: Paths, policy: str) -> None:
     made = _run(paths, **POLICIES[policy])
     curve = history.read(paths.history("finetune"))
@@ -136,7 +138,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing of ours catches it."""
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_progressive_run_that_was_killed_goes_on_to_the_very_same_weights(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
