@@ -333,16 +333,8 @@ def test_real_photos_in_predefined_folders_with_real_weights(shared: Path, tmp_p
         archive.extractall(tmp_path, filter="data")
     paths = Paths(tmp_path / "hymenoptera", tmp_path / "artifacts")
     weights = shared / "weights/keras_home/models/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
-    backbone = Backbone(
-        network="mobilenet_v2",
-        alpha=0.35,
-        input_size=160,  # these weights learnt at 224 px; at 96 an independent probe gets no more than 0.8 either
-        weights=str(weights),
-        engine="openvino",
-        precision="float32",
-        keep_blocks=0,
-        cache_limit_gb=1,
-    )
+    # These weights learnt at 224 px; at 96 an independent probe gets no more than 0.8 either.
+    backbone = Backbone.model_validate(options.BACKBONE | {"input_size": 160, "weights": str(weights)})
     prepare.run(paths, Dataset(val=0.2, test=0.2, min_images=10, max_megapixels=100), seed=0)
     extract_features.run(paths, backbone, AUGMENT, seed=0)
     train_head.run(paths, LBFGS, seed=0)
