@@ -157,18 +157,20 @@ def render(found: list[Figures], seeds: list[int]) -> str:
             for backbone in BACKBONES:
                 here = [one for one in found if (one["data"], one["size"], one["backbone"]) == (name, size, backbone)]
                 plain = [one for one in here if one["policy"] == "last 3 blocks"]
-                lines += [_row(backbone, HEAD, [one["head"] for one in plain])] if plain else []
+                lines += [_row(backbone, HEAD, [one["head"] for one in plain], len(seeds))] if plain else []
                 for policy in POLICIES:
                     runs = [one for one in here if one["policy"] == policy]
                     if refused := next((one["refused"] for one in runs if "refused" in one), None):
                         lines.append(f"| {backbone} | {policy} | refused: {refused.partition(';')[0]} | | |")
                     elif runs:
-                        lines.append(_row(backbone, policy, [one["tuned"] for one in runs]))
+                        lines.append(_row(backbone, policy, [one["tuned"] for one in runs], len(seeds)))
     return "\n".join([*lines, ""])
 
 
-def _row(backbone: str, policy: str, runs: list[Figures]) -> str:
+def _row(backbone: str, policy: str, runs: list[Figures], seeds: int) -> str:
     cells = []
+    if len(runs) < seeds:
+        policy += f" ({len(runs)} of {seeds} seeds)"
     for split in ("val", "test"):
         values = [one[split] for one in runs]
         text = f"{statistics.mean(values):.3f}"

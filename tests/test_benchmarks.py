@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import heads, scale, speed
+from benchmarks import heads, results, scale, speed
 from benchmarks.speed import LAYOUTS, PARTS, render
 from thaw.config import compose
 
@@ -112,3 +112,25 @@ def test_synthetic_pictures_are_distinct_and_the_same_each_time(tmp_path: Path) 
 def test_every_network_of_the_extraction_benchmark_has_its_option() -> None:
     for name in speed.NETWORKS:
         assert compose([f"backbone={name}"], ["backbone"])["backbone"].network == name
+
+
+def test_results_name_what_is_incomplete_and_what_was_refused() -> None:
+    def run(policy: str, seed: int, **more: Any) -> dict[str, Any]:
+        figures = {"val": 0.9 + seed / 100, "test": 0.8, "seconds": 5.0}
+        facts = {"data": "tf_flowers", "backbone": "MobileNetV2 1.0", "size": 160, "policy": policy, "seed": seed}
+        return {**facts, "head": figures, "tuned": figures, **more}
+
+    found = [run("last 3 blocks", seed) for seed in (0, 1, 2)] + [run("progressive", 0)]
+    found += [run("last 3 blocks + adapt", 0, refused="expected statistics, found none; set it to frozen")]
+    rows = [row[1:] for row in _rows(results.render(found, [0, 1, 2]))]
+    assert rows == [
+        ["head only", "0.910 ± 0.025", "0.800 ± 0.000", "5"],
+        ["last 3 blocks", "0.910 ± 0.025", "0.800 ± 0.000", "5"],
+        ["progressive (1 of 3 seeds)", "0.900", "0.800", "5"],
+        ["last 3 blocks + adapt", "refused: expected statistics, found none", "", ""],
+    ]
+
+
+def test_every_policy_of_the_results_is_a_valid_configuration() -> None:
+    for overrides in results.POLICIES.values():
+        compose(overrides)
