@@ -156,6 +156,9 @@ def fill(
 
     Returns:
         How many images or views went through it.
+
+    Raises:
+        UserError: the disk has no room for what is needed.
     """
     if not any(store.missing(wanted) for store in stores):
         return 0
@@ -170,17 +173,15 @@ def fill(
         return bytes_of(output, len(_distinct(wanted))) <= limit and missing <= free
 
     if needed is not None:
-        total = bytes_of(needed, len(_distinct(wanted)))
+        total, lacking = (bytes_of(needed, len(some)) for some in (_distinct(wanted), stores[needed].missing(wanted)))
         print(
-            f"  {description}: {len(_distinct(wanted)):,} x {runner.shapes[needed]} take {total / 1e6:,.0f} MB",
-            flush=True,
+            f"  {description}: {len(_distinct(wanted)):,} x {runner.shapes[needed]}, {total / 1e6:,.0f} MB", flush=True
         )
-        if total > free:
+        if lacking > free:
             raise UserError(
-                f"expected {total / 1e9:.1f} GB of free disk for the {description}, found {free / 1e9:.1f} GB in "
+                f"expected {lacking / 1e9:.1f} GB of free disk for the {description}, found {free / 1e9:.1f} GB in "
                 f"{cache()}; free some, or take another 'pooling' or fewer 'views'"
             )
-
     keeping = {output: store for output, store in enumerate(stores) if output == needed or fits(output)}
     missing = list({view.key: view for store in keeping.values() for view in store.missing(wanted)}.values())
     loaded = images.parallel(partial(View.load, data=data, size=runner.input_size), missing, description)

@@ -15,6 +15,7 @@ from thaw import engine, features, images
 from thaw.artifacts import cache
 from thaw.backbones import FrozenNetwork, kept_operation, network
 from thaw.config import Augment, Backbone
+from thaw.errors import UserError
 from thaw.examples import Source
 from thaw.features import Store, extract, frozen, prune, size, views
 from thaw.manifest import Record, Split
@@ -261,3 +262,13 @@ def test_training_images_are_mixed_with_each_other_and_the_labels_follow(data: P
     assert (mixed.shares[train, 1:] < 1).any()
     assert not np.array_equal(wanted[train[0]][1].load(data, 16), views(records, LIGHT, 0)[train[0]][1].load(data, 16))
     assert wanted[train[0]][1].key != views(records, LIGHT, 0)[train[0]][1].key
+
+
+def test_features_for_which_there_is_no_room_are_refused_before_the_work(
+    toy: Backbone, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 100))  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="expected 0.0 GB of free disk for the bottleneck features, found 0.0 GB"):
+        extract(_plain(toy), views(_records(2), NONE, 0), data, tmp_path / "x.npy")
+    assert "bottleneck features: 2 x (1280,), 0 MB" in capsys.readouterr().out
+    assert not (tmp_path / "x.npy").exists()
