@@ -3,8 +3,8 @@
 Starts from the head's exact logits. What stays frozen runs once, in the engine; Keras trains only what is above, on its
 outputs, which is the same mathematics. Reads data/, artifacts/prepare/, artifacts/extract_features/features.npy and
 artifacts/train_head/head.h5; writes artifacts/finetune/: model.weights.h5 (the whole classifier), history.csv,
-predictions.csv (validation and test probabilities) and meta.json (what the frozen part's outputs take). Learns on
-train, keeps the best epoch on val, resumes after a kill.
+predictions.csv (validation and test probabilities) and meta.json (what the frozen part's outputs take, which epoch was
+kept and how it was mixed). Learns on train, keeps the best epoch on val, resumes after a kill.
 
     python -m stages.finetune
 """
@@ -36,7 +36,7 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, 
             as_they_are = [views[0] for record, views in zip(records, wanted, strict=True) if record.split == "train"]
             statistics = adaptation.statistics(backbone, as_they_are, paths.data)
         model = finetuning.classifier(backbone, head, finetune.dropout, seed, statistics, finetune.precision)
-        start = finetuning.weights(model)
+        start = finetuning.weights(model) if finetune.mix else {}
         rates = finetuning.rates(model, backbone, finetune.block_decay)
         curve: list[Row] = []
         for number, (step, first, boundary) in enumerate(finetuning.plan(model, backbone, finetune)):

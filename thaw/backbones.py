@@ -234,7 +234,8 @@ def _custom(backbone: Backbone, scaled: Any) -> Any:
             f"save it with model.save('….keras')"
         ) from error
     wanted = tuple(scaled.shape[1:])
-    if len(inputs) != 1 or any(own not in (None, side) for own, side in zip(inputs[0][1:], wanted, strict=True)):
+    fits = len(inputs) == 1 and len(inputs[0]) == 4
+    if not fits or any(own not in (None, side) for own, side in zip(inputs[0][1:], wanted, strict=True)):
         raise UserError(
             f"input_size: expected {path.name} to take images of {wanted[0]} x {wanted[1]} x 3, found {inputs}; "
             f"correct 'input_size:'"
@@ -243,6 +244,12 @@ def _custom(backbone: Backbone, scaled: Any) -> Any:
         raise UserError(
             f"custom.feature_layer: expected a layer of {path.name}, found {backbone.custom.feature_layer!r}; its last "
             f"ones are {', '.join(names[-5:])}"
+        )
+    own_names = {PREPROCESSING, POOLING} & {*names}
+    if own_names:
+        raise UserError(
+            f"weights: expected other names for the layers of {path.name} than {', '.join(sorted(own_names))}, which "
+            f"thaw uses itself; rename them and save the model again"
         )
     last = model.get_layer(backbone.custom.feature_layer)._inbound_nodes[-1].output_tensors[0]
     features = _flat(keras.Model(model.inputs, last), scaled)

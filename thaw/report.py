@@ -175,7 +175,7 @@ def plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(plain, value))
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {plain(inner)}" for key, inner in value.items())
+        return ", ".join(f"{key} {plain(inner)}" for key, inner in value.items() if inner is not None)
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else str(value)
 
 

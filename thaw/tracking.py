@@ -137,10 +137,16 @@ def _publish(
 
 def run_name(config: Mapping[str, Any]) -> str:
     """Return a name that tells runs apart in the run table: what was trained, how, and from which seed."""
-    backbone, head, unfreeze = config["backbone"], config["train_head"], config["finetune"]["unfreeze"]
-    depth = next(f"last {count} {unit}" for unit, count in unfreeze.items() if count is not None)
+    backbone, head, finetune = config["backbone"], config["train_head"], config["finetune"]
     network = f"{backbone['network']} α{backbone['alpha']:g} {backbone['input_size']}px"
-    return " · ".join([network, head["solver"], depth, f"seed {config['seed']}"])
+    hidden = "".join(f" {units}" for units in head.get("hidden", []))
+    depths = " → ".join(_depth(step["unfreeze"]) for step in (finetune, *finetune["then"]))
+    return " · ".join([network, head["solver"] + hidden, depths, f"seed {config['seed']}"])
+
+
+def _depth(unfreeze: Mapping[str, Any]) -> str:
+    ((unit, count),) = ((unit, count) for unit, count in unfreeze.items() if count is not None)
+    return "all" if unit == "all" else f"last {count} {unit}"
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
@@ -154,9 +160,11 @@ def headline(metrics: Mapping[str, Any]) -> str:
 
 
 def flat(tree: Mapping[str, Any], separator: str) -> dict[str, Any]:
-    """Turn nested mappings into one, whose keys are the ways to the leaves."""
+    """Turn nested mappings into one, whose keys are the ways to the leaves; what is None is not there."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
+        if value is None:
+            continue
         inner = flat(value, separator) if isinstance(value, Mapping) else {"": value}
         leaves |= {f"{key}{separator}{way}" if way else key: leaf for way, leaf in inner.items()}
     return leaves

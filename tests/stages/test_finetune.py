@@ -1,6 +1,5 @@
 """finetune: every policy runs the pipeline's own way, and a stopped run goes on."""
 
-import itertools
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 
 from stages import extract_features, finetune, prepare, train_head
 from tests import options
+from tests.killing import killed_after
 from tests.test_pipeline import squares
 from thaw import finetuning, history, predictions
 from thaw.artifacts import PROJECT, Paths, read_json
@@ -134,10 +134,6 @@ def test_whole_feature_maps_hidden_layers_and_mixed_views_go_all_the_way(prepare
     assert not np.array_equal(before, after)
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing of ours catches it."""
-
-
 @pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_progressive_run_that_was_killed_goes_on_to_the_very_same_weights(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, epoch: int
@@ -145,18 +141,10 @@ def test_a_progressive_run_that_was_killed_goes_on_to_the_very_same_weights(
     _run(paths, then=DEEPER)
     expected = {name: (paths.root / "finetune" / name).read_bytes() for name in ("history.csv", "predictions.csv")}
 
-    save, saved = Checkpoint.save, itertools.count(1)
-
-    def save_and_die(self: Checkpoint, *arguments: Any) -> None:
-        save(self, *arguments)
-        if next(saved) == epoch:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", save_and_die)
-        with pytest.raises(Killed):
-            _run(paths, then=DEEPER)
+    with killed_after(epoch):
+        _run(paths, then=DEEPER)
     done: list[int] = []
+    save = Checkpoint.save
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "save", lambda self, *arguments: (done.append(1), save(self, *arguments))[1])
         _run(paths, then=DEEPER)

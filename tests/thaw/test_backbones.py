@@ -280,6 +280,22 @@ def test_mistakes_about_one_s_own_network_are_one_sentence(
         first_layer(network(backbone), backbone, Unfreeze(blocks=1))
 
 
+@pytest.mark.parametrize(
+    ("shape", "name", "message"),
+    [
+        ((8,), "features", "expected mine.keras to take images of 32 x 32 x 3, found .*8"),
+        ((32, 32, 3), "pooling", "expected other names for the layers of mine.keras than pooling"),
+    ],
+)
+def test_a_network_of_one_s_own_that_cannot_serve_is_refused(
+    toy: Backbone, tmp_path: Path, shape: tuple[int, ...], name: str, message: str
+) -> None:
+    image = keras.Input(shape)
+    keras.Model(image, keras.layers.Flatten(name=name)(image)).save(tmp_path / "mine.keras")
+    with pytest.raises(UserError, match=message):
+        network(_own(toy, tmp_path / "mine.keras", name))
+
+
 def test_a_file_that_holds_no_model_is_refused(toy: Backbone, tmp_path: Path) -> None:
     (tmp_path / "mine.keras").write_text("no model")
     with pytest.raises(UserError, match="expected a Keras model with layers in mine.keras, found: .*model.save"):

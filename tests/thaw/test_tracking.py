@@ -14,9 +14,10 @@ import pytest
 from mlflow import MlflowClient
 
 from stages import evaluate
-from tests import finished
+from tests import finished, options
 from thaw import tracking
 from thaw.artifacts import PROJECT, Paths, read_json, write_json
+from thaw.config import compose
 from thaw.errors import UserError
 
 
@@ -123,9 +124,24 @@ def test_new_outputs_replace_the_run_and_an_unfinished_one_is_superseded(
 
 def test_another_configuration_is_another_run(paths: Paths, publish: Callable[[], None]) -> None:
     publish()
-    finished.write_configs(paths, finetune={"finetune": {"unfreeze": {"layers": 20}, "learning_rate": 0.001}})
+    finished.write_configs(paths, finetune={"finetune": options.FINETUNE | {"unfreeze": {"layers": 20}}})
     publish()
     assert {run.info.run_name.split(" · ")[2] for run in runs()} == {"last 2 blocks", "last 20 layers"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], "lbfgs · last 3 blocks"),
+        (["finetune=progressive"], "lbfgs · last 1 blocks → last 3 blocks → last 6 blocks"),
+        (["~finetune.unfreeze.blocks", "+finetune.unfreeze.all=true"], "lbfgs · all"),
+        (["train_head=mlp"], "adam 256 · last 3 blocks"),
+    ],
+)
+def test_a_run_s_name_says_how_deep_and_with_which_head(overrides: list[str], expected: str) -> None:
+    config = {name: getattr(value, "model_dump", lambda v=value: v)() for name, value in compose(overrides).items()}
+    assert tracking.run_name(config).split(" · ", 1)[1] == f"{expected} · seed 0"
+    assert None not in tracking.flat(config, ".").values()
 
 
 def test_a_deleted_experiment_comes_back_and_its_name_can_be_chosen(

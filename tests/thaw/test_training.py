@@ -1,6 +1,5 @@
 """Training with Keras: the best epoch, stopping early, and going on after a kill."""
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests import options
+from tests.killing import killed_after
 from thaw.config import Finetune
 from thaw.errors import UserError
 from thaw.examples import Array, Examples
@@ -195,26 +195,13 @@ def test_row_0_is_the_model_as_it_was_given() -> None:
     assert math.isnan(rows[0]["loss"])
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing of ours catches it."""
-
-
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_a_killed_run_goes_on_to_the_very_same_weights(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+def test_a_killed_run_goes_on_to_the_very_same_weights(epoch: int) -> None:
     whole = _model()
     expected = fit(whole, _examples(), _examples(seed=1), Schedule(), 0, Checkpoint("whole"))
 
-    save, saved = Checkpoint.save, itertools.count(1)
-
-    def save_and_die(self: Checkpoint, *arguments: Any) -> None:
-        save(self, *arguments)
-        if next(saved) == epoch:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", save_and_die)
-        with pytest.raises(Killed):
-            fit(_model(), _examples(), _examples(seed=1), Schedule(), 0, Checkpoint("killed"))
+    with killed_after(epoch):
+        fit(_model(), _examples(), _examples(seed=1), Schedule(), 0, Checkpoint("killed"))
     resumed = _model()
     rows = fit(resumed, _examples(), _examples(seed=1), Schedule(), 0, Checkpoint("killed"))
 
