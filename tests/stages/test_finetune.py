@@ -86,7 +86,7 @@ POLICIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(
-    "policy", [pytest.param(name, marks=[pytest.mark.slow] if name == "all" else []) for name in POLICIES]
+    "policy", [pytest.param(name, marks=[] if "progressive" in name else [pytest.mark.slow]) for name in POLICIES]
 )
 def test_every_policy_leaves_a_model_its_curve_and_its_predictions(paths: Paths, policy: str) -> None:
     made = _run(paths, **POLICIES[policy])
@@ -114,6 +114,7 @@ def test_shares_of_0_bring_the_head_back(paths: Paths) -> None:
     np.testing.assert_allclose(after.probabilities, before.probabilities, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_whole_feature_maps_hidden_layers_and_mixed_views_go_all_the_way(prepared: Paths, tmp_path: Path) -> None:
     """What the VGG16 recipe has: Flatten, a hidden layer, and strong augmentation on top."""
     shutil.copytree(prepared.root / "prepare", tmp_path / "artifacts" / "prepare")
@@ -172,6 +173,7 @@ def test_trained_batchnorm_is_above_the_cut() -> None:
     assert cut(model, first, batchnorm=True) < places["block_16_expand_BN"] <= cut(model, first)
 
 
+@pytest.mark.slow
 def test_the_gpus_of_a_machine_share_each_batch(paths: Paths, tmp_path: Path) -> None:
     """On two halves of the processor, in a process of its own: devices are fixed when TensorFlow starts."""
     script = f"""

@@ -93,6 +93,7 @@ def test_features_are_pooled_as_asked(toy: Backbone, pooling: str, expected: Any
     assert whole.layers[everything].name == "Conv1"
 
 
+@pytest.mark.slow
 def test_efficientnet_is_the_network_that_its_imagenet_weights_were_made_for(
     toy: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
