@@ -39,7 +39,7 @@ lint: $(READY) ## ruff and mypy
 	mypy
 
 lock: ## pin the newest versions that pyproject.toml allows (needs uv)
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header \
+	uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-index-url --no-emit-find-links --upgrade --quiet --output-file requirements.lock
 
 clean: ## delete what can be computed again: caches and the pipeline's outputs, not the data, not the runs
