@@ -1,8 +1,8 @@
 """Compare the models before and after fine-tuning: the only stage that looks at the labels of the test images.
 
 Reads artifacts/prepare/, both predictions and learning curves, what every stage was configured with, and of data/ the
-images to show. Writes artifacts/evaluate/: metrics.json, plots/, report.html and summary.txt; then publishes the
-finished run to MLflow and prints the summary. Needs no TensorFlow.
+images to show. Writes artifacts/evaluate/: metrics.json, plots/, report.html, summary.txt and model/ (the model that is
+kept, ready to use); then publishes the finished run to MLflow and prints the summary. Needs no TensorFlow.
 
     python -m stages.evaluate
 """
@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from thaw import evidence, examples, history, manifest, predictions, report, tracking
-from thaw.artifacts import Paths, read_json, write_json
+from thaw import evidence, examples, history, manifest, portable, predictions, report, tracking
+from thaw.artifacts import Paths, plain, read_json, write_json
 from thaw.config import SECTIONS, Evaluate, command
 from thaw.errors import UserError
 from thaw.evidence import Pair
+from thaw.heads import Head
 from thaw.manifest import Record, Split
+from thaw.portable import Facts
 from thaw.predictions import Predictions
 
 MODELS = ("train_head", "finetune")
@@ -39,25 +41,30 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
     summary = report.summary(metrics, evaluate.confidence)
     with paths.refused.open(newline="", encoding="utf-8") as file:
         refused = list(csv.DictReader(file))
+    story = report.Story(
+        metrics=metrics,
+        classes=classes,
+        paths=[record.path for record in records if record.split == "test"],
+        test=test,
+        curves={stage: history.read(paths.history(stage)) for stage in MODELS},
+        prepared=read_json(paths.manifest.with_name("summary.json")),
+        refused=refused,
+        stored={stage: read_json(paths.stored(stage)) for stage in ("extract_features", "finetune")},
+        config=config,
+        data=paths.data,
+    )
     with paths.stage("evaluate", evaluate=evaluate, seed=seed) as out:
         write_json(out / paths.metrics.name, metrics)
         report.write_plots(out / "plots", classes, test)
-        report.write_html(
-            out / paths.report.name,
-            report.Story(
-                metrics=metrics,
-                classes=classes,
-                paths=[record.path for record in records if record.split == "test"],
-                test=test,
-                curves={stage: history.read(paths.history(stage)) for stage in MODELS},
-                prepared=read_json(paths.manifest.with_name("summary.json")),
-                refused=refused,
-                stored={stage: read_json(paths.stored(stage)) for stage in ("extract_features", "finetune")},
-                config=config,
-                data=paths.data,
-            ),
-        )
+        report.write_html(out / paths.report.name, story)
         (out / paths.summary.name).write_text(summary, encoding="utf-8")
+        backbone = config["backbone"]
+        facts = Facts(classes, backbone["input_size"], backbone["precision"], metrics["temperature"])
+        card = report.card(story)
+        if metrics["kept"] == "head":
+            portable.write(out / paths.finished.name, paths.backbone, facts, card, Head.load(paths.head).layers)
+        else:
+            portable.write(out / paths.finished.name, paths.network, facts, card)
     tracking.publish(paths, config)
     print(summary, end="")
 
@@ -68,7 +75,7 @@ def configuration(paths: Paths, evaluate: Evaluate, seed: int) -> dict[str, Any]
     Raises:
         UserError: two stages ran with different values of one section, so their results cannot be compared.
     """
-    found: dict[str, Any] = {"evaluate": evaluate.model_dump(), "seed": seed}
+    found = plain({"evaluate": evaluate, "seed": seed})
     for stage in ("prepare", "extract_features", *MODELS):
         for section, value in read_json(paths.config(stage)).items():
             if found.setdefault(section, value) != value:

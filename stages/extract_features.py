@@ -1,14 +1,16 @@
 """Run every image through the frozen backbone, once.
 
 Reads data/ and artifacts/prepare/manifest.csv; writes artifacts/extract_features/: features.npy (images, in the order
-of the manifest × views × features; memory-mappable), mixes.npy (which views are mixtures of two images) and meta.json
-(what the features take). What the feature store in .cache/ holds is not computed again.
+of the manifest × views × features; memory-mappable), mixes.npy (which views are mixtures of two images), meta.json
+(what the features take) and backbone.xml and .bin (the network, for OpenVINO: half of the model before fine-tuning).
+What the feature store in .cache/ holds is not computed again.
 
     python -m stages.extract_features
 """
 
-from thaw import features, manifest
+from thaw import engine, features, manifest
 from thaw.artifacts import Paths, write_json
+from thaw.backbones import FrozenNetwork
 from thaw.config import Augment, Backbone, command
 from thaw.examples import Array
 
@@ -23,6 +25,7 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
         size = features.size(wanted, stored.shape, stored.itemsize)
         write_json(out / paths.stored("extract_features").name, size)
         features.mixes(wanted).save(out / paths.mixes.name)
+        engine.copy(FrozenNetwork(backbone), out / paths.backbone.name)
     print(f"extract_features: {len(wanted)} images; {computed} went through the network, the store had the rest")
 
 

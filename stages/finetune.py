@@ -2,24 +2,29 @@
 
 Starts from the head's exact logits. What stays frozen runs once, in the engine; Keras trains only what is above, on its
 outputs, which is the same mathematics. Reads data/, artifacts/prepare/, artifacts/extract_features/features.npy and
-artifacts/train_head/head.h5; writes artifacts/finetune/: model.weights.h5 (the whole classifier), history.csv,
-predictions.csv (validation and test probabilities) and meta.json (what the frozen part's outputs take, which epoch was
-kept and how it was mixed). Learns on train, keeps the best epoch on val, resumes after a kill.
+artifacts/train_head/head.h5; writes artifacts/finetune/: model.weights.h5 (the whole classifier), model.xml and .bin
+(the same for OpenVINO), history.csv, predictions.csv (validation and test probabilities) and meta.json (what the frozen
+part's outputs take, which epoch was kept and how it was mixed). Learns on train, keeps the best epoch on val, resumes
+after a kill.
 
     python -m stages.finetune
 """
 
 import math
 
-from thaw import adaptation, examples, features, finetuning, heads, history, manifest, predictions, training
+from thaw import adaptation, engine, examples, features, finetuning, heads, history, manifest, predictions, training
 from thaw.artifacts import Paths, read_json, write_json
 from thaw.backbones import FrozenNetwork
 from thaw.config import Augment, Backbone, Finetune, command
 from thaw.examples import Array
 from thaw.history import Row
+from thaw.inference import softmax
+from thaw.live import Report, curve, silent
 
 
-def run(paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, seed: int) -> None:
+def run(
+    paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, seed: int, report: Report = silent
+) -> None:
     """Unfreeze, recompile at a low rate, fit, and predict with the best epoch; step by step, each deeper."""
     records, classes, head = manifest.read(paths.manifest), read_json(paths.classes), heads.Head.load(paths.head)
     wanted = features.views(records, augment, seed)
@@ -38,7 +43,7 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, 
         model = finetuning.classifier(backbone, head, finetune.dropout, seed, statistics, finetune.precision)
         start = finetuning.weights(model) if finetune.mix else {}
         rates = finetuning.rates(model, backbone, finetune.block_decay)
-        curve: list[Row] = []
+        rows: list[Row] = []
         for number, (step, first, boundary) in enumerate(finetuning.plan(model, backbone, finetune)):
             if number < checkpoint.step:
                 continue  # an earlier run, which was stopped, has done it
@@ -47,27 +52,30 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, 
             below = features.frozen(*FrozenNetwork.below(model, boundary, backbone, statistics), wanted, paths.data)
             train, val = (examples.examples(records, classes, below, split, mixes) for split in ("train", "val"))
             judged = examples.inputs(records, below, "val", "test")
-            if not curve and statistics is None:
+            if not rows and statistics is None:
                 bottleneck = examples.inputs(records, Array.load(paths.features), "val", "test")
                 finetuning.check_start(training.logits(top, judged), head.logits(bottleneck.take()), finetune.precision)
             batches = math.ceil(len(train.y) / finetune.batch_size)
             training.compiled(top, training.adam(step, finetune, batches, rates), finetune.label_smoothing)
             weights = examples.class_weights(finetune.class_weights, classes, train.y)
             schedule = finetune.model_copy(update={"epochs": step.epochs})
-            curve = training.fit(top, train, val, schedule, seed, checkpoint, weights=weights, step=number, rows=curve)
+            rows = training.fit(
+                top, train, val, schedule, seed, checkpoint, weights=weights, step=number, rows=rows, report=report
+            )
         share = finetuning.mix(top, start, finetune.mix, val, finetune.monitor)
         scores = training.logits(top, judged)
         model.save_weights(out / paths.model.name)
-        history.write(out / "history.csv", curve)
+        engine.save_ir(model, 1, out / paths.network.name)
+        history.write(out / "history.csv", rows)
         kept = [records[row] for row in judged.rows]
-        predictions.write(out / "predictions.csv", classes, kept, heads.softmax(scores))
-        best = training.best_epoch(curve, finetune.monitor)
-        made = {"epoch": best, "epochs": len(curve) - 1, "share": share}
+        predictions.write(out / "predictions.csv", classes, kept, softmax(scores))
+        best = training.best_epoch(rows, finetune.monitor)
+        made = {"epoch": best, "epochs": len(rows) - 1, "share": share}
         write_json(out / paths.stored("finetune").name, features.size(wanted, below.shape) | made)
     mixed = f", mixed {share:g} to {1 - share:g} with the weights before" if share < 1 else ""
-    accuracy = curve[best]["val_accuracy"]
-    print(f"finetune: validation accuracy {curve[0]['val_accuracy']:.4f} → {accuracy:.4f} in epoch {best}{mixed}")
+    accuracy = rows[best]["val_accuracy"]
+    print(f"finetune: validation accuracy {rows[0]['val_accuracy']:.4f} → {accuracy:.4f} in epoch {best}{mixed}")
 
 
 if __name__ == "__main__":
-    command(run)
+    command(run, curve)

@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from tests import options
-from thaw import history, manifest, predictions
+from thaw import history, manifest, portable, predictions
 from thaw.artifacts import Paths, write_json
 from thaw.config import Evaluate
+from thaw.heads import Head
 from thaw.manifest import Record
 
 EVALUATE = Evaluate(confidence=0.95, resamples=500, keep_best_of=["head", "finetuned"])
@@ -73,9 +74,23 @@ def pipeline(
     history.write(paths.history("finetune"), tuned)
     for stage, size in (("extract_features", 1280), ("finetune", 16000)):
         write_json(paths.stored(stage), {"outputs": len(records), "shape": [size], "bytes": 4 * len(records) * size})
-    paths.head.write_bytes(b"head")
+    backbone(paths.backbone, side=64)
+    kernel, bias = random.normal(size=(3, len(classes))), random.normal(size=len(classes))
+    Head([(kernel.astype(np.float32), bias.astype(np.float32))]).save(paths.head)
     paths.model.write_bytes(b"model")
+    portable.with_head(paths.backbone, Head.load(paths.head).layers, paths.network)
     return paths
+
+
+def backbone(path: Path, side: int) -> None:
+    """Write a network as OpenVINO IR whose three features are the mean red, green and blue of an image."""
+    import openvino
+    from openvino import opset13 as ops
+
+    image = ops.parameter([1, side, side, 3], np.uint8)
+    means = ops.reduce_mean(ops.convert(image, "f32"), ops.constant(np.array([1, 2])), False)
+    scaled = ops.multiply(means, ops.constant(np.float32(1 / 255)))
+    openvino.save_model(openvino.Model([ops.result(scaled)], [image], "network"), path, compress_to_fp16=False)
 
 
 def write_configs(paths: Paths, **changed: dict[str, Any]) -> None:

@@ -28,6 +28,12 @@ CODE = sorted(
     if path.stem != "__init__"
 )
 
+# What a module reads by its name.
+READ = {
+    "thaw/report.py": {"thaw/card.md.j2", "thaw/report.html.j2"},
+    "thaw/registry.py": {"thaw/served.py"},
+}
+
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 OPTIONS = {
     "dataset/squares": {"val": 0.2, "test": 0.2, "min_images": 3, "max_megapixels": 1},
@@ -74,12 +80,12 @@ def imports(file: str) -> set[str]:
 
 
 def closure(file: str) -> set[str]:
-    """A file and all files of thaw/ and stages/ that running it reads: what it imports, and the report's template."""
+    """A file and all files of thaw/ and stages/ that running it reads: what it imports, and ``READ``."""
     found, waiting = set(), {file}
     while waiting:
         found |= waiting
         waiting = set().union(*map(imports, waiting)) - found
-    return found | ({"thaw/report.html.j2"} if "thaw/report.py" in found else set())
+    return found.union(*(READ[file] for file in found & {*READ}))
 
 
 @dataclass(frozen=True)
@@ -105,11 +111,15 @@ class Project:
         return (self.root / "dvc.lock").read_text(encoding="utf-8")
 
     def environment(self) -> dict[str, str]:
-        """The environment of its commands: this Python first, and nothing from the project that runs the tests."""
+        """The environment of its commands: this Python first, and nothing from the project that runs the tests.
+
+        Training is not followed live unless ``variables`` say so: it takes seconds, and few tests are about it.
+        """
         private = ("THAW_", "MLFLOW_", "HYDRA_", "DVC_", "GIT_", "PYTHONPATH", "COVERAGE_", "COV_")
         clean = {key: value for key, value in os.environ.items() if not key.startswith(private)}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return clean | {"PATH": path, "DVC_SITE_CACHE_DIR": str(self.root / ".site")} | self.variables
+        own = {"PATH": path, "DVC_SITE_CACHE_DIR": str(self.root / ".site"), "THAW_LIVE": "0"}
+        return clean | own | self.variables
 
     def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command in it, whatever comes of it."""

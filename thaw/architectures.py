@@ -5,7 +5,7 @@ unit, an Inception module. They are listed from the output to the input, as fine
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import ascii_lowercase
 
 Channels = float | tuple[float, float, float]  # one number for all channels, or one for each
@@ -44,6 +44,7 @@ class Architecture:
         least: the smallest size that it takes.
         alphas: the width multipliers that it comes in.
         narrows: whether an ``alpha`` below 1 makes the features fewer.
+        licence: of the ImageNet weights that Keras distributes, as their authors gave it.
         below: whether ``blocks`` names the last layer below each block, as first layers have no names of their own.
     """
 
@@ -57,6 +58,7 @@ class Architecture:
     alphas: tuple[float, ...] = (1.0,)
     narrows: bool = True
     below: bool = False
+    licence: str = field(default="Apache-2.0", repr=False)  # changes no features, whose fingerprint is the repr
 
     def features(self, alpha: float) -> int:
         """The number of bottleneck features at a width multiplier."""
@@ -81,8 +83,22 @@ def _efficientnet(units: Mapping[int, int]) -> tuple[str, ...]:
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     # Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556
-    "vgg16": Architecture("VGG16", 512, 14_714_688, _units("block{stage}_conv1", dict.fromkeys(range(1, 6), 1)), CAFFE),
-    "vgg19": Architecture("VGG19", 512, 20_024_384, _units("block{stage}_conv1", dict.fromkeys(range(1, 6), 1)), CAFFE),
+    "vgg16": Architecture(
+        "VGG16",
+        512,
+        14_714_688,
+        _units("block{stage}_conv1", dict.fromkeys(range(1, 6), 1)),
+        CAFFE,
+        licence="CC BY 4.0",
+    ),
+    "vgg19": Architecture(
+        "VGG19",
+        512,
+        20_024_384,
+        _units("block{stage}_conv1", dict.fromkeys(range(1, 6), 1)),
+        CAFFE,
+        licence="CC BY 4.0",
+    ),
     # He et al. 2015, https://arxiv.org/abs/1512.03385
     "resnet50": Architecture(
         "ResNet50",
@@ -90,6 +106,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         23_587_712,
         (*_units("conv{stage}_block{unit}_1_conv", {2: 3, 3: 4, 4: 6, 5: 3}), "conv1_conv"),
         CAFFE,
+        licence="MIT",
     ),
     # He et al. 2016, https://arxiv.org/abs/1603.05027
     "resnet50_v2": Architecture(
@@ -119,6 +136,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         BETWEEN_ONES,
         size=299,
         least=71,
+        licence="MIT",
     ),
     # Howard et al. 2017, https://arxiv.org/abs/1704.04861
     "mobilenet": Architecture(
@@ -187,6 +205,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "conv1_conv",
         ),
         TORCH,
+        licence="BSD-3-Clause",
     ),
     # Tan and Le 2019, https://arxiv.org/abs/1905.11946
     "efficientnet_b0": Architecture(
@@ -230,5 +249,6 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "convnext_tiny_stem",
         ),
         INSIDE,
+        licence="MIT",
     ),
 }

@@ -65,6 +65,11 @@ class Paths:
         return self.root / "extract_features" / "features.npy"
 
     @property
+    def backbone(self) -> Path:
+        """The network that made them as OpenVINO IR (images → features, perhaps more); a .bin lies beside it."""
+        return self.root / "extract_features" / "backbone.xml"
+
+    @property
     def mixes(self) -> Path:
         """What the views are mixed with, see ``thaw.examples.Mixes``."""
         return self.root / "extract_features" / "mixes.npy"
@@ -78,6 +83,16 @@ class Paths:
     def model(self) -> Path:
         """The weights of the whole fine-tuned classifier."""
         return self.root / "finetune" / "model.weights.h5"
+
+    @property
+    def network(self) -> Path:
+        """The whole fine-tuned classifier as OpenVINO IR (images → logits); a .bin lies beside it."""
+        return self.root / "finetune" / "model.xml"
+
+    @property
+    def finished(self) -> Path:
+        """The folder of the model that is kept, see ``thaw.portable``."""
+        return self.root / "evaluate" / "model"
 
     @property
     def metrics(self) -> Path:
@@ -123,13 +138,7 @@ class Paths:
         partial.mkdir()
         try:
             yield partial
-            write_json(
-                partial / "config.json",
-                {
-                    key: value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
-                    for key, value in sections.items()
-                },
-            )
+            write_json(partial / "config.json", plain(sections))
             if final.exists():
                 shutil.rmtree(final)
             partial.rename(final)
@@ -137,15 +146,30 @@ class Paths:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def plain(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Typed sections of the configuration as plain values, which is how files and MLflow have them."""
+    return {
+        name: value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
+        for name, value in sections.items()
+    }
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path`` and rename it to ``path`` when the block ends without an error."""
+    """Yield a temporary name beside ``path`` and rename it to ``path`` when the block ends without an error.
+
+    It may become a file or a folder; what was at ``path`` before is replaced.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield partial
+        if path.is_dir():
+            shutil.rmtree(path)
         partial.replace(path)
     finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
         partial.unlink(missing_ok=True)
 
 

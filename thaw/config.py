@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,7 +34,7 @@ from pydantic import (
 from yaml import MarkedYAMLError
 
 from thaw.architectures import ARCHITECTURES
-from thaw.artifacts import PROJECT, Paths
+from thaw.artifacts import PROJECT, Paths, plain
 from thaw.errors import UserError
 
 CONF = PROJECT / "conf"
@@ -319,9 +319,18 @@ def compose(overrides: list[str], names: list[str] | None = None) -> dict[str, A
     return validate(cfg, names or list(SECTIONS), _files(cfg.hydra.runtime.choices, overrides))
 
 
-def command(run: Callable[..., None]) -> None:
-    """Be the command line of a stage: compose, validate, and call ``run`` with the sections its parameters name."""
-    names = [name for name in inspect.signature(run).parameters if name != "paths"]
+Curve = Callable[[str, Paths, Mapping[str, Any]], AbstractContextManager[Any]]
+
+
+def command(run: Callable[..., None], curve: Curve | None = None) -> None:
+    """Be the command line of a stage: compose, validate, and call ``run`` with the sections its parameters name.
+
+    Args:
+        run: the stage.
+        curve: takes the learning curve of a stage that has one, see ``thaw.live``; ``run`` is given what it yields as
+            ``report``. It alone is told the configuration of all stages, which decides nothing that ``run`` computes.
+    """
+    names = [name for name in inspect.signature(run).parameters if name in SECTIONS]
     shown = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # while it composes, Hydra then raises what it would print in its own way
 
@@ -336,7 +345,14 @@ def command(run: Callable[..., None]) -> None:
                     "expected a single run of a stage, found -m/--multirun; the stages write the project's DVC "
                     "outputs, so compare configurations with 'dvc exp run --queue -S …' instead"
                 )
-            run(paths, **validate(cfg, names, _files(state.runtime.choices, list(state.overrides.task))))
+            files = _files(state.runtime.choices, list(state.overrides.task))
+            sections = validate(cfg, names, files)
+            if curve is None:
+                run(paths, **sections)
+                return
+            everything = plain(validate(cfg, list(SECTIONS), files))
+            with curve(Path(inspect.getfile(run)).stem, paths, everything) as report:
+                run(paths, **sections, report=report)
         except UserError as error:
             fail(error)
         except FileNotFoundError as error:

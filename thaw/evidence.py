@@ -5,12 +5,15 @@ backbone with the trained head, "after" the fine-tuned model. Both have seen the
 said about their difference is paired.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from thaw.inference import softmax
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.intp]
@@ -209,6 +212,31 @@ def kept(val: Pair, candidates: Sequence[str]) -> str:
     return min(candidates, key=rank)
 
 
+def temperature(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
+    """Return the temperature that makes a model as sure as it is right: softmax(ln(probabilities) / temperature).
+
+    Temperature scaling (Guo et al. 2017, arXiv:1706.04599), fitted to validation images: it changes how sure a model
+    is, and never which class it names. As in Platt (1999), a label counts as (n + 1) / (n + 2) true: where every
+    validation image is right, that keeps the model from being made infinitely sure.
+    """
+    n, classes = probabilities.shape
+    logits = _logits(probabilities)
+    targets = np.full((n, classes), 1 / (n + 2) / (classes - 1))
+    targets[np.arange(n), labels] = (n + 1) / (n + 2)
+    # The loss is convex in 1 / temperature, so its slope is zero in one place: between these ends, if anywhere.
+    low, high = math.log(1 / 50), math.log(50)
+    for _ in range(60):
+        middle = (low + high) / 2
+        slope = ((softmax(logits, math.exp(-middle)) - targets) * logits).sum()
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return math.exp(-(low + high) / 2)
+
+
+def rescaled(probabilities: NDArray[np.floating[Any]], temperature: float) -> Floats:
+    """Return probabilities (images × classes) at a temperature."""
+    return softmax(_logits(probabilities), temperature)
+
+
 def compare(
     val: Pair, test: Pair, *, confidence: float, resamples: int, seed: int, keep_best_of: Sequence[str]
 ) -> dict[str, Any]:
@@ -216,9 +244,10 @@ def compare(
 
     ``head``, ``finetuned`` and ``delta`` (after - before) hold the same keys: accuracy and macro_f1 with their
     intervals (…_low, …_high), top_3 (with more than three classes), ece, brier, log_loss, all of the test images, and
-    val_accuracy. Beside them stand mcnemar_p, fixed, broken, n_test, verdict and kept (the model). Shares are between
-    0 and 1. Six significant digits are left, so that the last bit of a sum, which may differ between machines, does not
-    show.
+    val_accuracy. Beside them stand mcnemar_p, fixed, broken, n_test, verdict, kept (the model), the temperature that
+    calibrates it, and as ``calibrated`` its ece, brier and log_loss on the test images at that temperature. Shares are
+    between 0 and 1. Six significant digits are left, so that the last bit of a sum, which may differ between machines,
+    does not show.
     """
     intervals = bootstrap(test, confidence=confidence, resamples=resamples, seed=seed)
     points = {
@@ -227,6 +256,9 @@ def compare(
     }
     points["delta"] = {key: points["finetuned"][key] - value for key, value in points["head"].items()}
     fixed, broken, p = mcnemar(test)
+    best = kept(val, keep_best_of)
+    warmth = _rounded(temperature(val.labels, val.before if best == "head" else val.after))
+    calm = scores(test.labels, rescaled(test.before if best == "head" else test.after, warmth))
     return {
         **{model: _with_intervals(figures, intervals[model]) for model, figures in points.items()},
         "mcnemar_p": _rounded(p),
@@ -234,7 +266,9 @@ def compare(
         "broken": broken,
         "n_test": len(test.labels),
         "verdict": verdict(p, intervals["delta"]["accuracy"], confidence),
-        "kept": kept(val, keep_best_of),
+        "kept": best,
+        "temperature": warmth,
+        "calibrated": {key: _rounded(calm[key]) for key in ("ece", "brier", "log_loss")},
     }
 
 
@@ -246,6 +280,11 @@ def _with_intervals(figures: Mapping[str, float], intervals: Mapping[str, Interv
         if key in intervals:
             row |= {f"{key}_{end}": _rounded(bound) for end, bound in intervals[key]._asdict().items()}
     return row
+
+
+def _logits(probabilities: NDArray[np.floating[Any]]) -> Floats:
+    """Logits that have these probabilities."""
+    return np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
 
 
 def _rounded(value: float) -> float:

@@ -34,7 +34,7 @@ from thaw.manifest import Record
 
 SHARD_BYTES = 32 * 2**20
 DAY = 24 * 60 * 60
-CODE = [Path(__file__).with_name(f"{module}.py") for module in ("images", "augmentation", "engine")]
+CODE = [Path(__file__).with_name(f"{module}.py") for module in ("images", "augmentation", "engine", "inference")]
 NAME = "network.txt"  # in each folder of the store: which network it is of; written anew whenever it is used
 
 

@@ -21,6 +21,8 @@ from thaw.config import Adam, Lbfgs
 from thaw.errors import UserError
 from thaw.examples import Examples, Floats, Labels
 from thaw.history import Row
+from thaw.inference import softmax
+from thaw.live import Report, silent
 from thaw.training import best_epoch, score
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Adam's, as in Keras
@@ -56,14 +58,9 @@ class Head:
             return cls([(file[f"kernel_{number}"][:], file[f"bias_{number}"][:]) for number in range(len(file) // 2)])
 
 
-def softmax(logits: Floats) -> Floats:
-    """Probabilities (images × classes) from logits."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: Floats = shifted / shifted.sum(axis=1, keepdims=True)
-    return probabilities
-
-
-def solve(config: Lbfgs, train: Examples, val: Examples, weights: Floats | None = None) -> tuple[Head, list[Row]]:
+def solve(
+    config: Lbfgs, train: Examples, val: Examples, weights: Floats | None = None, report: Report = silent
+) -> tuple[Head, list[Row]]:
     """Solve multinomial logistic regression on standardised features; validation chooses the regularisation.
 
     The scaler is folded into the Dense weights, so the head takes the features as they are. Starting fine-tuning from
@@ -75,6 +72,7 @@ def solve(config: Lbfgs, train: Examples, val: Examples, weights: Floats | None 
         train: features; all views of an image count alike.
         val: features; only the images as they are count.
         weights: of each class in the loss; None counts all alike.
+        report: is told each row as soon as there is one.
 
     Returns:
         The head, and one row per candidate for ``history.csv``.
@@ -104,6 +102,7 @@ def solve(config: Lbfgs, train: Examples, val: Examples, weights: Floats | None 
         head = Head([(kernel, (intercept - mean @ kernel).astype(np.float32))])
         judged = score(head.logits(val_x), val.y)
         rows.append(history.row(step, score(head.logits(x), y), judged, inverse_l2=inverse_l2))
+        report(rows[-1])
         if judged[0] < lowest:
             best, lowest = head, judged[0]
         if len(rows) > 2 and rows[-3]["val_loss"] < rows[-2]["val_loss"] < rows[-1]["val_loss"]:
@@ -127,7 +126,13 @@ def _views(train: Examples, weights: Floats | None) -> tuple[Floats, Labels, Flo
 
 
 def descend(
-    config: Adam, train: Examples, val: Examples, classes: int, seed: int, weights: Floats | None = None
+    config: Adam,
+    train: Examples,
+    val: Examples,
+    classes: int,
+    seed: int,
+    weights: Floats | None = None,
+    report: Report = silent,
 ) -> tuple[Head, list[Row]]:
     """Train features → dropout → Dense (→ ReLU → dropout → Dense …) with Adam (Kingma and Ba 2014, arXiv:1412.6980).
 
@@ -140,6 +145,7 @@ def descend(
         classes: how many there are.
         seed: of the first weights, the order of the images and the dropout.
         weights: of each class in the loss; None counts all alike.
+        report: is told each row as soon as there is one.
 
     Returns:
         The head, and one row per epoch for ``history.csv``.
@@ -155,6 +161,7 @@ def descend(
     val_x = val.take()
     steps, best = 0, head
     rows = [history.row(0, (math.nan, math.nan), score(head.logits(val_x), val.y))]
+    report(rows[0])
     with threadpool_limits(1, "blas"):  # see ``solve``
         while len(rows) <= config.epochs and len(rows) - 1 - best_epoch(rows) < config.patience:
             order, seen, view = random.permutation(len(train.y)), [], (len(rows) - 1) % train.source.views
@@ -183,6 +190,7 @@ def descend(
                 )
             loss, accuracy, _ = np.average(seen, axis=0, weights=[one[-1] for one in seen])
             rows.append(history.row(len(rows), (float(loss), float(accuracy)), judged))
+            report(rows[-1])
             if best_epoch(rows) == len(rows) - 1:
                 best = Head([(kernel.copy(), bias.copy()) for kernel, bias in head.layers])
     return best, rows

@@ -3,13 +3,14 @@
 The same file always gives the same pixels, in every process and for any number of threads.
 """
 
+import io
 import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,11 +50,11 @@ class Unusable(UserError):  # noqa: N818 (a verdict on a file, not a failure of 
     """Why a file is no usable image, on one line: a kind, and often ``: `` and the details."""
 
 
-def decode(path: Path, max_pixels: float = math.inf, at_least: int | None = None) -> Image.Image:
+def decode(source: Path | BinaryIO, max_pixels: float = math.inf, at_least: int | None = None) -> Image.Image:
     """Decode the first frame of a picture: upright by its EXIF data, RGB, transparency on white.
 
     Args:
-        path: a file in one of ``FORMATS``, whatever its name ends in.
+        source: a file in one of ``FORMATS``, whatever its name ends in.
         max_pixels: what the header may announce at most; it is read before any pixel is decoded.
         at_least: lets a JPEG be decoded smaller (by 2, 4 or 8, in its frequency domain, which is much faster) as long
             as both its sides keep this many pixels.
@@ -61,7 +62,7 @@ def decode(path: Path, max_pixels: float = math.inf, at_least: int | None = None
     Raises:
         Unusable: the file is unreadable, empty, no image, too large, damaged, or has other than 8 or 16 bits a channel.
     """
-    return _read(path, max_pixels, at_least)[0]
+    return _read(source, max_pixels, at_least)[0]
 
 
 def measure(path: Path, max_pixels: float = math.inf) -> tuple[int, int]:
@@ -87,6 +88,11 @@ def load(path: Path, size: int) -> NDArray[np.uint8]:
         raise UserError(
             f"{path}: expected the image that prepare indexed, found {error}; run 'dvc repro' again"
         ) from None
+    return square(image, size)
+
+
+def square(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Stretch a picture to what a network is given: size × size × 3, bilinear, antialiased."""
     return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
@@ -115,10 +121,10 @@ def ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
                 future.cancel()
 
 
-def _read(path: Path, max_pixels: float, at_least: int | None) -> tuple[Image.Image, tuple[int, int]]:
+def _read(source: Path | BinaryIO, max_pixels: float, at_least: int | None) -> tuple[Image.Image, tuple[int, int]]:
     """Do as ``decode`` says; also return the upright width and height that the picture has by itself."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(source, formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise Unusable(
@@ -133,7 +139,7 @@ def _read(path: Path, max_pixels: float, at_least: int | None) -> tuple[Image.Im
     except Unusable:
         raise
     except UnidentifiedImageError:
-        empty = path.stat().st_size == 0
+        empty = source.stat().st_size == 0 if isinstance(source, Path) else not source.seek(0, io.SEEK_END)
         raise Unusable("empty file" if empty else "not an image: expected JPEG, PNG, BMP, GIF, WebP or TIFF") from None
     except Exception as error:  # Pillow's decoders raise nearly anything for broken files
         if isinstance(error, OSError) and error.strerror:

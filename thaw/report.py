@@ -1,4 +1,5 @@
-"""The answer for people: a self-contained HTML report, the table that ends ``make repro``, and the CSVs of DVC's plots.
+"""The answer for people: a self-contained HTML report, the model card, the table that ends ``make repro``, and the CSVs
+of DVC's plots.
 
 The report is HTML and SVG drawn by ``report.html.j2`` from what is laid out here: sharp at every size, the same bytes
 for the same input (no dates, no absolute paths), and no plotting library to load. Only the photos are pixels.
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaw import evidence, images
+from thaw.architectures import ARCHITECTURES
 from thaw.artifacts import atomic
 from thaw.evidence import Pair
 from thaw.history import Row
@@ -74,40 +76,68 @@ class Story:
 
 def write_html(path: Path, story: Story) -> None:
     """Write the report as one HTML file that needs nothing beside it."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "points": points, "p_value": p_value, "plain": plain}
-    before, after = (
-        evidence.confusion(story.test.labels, probabilities.argmax(1), len(story.classes))
-        for probabilities in (story.test.before, story.test.after)
-    )
-    page = environment.get_template("report.html.j2").render(
-        metrics=story.metrics,
-        confidence=story.config["evaluate"]["confidence"],
-        classes=story.classes,
-        figures=_figures(story.metrics),
+    before, after = _confusion(story)
+    page = _render(
+        "report.html.j2",
+        story,
         tracks=_tracks(story.metrics),
         curves=_curves(story.curves),
         plot=_PLOT,
         matrices={"Before": _matrix(before, story.classes), "After": _matrix(after, story.classes)},
         confusions=_confusions(before, after, story.classes),
-        by_class=_by_class(before, after, story.classes),
         galleries=_galleries(story),
-        notes=_notes(story.prepared, story.config["dataset"]),
-        splits=_splits(story.prepared["images"], story.classes),
         kinds=story.prepared["refused"],
         refused=story.refused[:REFUSED],
         stored=_stored(story.stored),
-        keeping=keeping(story.metrics),
-        config=story.config,
     )
     with atomic(path) as partial:
         partial.write_text(page, encoding="utf-8")
+
+
+def card(story: Story) -> str:
+    """Return the model card (Markdown; Mitchell et al. 2019, arXiv:1810.03993): data, figures, limits, licence."""
+    architecture = ARCHITECTURES.get(story.config["backbone"]["network"])
+    licence = {
+        "imagenet": architecture and f"{architecture.licence}, as Keras distributes them",
+        "bundled": "trained on Tiny ImageNet, whose terms are non-commercial research; the code is Apache-2.0",
+        "random": "none: they were never trained",
+    }.get(story.config["backbone"]["weights"], "that of the file, which thaw does not know")
+    fewest = min(_splits(story.prepared["images"], story.classes)[:-1], key=lambda row: row["test"])
+    return _render("card.md.j2", story, licence=licence, fewest=fewest)
+
+
+def _render(template: str, story: Story, **more: Any) -> str:
+    """Fill a template with what the report and the card both tell, and ``more``."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=template.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"percent": percent, "points": points, "p_value": p_value, "plain": plain}
+    return environment.get_template(template).render(
+        metrics=story.metrics,
+        confidence=story.config["evaluate"]["confidence"],
+        classes=story.classes,
+        figures=_figures(story.metrics),
+        by_class=_by_class(*_confusion(story), story.classes),
+        notes=_notes(story.prepared, story.config["dataset"]),
+        splits=_splits(story.prepared["images"], story.classes),
+        keeping=keeping(story.metrics),
+        config=story.config,
+        **more,
+    )
+
+
+def _confusion(story: Story) -> tuple[Counts, Counts]:
+    """Count the test images by true and predicted class, before and after."""
+    before, after = (
+        evidence.confusion(story.test.labels, probabilities.argmax(1), len(story.classes))
+        for probabilities in (story.test.before, story.test.after)
+    )
+    return before, after
 
 
 def write_plots(folder: Path, classes: list[str], test: Pair) -> None:
@@ -141,6 +171,7 @@ def summary(metrics: Mapping[str, Any], confidence: float) -> str:
             f"Kept: {keeping(metrics)}",
             "",
             "The report     artifacts/evaluate/report.html",
+            "The model      artifacts/evaluate/model; python -m stages.predict PHOTO uses it",
             "All runs       make ui",
             "Your photos    python -m stages.get_data folder PATH, then make repro (README says more)",
             "",

@@ -9,33 +9,47 @@ seconds.
 """
 
 import argparse
+import itertools
 import json
+import logging
 import math
 import os
+import platform
 import socket
 import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from omegaconf import OmegaConf
 
-from thaw import history
+from thaw import history, registry
 from thaw.artifacts import PROJECT, Paths, cache, fingerprint, read_json, workspace
 from thaw.config import fail
 from thaw.errors import UserError
+from thaw.history import Row
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FINGERPRINT, OUTPUTS = "thaw.fingerprint", "thaw.outputs"
 CURVES = ("train_head", "finetune")
+Point = tuple[str, float, int]  # of a metric: key, value, step
+# They say how something is computed or where it is kept, and change no result.
+_NO_MATTER = {
+    "backbone.engine",
+    "backbone.keep_blocks",
+    "backbone.cache_limit_gb",
+    "finetune.devices",
+    "dataset.min_images",
+}
 _BATCH = 1000  # metrics that MLflow takes at once
 
 
@@ -62,9 +76,10 @@ def store() -> str:
 def publish(paths: Paths, config: Mapping[str, Any]) -> None:
     """See to it that MLflow holds exactly one run of this configuration and data, complete and finished.
 
-    A finished run of the same outputs is left alone. Otherwise a new run is written, and only when it is complete are
-    stale or unfinished runs of the same fingerprint deleted (softly: ``mlflow gc`` would remove them for good). If the
-    store does not answer, one sentence on stderr says so; the results are files and can be published later.
+    A finished run of the same outputs is left alone. A run that has followed the training, or was left unfinished, is
+    completed if all that it says is true; else a new one is written. Only when the run is complete are others of the
+    same fingerprint deleted (softly: ``mlflow gc`` would remove them for good). If the store does not answer, one
+    sentence on stderr says so; the results are files and can be published later.
 
     Args:
         paths: the outputs of all stages.
@@ -76,72 +91,170 @@ def publish(paths: Paths, config: Mapping[str, Any]) -> None:
     uri = store()
     metrics = read_json(paths.metrics)
     outputs = [paths.metrics, *(file for stage in CURVES for file in (paths.predictions(stage), paths.history(stage)))]
-    tags = {
-        FINGERPRINT: fingerprint(json.dumps(config, sort_keys=True), paths.manifest),
+    tags = identity(paths, config) | {
         OUTPUTS: fingerprint(*outputs),
-        **_tags(paths, metrics),
+        "verdict": metrics["verdict"],
+        "kept": metrics["kept"],
+        "mlflow.note.content": headline(metrics),  # the run's description
     }
-    values = list(_metrics(paths, metrics))
-    _quieten()
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
-        with _alone():
-            _publish(uri, paths, config, tags, values)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = textwrap.shorten(str(error) or type(error).__name__, 160, placeholder=" …")
-        sentence = (
-            f"warning: MLflow at {uri} did not take this run ({reason}); all results are in artifacts/, and "
-            f"'dvc repro -f -s evaluate' publishes them once it answers"
+        with alone():
+            client = connect(uri)
+            same = same_runs(client, tags[FINGERPRINT])
+            done = [
+                run for run in same if run.info.status == "FINISHED" and run.data.tags.get(OUTPUTS) == tags[OUTPUTS]
+            ]
+            kept = done[0].info.run_id if done else _complete(client, same, paths, config, tags, metrics)
+            for run in same:
+                if run.info.run_id != kept:
+                    client.delete_run(run.info.run_id)
+    except failures() as error:
+        print(
+            f"warning: MLflow at {public(uri, uri)} did not take this run ({public(uri, error)}); all results are in "
+            f"artifacts/, and 'dvc repro -f -s evaluate' publishes them once it answers",
+            file=sys.stderr,
         )
-        # MLflow's reason may repeat the address.
-        password = urlsplit(uri).password
-        print(sentence.replace(f":{password}@", ":…@") if password else sentence, file=sys.stderr)
 
 
-def _publish(
-    uri: str, paths: Paths, config: Mapping[str, Any], tags: dict[str, str], values: list[tuple[str, float, int]]
-) -> None:
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param
-
-    client = MlflowClient(uri)
-    experiment = _experiment(client, uri)
-    former = client.search_runs([experiment], f"tags.`{FINGERPRINT}` = '{tags[FINGERPRINT]}'")
-    if any(run.info.status == "FINISHED" and run.data.tags.get(OUTPUTS) == tags[OUTPUTS] for run in former):
-        return
-
-    run_id = client.create_run(experiment, tags=tags, run_name=run_name(config)).info.run_id
+def _complete(
+    client: "MlflowClient",
+    same: list[Any],
+    paths: Paths,
+    config: Mapping[str, Any],
+    tags: dict[str, str],
+    metrics: Mapping[str, Any],
+) -> str:
+    """Write a run, or the rest of one that is unfinished; return its id."""
+    everything = points(paths, metrics)
+    run_id, there = "", set[Point]()
+    for run in same:
+        if run.info.status != "FINISHED" and (found := logged(client, run)) <= set(everything):
+            run_id, there = run.info.run_id, found
+    run_id = run_id or begin(client, paths, config, tags)
     try:
-        now = int(time.time() * 1000)
-        points = [Metric(key, value, now, step) for key, value, step in values]
-        params = [Param(key, str(value)) for key, value in flat(config, ".").items()]
-        client.log_batch(run_id, params=params)
-        for start in range(0, len(points), _BATCH):
-            client.log_batch(run_id, points[start : start + _BATCH])
-        # The report lies at the top, where a click on "Artifacts" shows it.
-        for folder, name in (
-            (paths.report.parent, None),
-            *((paths.predictions(stage).parent, stage) for stage in CURVES),
-        ):
-            client.log_artifacts(run_id, str(folder), name)
+        for key, value in tags.items():
+            client.set_tag(run_id, key, value)
+        log(client, run_id, [point for point in everything if point not in there])
+        _log_files(client, run_id, paths)
         client.log_text(run_id, OmegaConf.to_yaml(OmegaConf.create(dict(config))), "config.yaml")
+        registry.publish(client, run_id, paths, metrics, tags[FINGERPRINT])
     except BaseException:
         client.set_terminated(run_id, "FAILED")
         raise
     client.set_terminated(run_id, "FINISHED")
-    for run in former:
-        client.delete_run(run.info.run_id)
+    return run_id
+
+
+def fetch(which: str, manifest: Path) -> Path:
+    """Bring a published model here, see ``registry.fetch``.
+
+    Raises:
+        UserError: there is no such model, or the store does not answer.
+    """
+    uri = store()
+    try:
+        with alone():
+            client = connect(uri)
+            known = experiment(client)
+        return registry.fetch(client, known, which, manifest)
+    except failures() as error:
+        raise UserError(
+            f"--model: expected MLflow to answer at {public(uri, uri)}, found: {public(uri, error)}; start it, or name "
+            "a folder"
+        ) from None
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Return what is raised where a store does not answer, or not as it should."""
+    _quieten()
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, OSError, ImportError  # a database wants its driver
+
+
+def public(uri: str, said: object) -> str:
+    """Return what was said in one line, without the password that the store's address may have."""
+    text = textwrap.shorten(str(said) or type(said).__name__, 160, placeholder=" …")
+    password = urlsplit(uri).password
+    return text.replace(f":{password}@", ":…@") if password else text
+
+
+def connect(uri: str) -> "MlflowClient":
+    """Return a client of a store, with MLflow set up for it."""
+    _quieten()
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)  # for what a client cannot do
+    return mlflow.MlflowClient(uri)
+
+
+def same_runs(client: "MlflowClient", identical: str) -> list[Any]:
+    """Return the runs of one fingerprint, the newest first."""
+    return list(client.search_runs([experiment(client)], f"tags.`{FINGERPRINT}` = '{identical}'"))
+
+
+def logged(client: "MlflowClient", run: Any) -> set[Point]:
+    """Return all points of a run but those of the machine."""
+    return {
+        (key, point.value, point.step)
+        for key in run.data.metrics
+        if not key.startswith("system/")
+        for point in client.get_metric_history(run.info.run_id, key)
+    }
+
+
+def log(client: "MlflowClient", run_id: str, new: Sequence[Point]) -> None:
+    """Log points, in batches that MLflow takes."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    for at in range(0, len(new), _BATCH):
+        batch = [Metric(key, value, now, step) for key, value, step in new[at : at + _BATCH]]
+        client.log_batch(run_id, batch)
+
+
+def _log_files(client: "MlflowClient", run_id: str, paths: Paths) -> None:
+    """Log the report at the top, where a click on "Artifacts" shows it, and what the stages have learnt."""
+    folders = ((paths.report.parent, ""), *((paths.predictions(stage).parent, stage) for stage in CURVES))
+    for folder, name in folders:
+        for file in sorted(folder.iterdir()):
+            if file.is_dir() and file != paths.finished:
+                client.log_artifacts(run_id, str(file), f"{name}/{file.name}".lstrip("/"))
+            # The model is logged as one; the network that it was made from is in it.
+            elif file.is_file() and file.suffix not in (".xml", ".bin"):
+                client.log_artifact(run_id, str(file), name or None)
+
+
+def begin(client: "MlflowClient", paths: Paths, config: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    """Create the run of a configuration and data, with all that is known before it has a result; return its id."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+    run_id: str = client.create_run(experiment(client), tags=dict(tags), run_name=run_name(config)).info.run_id
+    client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in parameters(config).items()])
+    counts = read_json(paths.manifest.with_name("summary.json"))["images"]
+    total = {split: sum(by_class.values()) for split, by_class in counts.items()}
+    data = Dataset(
+        name=f"{sum(total.values())} images, {len(counts['train'])} classes",
+        digest=fingerprint(paths.manifest)[:16],
+        source_type="dvc",
+        source=json.dumps({"data.dvc": tags.get("data_md5", ""), "seed": config["seed"]}),
+        profile=json.dumps(total),
+        schema=json.dumps({"classes": list(counts["train"])})[:60_000],
+    )
+    client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "train, val, test")])])
+    return run_id
 
 
 def run_name(config: Mapping[str, Any]) -> str:
-    """Return a name that tells runs apart in the run table: what was trained, how, and from which seed."""
+    """Return a name that tells runs apart in the run table, what is varied most first: columns there are narrow."""
     backbone, head, finetune = config["backbone"], config["train_head"], config["finetune"]
-    network = f"{backbone['network']} α{backbone['alpha']:g} {backbone['input_size']}px"
-    hidden = "".join(f" {units}" for units in head.get("hidden", []))
     depths = " → ".join(_depth(step["unfreeze"]) for step in (finetune, *finetune["then"]))
-    return " · ".join([network, head["solver"] + hidden, depths, f"seed {config['seed']}"])
+    network = f"{backbone['network']} {backbone['alpha']:g} at {backbone['input_size']} px"
+    hidden = "".join(f" {units}" for units in head.get("hidden", []))
+    views = f"{config['augment']['views']} views"
+    augmented = [views] if config["augment"]["views"] else []
+    return " · ".join([depths, network, *augmented, head["solver"] + hidden, f"seed {config['seed']}"])
 
 
 def _depth(unfreeze: Mapping[str, Any]) -> str:
@@ -170,25 +283,43 @@ def flat(tree: Mapping[str, Any], separator: str) -> dict[str, Any]:
     return leaves
 
 
-def _metrics(paths: Paths, metrics: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
-    """Yield (key, value, step): the figures of ``metrics.json``, then both learning curves."""
-    for key, value in flat(metrics, "/").items():
-        if not isinstance(value, str):
-            yield key, value, 0
+def parameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that can change a result, flattened; not how and where it is computed and kept."""
+    changed = {section: value for section, value in config.items() if section != "evaluate"}
+    if not config["augment"]["views"]:
+        changed["augment"] = {"views": 0}  # the rest has no say
+    found = flat(changed, ".")
+    return {key: value for key, value in found.items() if key not in _NO_MATTER and value != []}
+
+
+def curve_points(row: Row, offset: int) -> list[Point]:
+    """Return the points of one row of a learning curve, ``offset`` steps further on the axis of both phases."""
+    step = int(row["step"]) + offset
+    # With as many digits as the file has, so that live points and published ones are the same.
+    return [(f"curve/{key}", float(f"{value:.9g}"), step) for key, value in row.items() if _is_point(key, value)]
+
+
+def _is_point(key: str, value: float) -> bool:
+    return key != "step" and math.isfinite(value)
+
+
+def points(paths: Paths, metrics: Mapping[str, Any]) -> list[Point]:
+    """Return the figures of ``metrics.json`` and both learning curves, the second one going on where the first ends."""
+    found = [(key, float(value), 0) for key, value in flat(metrics, "/").items() if not isinstance(value, str)]
+    offset = 0
     for stage in CURVES:
-        for row in history.read(paths.history(stage)):
-            for key, value in row.items():
-                if key != "step" and math.isfinite(value):
-                    yield f"{stage}/{key}", value, int(row["step"])
+        rows = history.read(paths.history(stage))
+        found += itertools.chain.from_iterable(curve_points(row, offset) for row in rows)
+        offset += len(rows)
+    return found
 
 
-def _tags(paths: Paths, metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Return what is known about the result and about where code and data came from."""
+def identity(paths: Paths, config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags that say which run this is, and where its code and its data came from."""
     tags = {
-        "verdict": metrics["verdict"],
-        "kept": metrics["kept"],
+        FINGERPRINT: fingerprint(json.dumps(config, sort_keys=True), paths.manifest),
         "mlflow.source.name": "dvc repro",
-        "mlflow.note.content": headline(metrics),  # the run's description
+        "environment": ", ".join(f"{package} {number}" for package, number in _versions().items()),
     }
     git = ["git", "-C", str(PROJECT)]
     try:
@@ -200,17 +331,29 @@ def _tags(paths: Paths, metrics: Mapping[str, Any]) -> dict[str, str]:
         if commit.returncode == 0:
             tags["mlflow.source.git.commit"] = commit.stdout.strip()
             tags["mlflow.source.git.dirty"] = str(bool(changes.stdout.strip()))
+    for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):  # DVC sets them while it runs an experiment
+        if name in os.environ:
+            tags[name.lower()] = os.environ[name]
     tracked = paths.data.with_name(f"{paths.data.name}.dvc")
     if tracked.exists():
         tags["data_md5"] = str(OmegaConf.select(OmegaConf.load(tracked), "outs[0].md5"))
     return tags
 
 
-def _experiment(client: "MlflowClient", uri: str) -> str:
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("keras", "tensorflow", "tensorflow-cpu", "openvino", "scikit-learn", "numpy"):
+        with suppress(PackageNotFoundError):  # there is one of the two TensorFlows
+            found[package] = version(package)
+    return found
+
+
+def experiment(client: "MlflowClient") -> str:
     """Return the id of the experiment; create it, or bring it back if somebody deleted it (names stay taken)."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "thaw")
     found = client.get_experiment_by_name(name)
     if found is None:
+        uri = client.tracking_uri
         # A server knows where its artifacts belong; a bare database would put them under the current directory.
         location = _artifacts(uri).as_uri() if "sql" in urlsplit(uri).scheme else None
         created: str = client.create_experiment(name, location)
@@ -233,7 +376,7 @@ def _artifacts(uri: str) -> Path:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """Let one process of this machine at a time into the block.
 
     MLflow fails when several processes create the tables of a fresh store at once, and two publications of one
@@ -255,6 +398,7 @@ def _quieten() -> None:
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }.items():
         os.environ.setdefault(key, value)
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # it tells of transactions that MLflow gives up by itself
     os.environ.pop("MLFLOW_RUN_ID", None)  # would beat the run ids given to the client (mlflow#15713)
 
 
@@ -282,13 +426,13 @@ def ui(port: int) -> None:
     _quieten()
     # This server shows runs; the workers for MLflow's own background jobs would only take memory.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    with _alone():
+    with alone():
         # The server would create a fresh store itself, but not wait for a stage that is doing so.
         database = _database(uri)
         if database and not database.exists():
             from mlflow import MlflowClient
 
-            _experiment(MlflowClient(uri), uri)
+            experiment(MlflowClient(uri))
     print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     stores = ["--backend-store-uri", uri, "--default-artifact-root", _artifacts(uri).as_uri()]

@@ -18,6 +18,7 @@ from thaw.config import Finetune, Step
 from thaw.errors import UserError
 from thaw.examples import Examples, Floats, Inputs, Labels
 from thaw.history import Row
+from thaw.live import Report, silent
 
 PREDICT_BATCH = 128
 PLATEAU_EPOCHS, PLATEAU_FACTOR = 2, 0.3
@@ -191,6 +192,7 @@ def fit(
     weights: Floats | None = None,
     step: int = 0,
     rows: list[Row] | None = None,
+    report: Report = silent,
 ) -> list[Row]:
     """Train a compiled model and leave it with the weights of the best epoch so far.
 
@@ -206,6 +208,7 @@ def fit(
         weights: of each class in the loss; None counts all alike.
         step: the number of this step of the run.
         rows: the history of the steps before.
+        report: is told each row as soon as there is one; of a run that goes on, those from before again.
 
     Returns:
         A row per epoch for ``history.csv``. Row 0 is the model as it was given: it has no training figures and is not
@@ -221,6 +224,8 @@ def fit(
     else:
         rows = rows or [history.row(0, (math.nan, math.nan), score(logits(model, val), val.y))]
         begin, best = len(rows) - 1, _weights(model)
+    for row in rows if kept or step == 0 else []:
+        report(row)
     bar = int(sys.stdout.isatty())
     idle = len(rows) - 1 - max(begin, best_epoch(rows, schedule.monitor))
     while len(rows) - 1 - begin < schedule.epochs and idle < schedule.patience:
@@ -243,6 +248,7 @@ def fit(
         if schedule.decay == "plateau" and idle and idle % PLATEAU_EPOCHS == 0:
             model.optimizer.learning_rate = float(model.optimizer.learning_rate) * PLATEAU_FACTOR
         checkpoint.save(model, step, begin, rows, best)
+        report(rows[-1])
         print(f"  epoch {epoch}: validation loss {val_loss:.4f}, accuracy {val_accuracy:.4f}", flush=True)
     for variable, value in zip(model.weights, best, strict=True):
         variable.assign(value)

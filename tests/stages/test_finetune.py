@@ -13,12 +13,13 @@ from stages import extract_features, finetune, prepare, train_head
 from tests import options
 from tests.killing import killed_after
 from tests.test_pipeline import squares
-from thaw import finetuning, history, predictions
+from thaw import finetuning, history, images, portable, predictions
 from thaw.artifacts import PROJECT, Paths, read_json
 from thaw.backbones import cut
 from thaw.config import Adam, Augment, Backbone, Dataset, Finetune, Lbfgs, compose
 from thaw.errors import UserError
 from thaw.heads import Head
+from thaw.inference import OpenVino, softmax
 from thaw.training import Checkpoint
 
 AUGMENT = Augment.model_validate(options.AUGMENT)
@@ -198,3 +199,15 @@ finetune.run(Paths(Path({str(paths.data)!r}), Path({str(paths.root)!r})), TOY, A
     together = predictions.read(paths.predictions("finetune")).probabilities
     np.testing.assert_allclose(together, alone, atol=1e-3)
     assert not np.array_equal(together, alone), "two halves of a batch are added up in another order"
+
+
+def test_what_openvino_runs_gives_the_numbers_of_both_models(paths: Paths, tmp_path: Path) -> None:
+    """So the finished model says what evaluate has judged, before and after fine-tuning."""
+    _run(paths, learning_rate=0.01)
+    portable.with_head(paths.backbone, Head.load(paths.head).layers, tmp_path / "head.xml")
+    for stage, network in (("train_head", tmp_path / "head.xml"), ("finetune", paths.network)):
+        judged = predictions.read(paths.predictions(stage))
+        logits = np.empty(judged.probabilities.shape, np.float32)
+        squares = [images.load(paths.data / path, TOY.input_size) for path in judged.paths]
+        OpenVino(network, "float32").run(squares, [logits])
+        np.testing.assert_allclose(softmax(logits), judged.probabilities, atol=1e-5)

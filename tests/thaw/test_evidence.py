@@ -178,3 +178,31 @@ def test_validation_decides_which_model_is_kept_and_a_tie_goes_to_the_surer_one(
     assert evidence.kept(Pair(labels, good, surer), both) == "finetuned"
     assert evidence.kept(Pair(labels, good, good), both) == "head"
     assert evidence.kept(Pair(labels, good, poor), ["finetuned"]) == "finetuned", "the only candidate"
+
+
+@pytest.mark.parametrize("true", [0.5, 1.0, 3.0])
+def test_the_temperature_is_found_by_which_probabilities_were_scaled(true: float) -> None:
+    random = np.random.default_rng(0)
+    honest = softmax(2 * random.normal(size=(4000, 5)))
+    labels = np.array([random.choice(5, p=row / row.sum()) for row in honest.astype(np.float64)])
+    too_sure = evidence.rescaled(honest, 1 / true)
+    assert evidence.temperature(labels, too_sure) == pytest.approx(true, rel=0.05)
+    np.testing.assert_allclose(evidence.rescaled(too_sure, true), honest, atol=1e-6)
+
+
+def test_a_model_without_errors_is_not_made_infinitely_sure() -> None:
+    labels = np.arange(60) % 3
+    probabilities = softmax(4 * np.eye(3)[labels])
+    calm = evidence.rescaled(probabilities, evidence.temperature(labels, probabilities))
+    assert calm.max() == pytest.approx(61 / 62, abs=1e-4)
+
+
+def test_calibration_helps_and_changes_no_answer() -> None:
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 4, 800)
+    val, test = (slice(0, 400), slice(400, 800))
+    sure = softmax(6 * (np.eye(4)[labels] + 0.8 * random.normal(size=(800, 4))))
+    calm = evidence.rescaled(sure[test], evidence.temperature(labels[val], sure[val]))
+    assert evidence.log_loss(labels[test], calm) < evidence.log_loss(labels[test], sure[test])
+    assert evidence.calibration_error(labels[test], calm) < evidence.calibration_error(labels[test], sure[test])
+    np.testing.assert_array_equal(calm.argmax(axis=1), sure[test].argmax(axis=1))

@@ -1,5 +1,6 @@
 """Publishing to real stores: complete, once, again after a loss, and never at the expense of the result."""
 
+import json
 import os
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from mlflow import MlflowClient
 from stages import evaluate
 from tests import finished, options
 from thaw import tracking
-from thaw.artifacts import PROJECT, Paths, read_json, write_json
+from thaw.artifacts import PROJECT, Paths, plain, read_json, write_json
 from thaw.config import compose
 from thaw.errors import UserError
 
@@ -63,7 +64,7 @@ def test_a_run_is_complete(paths: Paths, publish: Callable[[], None], workspace:
     (run,) = runs()
     metrics = read_json(paths.metrics)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "mobilenet_v2 α0.35 64px · lbfgs · last 2 blocks · seed 3"
+    assert run.info.run_name == "last 2 blocks · mobilenet_v2 0.35 at 64 px · lbfgs · seed 3"
     assert run.data.params["backbone.input_size"] == "64"
     assert run.data.params["finetune.unfreeze.blocks"] == "2"
     assert run.data.params["seed"] == "3"
@@ -76,11 +77,18 @@ def test_a_run_is_complete(paths: Paths, publish: Callable[[], None], workspace:
     assert metrics["verdict"].capitalize() in run.data.tags["mlflow.note.content"]
 
     client = MlflowClient(tracking.store())
-    curve = client.get_metric_history(run.info.run_id, "finetune/val_accuracy")
-    assert [(point.step, point.value) for point in curve] == [(step, 0.85) for step in range(4)]
-    # The first epoch's training accuracy is unknown and left out.
-    assert len(client.get_metric_history(run.info.run_id, "finetune/accuracy")) == 3
-    assert len(client.get_metric_history(run.info.run_id, "train_head/inverse_l2")) == 3
+    # One axis for both phases: three steps of the head, then four of fine-tuning.
+    curve = client.get_metric_history(run.info.run_id, "curve/val_accuracy")
+    assert [(point.step, point.value) for point in curve] == [(n, 0.75 if n < 3 else 0.85) for n in range(7)]
+    # The training accuracy before the first epoch of fine-tuning is unknown and left out.
+    accuracies = client.get_metric_history(run.info.run_id, "curve/accuracy")
+    assert [point.step for point in accuracies] == [0, 1, 2, 4, 5, 6]
+    assert len(client.get_metric_history(run.info.run_id, "curve/inverse_l2")) == 3
+
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.name == "120 images, 2 classes"
+    assert json.loads(data.dataset.profile) == {"train": 30, "val": 30, "test": 60}
+    assert "keras 3" in run.data.tags["environment"]
 
     files = workspace / "mlartifacts" / run.info.run_id / "artifacts"
     assert "weights.h5" in (files / "config.yaml").read_text(encoding="utf-8")
@@ -104,44 +112,68 @@ def test_publishing_again_adds_nothing(publish: Callable[[], None]) -> None:
     assert first.info.run_id == second.info.run_id
 
 
-def test_new_outputs_replace_the_run_and_an_unfinished_one_is_superseded(
-    paths: Paths, publish: Callable[[], None]
-) -> None:
+def test_new_outputs_replace_the_run(paths: Paths, publish: Callable[[], None]) -> None:
     publish()
     (stale,) = runs()
-    client = MlflowClient(tracking.store())
-    killed = client.create_run(
-        stale.info.experiment_id, tags={tracking.FINGERPRINT: stale.data.tags[tracking.FINGERPRINT]}
-    )
     history = paths.history("finetune")
     history.write_text(history.read_text(encoding="utf-8").replace("0.85", "0.86"), encoding="utf-8")
     publish()
     (run,) = runs()
-    assert run.info.run_id not in (stale.info.run_id, killed.info.run_id)
+    assert run.info.run_id != stale.info.run_id
     assert run.info.status == "FINISHED"
-    assert client.get_run(stale.info.run_id).info.lifecycle_stage == "deleted"
+    assert MlflowClient(tracking.store()).get_run(stale.info.run_id).info.lifecycle_stage == "deleted"
+
+
+@pytest.mark.parametrize(("value", "completed"), [(0.75, True), (0.5, False)])
+def test_an_unfinished_run_is_completed_if_what_it_says_is_true(
+    value: float, completed: bool, publish: Callable[[], None]
+) -> None:
+    publish()
+    (first,) = runs()
+    client = MlflowClient(tracking.store())
+    identical = {tracking.FINGERPRINT: first.data.tags[tracking.FINGERPRINT]}
+    killed = client.create_run(first.info.experiment_id, tags=identical).info.run_id
+    client.log_metric(killed, "curve/val_accuracy", value, step=1)
+    client.set_terminated(killed, "KILLED")
+    client.delete_run(first.info.run_id)
+    publish()
+    (run,) = runs()
+    assert (run.info.run_id == killed) == completed
+    assert run.info.status == "FINISHED"
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "curve/val_accuracy")].count(1) == 1
 
 
 def test_another_configuration_is_another_run(paths: Paths, publish: Callable[[], None]) -> None:
     publish()
     finished.write_configs(paths, finetune={"finetune": options.FINETUNE | {"unfreeze": {"layers": 20}}})
     publish()
-    assert {run.info.run_name.split(" · ")[2] for run in runs()} == {"last 2 blocks", "last 20 layers"}
+    assert {run.info.run_name.split(" · ")[0] for run in runs()} == {"last 2 blocks", "last 20 layers"}
+
+
+def test_only_what_can_change_a_result_is_a_parameter() -> None:
+    config = plain(compose([]))
+    found = tracking.parameters(config)
+    assert found["augment.views"] == 0
+    assert {"augment.rotation", "backbone.engine", "evaluate.resamples", "finetune.then"}.isdisjoint(found)
+    assert "augment.rotation" in tracking.parameters(plain(compose(["augment=standard"])))
 
 
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ([], "lbfgs · last 3 blocks"),
-        (["finetune=progressive"], "lbfgs · last 1 blocks → last 3 blocks → last 6 blocks"),
-        (["~finetune.unfreeze.blocks", "+finetune.unfreeze.all=true"], "lbfgs · all"),
-        (["train_head=mlp"], "adam 256 · last 3 blocks"),
+        ([], "last 3 blocks · mobilenet_v2 0.35 at 96 px · lbfgs"),
+        (
+            ["finetune=progressive"],
+            "last 1 blocks → last 3 blocks → last 6 blocks · mobilenet_v2 0.35 at 96 px · lbfgs",
+        ),
+        (["~finetune.unfreeze.blocks", "+finetune.unfreeze.all=true"], "all · mobilenet_v2 0.35 at 96 px · lbfgs"),
+        (["train_head=mlp"], "last 3 blocks · mobilenet_v2 0.35 at 96 px · adam 256"),
+        (["augment=light"], "last 3 blocks · mobilenet_v2 0.35 at 96 px · 4 views · lbfgs"),
     ],
 )
 def test_a_run_s_name_says_how_deep_and_with_which_head(overrides: list[str], expected: str) -> None:
-    config = {name: getattr(value, "model_dump", lambda v=value: v)() for name, value in compose(overrides).items()}
-    assert tracking.run_name(config).split(" · ", 1)[1] == f"{expected} · seed 0"
-    assert None not in tracking.flat(config, ".").values()
+    config = plain(compose(overrides))
+    assert tracking.run_name(config) == f"{expected} · seed 0"
 
 
 def test_a_deleted_experiment_comes_back_and_its_name_can_be_chosen(
@@ -193,9 +225,12 @@ def test_an_interrupted_publication_is_marked_and_repaired(
         broken.setattr(MlflowClient, "log_artifacts", disk_full)
         publish()
     assert "no space left" in capsys.readouterr().err
-    assert [run.info.status for run in runs()] == ["FAILED"]
+    (failed,) = runs()
+    assert failed.info.status == "FAILED"
     publish()
-    assert [run.info.status for run in runs()] == ["FINISHED"]
+    (run,) = runs()
+    assert run.info.run_id == failed.info.run_id
+    assert run.info.status == "FINISHED"
 
 
 def test_a_deleted_database_is_filled_again_also_by_two_processes_at_once(

@@ -1,0 +1,112 @@
+"""Write the finished model in other formats, and prove that each gives the same answers.
+
+Reads what ``dvc repro`` has left; writes artifacts/export/: a file or folder for each format, and report.md with sizes
+and latencies. Every format is read again by its own runtime and compared with the finished model on up to 100 test
+images: the same class on all of them, and probabilities to 1e-4.
+
+    python -m stages.export keras savedmodel tflite onnx openvino
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from thaw import exporting, images, manifest
+from thaw.artifacts import Paths, atomic
+from thaw.config import fail
+from thaw.errors import UserError
+from thaw.exporting import FORMATS, Floats, Images, Runner
+from thaw.portable import Model
+
+IMAGES, TOLERANCE = 100, 1e-4
+REPEATS = 30  # of one image, for the latency
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Be the command line."""
+    parser = argparse.ArgumentParser(prog="python -m stages.export", description="The finished model elsewhere.")
+    parser.add_argument("formats", nargs="+", choices=FORMATS)
+    given = parser.parse_args(arguments)
+    try:
+        run(Paths(), list(dict.fromkeys(given.formats)))
+    except UserError as error:
+        fail(error)
+
+
+def run(paths: Paths, formats: list[str]) -> None:
+    """Write, read again, compare, measure.
+
+    Raises:
+        UserError: there is no finished model, a package is missing, or a format gives other answers; what is wrong is
+            not left there.
+    """
+    for name in formats:
+        exporting.require(FORMATS[name])
+    reference = Model(paths.finished)
+    test = [record for record in manifest.read(paths.manifest) if record.split == "test"][:IMAGES]
+    size = reference.facts.input_size
+    pictures = np.stack(list(images.ahead(lambda record: images.load(paths.data / record.path, size), test)))
+    expected = reference.probabilities(pictures, len(pictures))
+    model = exporting.classifier(paths)
+    rows = []
+    for name in formats:
+        file = paths.root / "export" / FORMATS[name].name
+        with atomic(file) as partial:
+            FORMATS[name].write(model, partial)
+            runner = FORMATS[name].load(partial)
+            worst = compare(name, runner(pictures), expected)
+            size_and_speed = f"{_megabytes(partial):.1f} | {latency(runner, pictures):.1f}"
+        rows.append(f"| {name} | `{file.name}` | {size_and_speed} | {worst:.0e} |")
+        print(f"export: {file}, the same classes on {len(pictures)} test images, probabilities to {worst:.0e}")
+    text = [
+        f"The finished model in other formats. On {len(pictures)} test images each names the same classes.",
+        "",
+        "| format | file | MB | ms for an image | largest difference of a probability |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+        f"Input: images × {size} × {size} × 3, uint8 RGB, stretched to a square. Output: images × "
+        f"{len(reference.facts.classes)} calibrated probabilities: {', '.join(reference.facts.classes)}.",
+        "",
+    ]
+    with atomic(paths.root / "export" / "report.md") as partial:
+        partial.write_text("\n".join(text), encoding="utf-8")
+
+
+def compare(name: str, found: Floats, expected: Floats) -> float:
+    """Return the largest difference of a probability.
+
+    Raises:
+        UserError: it is too large, or another class is the most probable.
+    """
+    other = int((found.argmax(axis=1) != expected.argmax(axis=1)).sum())
+    worst = float(np.abs(found - expected).max())
+    if other or worst > TOLERANCE:
+        raise UserError(
+            f"{name}: expected the finished model's answers for {len(expected)} test images, found {other} other "
+            f"classes and probabilities that differ by up to {worst:.1e}; it is not written"
+        )
+    return worst
+
+
+def latency(runner: Runner, pictures: Images) -> float:
+    """The median time for one image in milliseconds."""
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        runner(pictures[:1])
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds)
+
+
+def _megabytes(path: Path) -> float:
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+if __name__ == "__main__":
+    main()

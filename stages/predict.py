@@ -1,0 +1,130 @@
+"""Say what is on pictures, with the finished model: no training data, no TensorFlow.
+
+Writes a line for each picture to the terminal, or all probabilities to a CSV file. Pictures are stretched and seen as
+in training, so the numbers are those of ``evaluate``, calibrated. Files that are no usable pictures are named, and
+skipped.
+
+    python -m stages.predict PHOTO.jpg
+    python -m stages.predict ~/photos 'more/**/*.jpg' --csv answers.csv
+    python -m stages.predict PHOTO.jpg --model champion
+"""
+
+import argparse
+import csv
+import glob
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from thaw import images, indexing
+from thaw.artifacts import Paths, atomic
+from thaw.config import fail
+from thaw.errors import UserError
+from thaw.images import SUFFIXES, Unusable
+from thaw.portable import Model
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Be the command line."""
+    parser = argparse.ArgumentParser(prog="python -m stages.predict", description="Say what is on pictures.")
+    parser.add_argument("pictures", nargs="+", metavar="IMAGE|FOLDER|GLOB", help="what to look at")
+    parser.add_argument("--model", help="champion, the id or the name of a run, a folder, or models:/…; this project's")
+    parser.add_argument("--csv", type=Path, help="write path, label and all probabilities to this file")
+    parser.add_argument("--top", type=int, default=3, help="how many classes to name for each picture (3)")
+    given = parser.parse_args(arguments)
+    try:
+        run(find(given.pictures), Model(chosen(given.model, Paths())), given.csv, given.top)
+    except UserError as error:
+        fail(error)
+
+
+def run(files: list[Path], model: Model, out: Path | None, top: int) -> None:
+    """Look at all files, in order, and say what is on them.
+
+    Raises:
+        UserError: none of them is a usable picture.
+    """
+    usable: list[Path] = []
+
+    def square(file: Path) -> NDArray[np.uint8] | Unusable:
+        try:
+            return model.square(file)
+        except Unusable as error:
+            return error
+
+    def squares() -> Iterator[NDArray[np.uint8]]:
+        decoded = tqdm(images.ahead(square, files), "predict", len(files), disable=None, unit="image")
+        for file, found in zip(files, decoded, strict=True):
+            if isinstance(found, Unusable):
+                tqdm.write(f"skipped {file}: {found}", file=sys.stderr)
+            else:
+                usable.append(file)
+                yield found
+
+    probabilities = model.probabilities(squares(), len(files))[: len(usable)]
+    if not usable:
+        raise UserError(f"expected pictures (JPEG, PNG, BMP, GIF, WebP or TIFF), found none in {len(files)} files")
+    classes = model.facts.classes
+    best = [classes[row.argmax()] for row in probabilities]
+    if out is None:
+        width = max(len(str(file)) for file in usable)
+        for file, row in zip(usable, probabilities, strict=True):
+            order = np.argsort(-row, kind="stable")[: max(1, top)]
+            print(f"{file!s:<{width}}  " + "  ".join(f"{classes[place]} {row[place]:.1%}" for place in order))
+        return
+    with atomic(out.absolute()) as partial, partial.open("w", newline="", encoding="utf-8") as text:
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["path", "label", "probability", *classes])
+        for file, label, row in zip(usable, best, probabilities, strict=True):
+            table.writerow([file, label, *(f"{value:.9g}" for value in (row.max(), *row))])
+    counts = ", ".join(f"{count} {label}" for label, count in Counter(best).most_common())
+    skipped = f"; {len(files) - len(usable)} files skipped" if len(usable) < len(files) else ""
+    print(f"predict: {len(usable)} pictures in {out}: {counts}{skipped}")
+
+
+def find(names: Sequence[str]) -> list[Path]:
+    """Return the files that are meant, each once: those named, those in folders named, those that patterns match.
+
+    Raises:
+        UserError: a name means nothing.
+    """
+    found: dict[Path, None] = {}
+    for name in names:
+        path = Path(name).expanduser()
+        # Path.glob takes no absolute patterns.
+        matches = [path] if path.exists() else [Path(one) for one in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+        files = [file for match in matches for file in _inside(match)]
+        if not files:
+            raise UserError(f"expected a picture, a folder of them or a pattern, found nothing at {name}; correct it")
+        found |= dict.fromkeys(files)
+    return list(found)
+
+
+def _inside(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return [path / file for file in indexing.visible(path) if Path(file).suffix.lower() in SUFFIXES]
+
+
+def chosen(which: str | None, paths: Paths) -> Path:
+    """Return the folder of the model that is meant: by default the one that ``dvc repro`` has made.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if which is None:
+        return paths.finished
+    if Path(which).expanduser().is_dir():
+        return Path(which).expanduser()
+    from thaw import tracking
+
+    return tracking.fetch(which, paths.manifest)
+
+
+if __name__ == "__main__":
+    main()

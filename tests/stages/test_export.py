@@ -1,0 +1,86 @@
+"""export: every format gives the finished model's answers, or is not written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages import evaluate, export, extract_features, finetune, prepare, train_head
+from tests import options
+from tests.project import squares
+from thaw import exporting, tracking
+from thaw.artifacts import Paths, read_json
+from thaw.config import Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs
+from thaw.errors import UserError
+from thaw.exporting import FORMATS, Format
+
+EXPECTED = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], np.float32)
+
+
+def test_the_same_answers_are_accepted() -> None:
+    assert export.compare("onnx", EXPECTED + np.float32(5e-5), EXPECTED) == pytest.approx(5e-5, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (EXPECTED[:, ::-1], "onnx: expected the finished model's answers for 2 test images, found 2 other classes"),
+        (EXPECTED + np.float32(2e-4), "found 0 other classes and probabilities that differ by up to 2.0e-04"),
+    ],
+)
+def test_other_answers_are_an_error(found: np.ndarray, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        export.compare("onnx", found, EXPECTED)
+
+
+def test_a_missing_package_is_said() -> None:
+    wanted = Format("model.nowhere", lambda *_: None, lambda _: lambda images: images, {"no_such_module": "nowhere"})
+    with pytest.raises(UserError, match="expected the package nowhere for model.nowhere, found none; 'pip install"):
+        exporting.require(wanted)
+
+
+def test_without_a_finished_model_the_next_step_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a finished model .*run 'dvc repro'"):
+        export.run(Paths(tmp_path / "data", tmp_path / "artifacts"), ["openvino"])
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> Paths:
+    """A pipeline on colour squares, everything but published."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    found, backbone = Paths(squares(folder / "data"), folder / "artifacts"), Backbone.model_validate(options.BACKBONE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THAW_CACHE", str(folder / "cache"))
+        patch.setattr(tracking, "publish", lambda *_: None)
+        augment = Augment.model_validate(options.AUGMENT)
+        prepare.run(found, Dataset(val=0.2, test=0.2, min_images=3, max_megapixels=1), seed=0)
+        extract_features.run(found, backbone, augment, seed=0)
+        train_head.run(found, Lbfgs.model_validate(options.LBFGS), seed=0)
+        finetune.run(found, backbone, augment, Finetune.model_validate(options.FINETUNE), seed=0)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", ["head", "finetuned"])
+def test_every_format_gives_the_same_answers(paths: Paths, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "publish", lambda *_: None)
+    evaluate.run(paths, Evaluate(confidence=0.95, resamples=100, keep_best_of=[kept]), 0)  # type: ignore[list-item]
+    assert read_json(paths.metrics)["kept"] == kept
+    export.run(paths, [*FORMATS])
+    folder = paths.root / "export"
+    assert {file.name for file in folder.iterdir()} == {"report.md", *(one.name for one in FORMATS.values())}
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    assert [line.split(" | ")[0] for line in report.splitlines() if line.startswith("| ")][1:] == [
+        f"| {name}" for name in FORMATS
+    ]
+
+
+@pytest.mark.slow
+def test_a_format_with_other_answers_is_not_written(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "publish", lambda *_: None)
+    evaluate.run(paths, Evaluate(confidence=0.95, resamples=100, keep_best_of=["finetuned"]), 0)
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    before = set(paths.root.rglob("*"))
+    with pytest.raises(UserError, match="openvino: expected the finished model's answers"):
+        export.run(paths, ["openvino"])
+    assert {file for file in paths.root.rglob("*") if file.name != "export"} <= before

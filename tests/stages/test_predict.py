@@ -1,0 +1,107 @@
+"""predict: the numbers of evaluate for files, folders and patterns; what it skips and what it refuses."""
+
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from stages import evaluate, predict
+from tests import finished
+from thaw import tracking
+from thaw.artifacts import PROJECT, Paths
+from thaw.portable import Model
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> Paths:
+    """A finished pipeline, with predictions that its model has really made."""
+    found = finished.pipeline(tmp_path_factory.mktemp("finished"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "publish", lambda *_: None)
+        evaluate.run(found, finished.EVALUATE, finished.SEED)
+    return found
+
+
+def call(paths: Paths, *arguments: str | Path) -> None:
+    predict.main([*map(str, arguments), "--model", str(paths.finished)])
+
+
+def test_answers_are_in_the_order_of_the_files(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [paths.data / "class_1" / "004.png", paths.data / "class_0" / "003.png"]
+    call(paths, *files, "--top", "1")
+    lines = capsys.readouterr().out.splitlines()
+    answers = Model(paths.finished).answer(files)
+    expected = [f"{file}  {one.label} {one.probability:.1%}" for file, one in zip(files, answers, strict=True)]
+    assert lines == expected
+
+
+def test_a_table_has_all_probabilities(paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "answers.csv"
+    call(paths, paths.data, "--csv", out)
+    with out.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [*rows[0]] == ["path", "label", "probability", "cat", "dog"]
+    assert [row["path"] for row in rows] == [str(file) for file in sorted(paths.data.rglob("*.png"))]
+    for row in rows:
+        values = {name: float(row[name]) for name in ("cat", "dog")}
+        assert row["label"] == max(values, key=values.__getitem__)
+        assert float(row["probability"]) == max(values.values())
+    assert capsys.readouterr().out.startswith("predict: 120 pictures in ")
+
+
+def test_folders_patterns_and_files_are_found_once(paths: Paths) -> None:
+    one = paths.data / "class_0" / "003.png"
+    found = predict.find([str(one), str(paths.data / "class_0"), str(paths.data / "*" / "00[0-4].png")])
+    assert found[0] == one
+    assert len(found) == len({*found}) == 60 + 5
+
+
+def test_what_is_no_picture_is_named_and_skipped(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "notes.txt").write_text("no picture, and not in a folder's pictures", encoding="utf-8")
+    Image.new("RGB", (9, 9)).save(tmp_path / "good.png")
+    call(paths, tmp_path)
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1
+    assert "good.png" in out
+    assert f"skipped {tmp_path / 'broken.jpg'}: undecodable" in err or "not an image" in err
+    assert "notes.txt" not in err
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("nowhere.jpg", "expected a picture, a folder of them or a pattern, found nothing at .*nowhere.jpg"),
+        ("broken.jpg", "expected pictures .* found none in 1 files"),
+    ],
+)
+def test_nothing_to_look_at_is_an_error(paths: Paths, tmp_path: Path, name: str, sentence: str) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no")
+    out = tmp_path / "answers.csv"
+    with pytest.raises(SystemExit, match=f"error: {sentence}"):
+        call(paths, tmp_path / name, "--csv", out)
+    assert not out.exists()
+
+
+def test_without_a_finished_model_the_next_step_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="error: expected a finished model .*run 'dvc repro'"):
+        predict.main([__file__, "--model", str(tmp_path)])
+
+
+def test_needs_neither_tensorflow_nor_the_training_data(paths: Paths, tmp_path: Path) -> None:
+    shutil.copytree(paths.finished, tmp_path / "model")
+    shutil.copy(paths.data / "class_0" / "003.png", tmp_path / "photo.png")
+    code = f"""
+import sys
+from stages import predict
+predict.main([{str(tmp_path / "photo.png")!r}, "--model", {str(tmp_path / "model")!r}])
+heavy = {{"tensorflow", "keras", "mlflow", "sklearn", "matplotlib"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)

@@ -1,0 +1,83 @@
+"""The MLflow UI as a person uses it, in a real browser: find the run that gained most, compare, look at the curves."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from stages import evaluate
+from tests import finished, options, servers
+
+pytestmark = pytest.mark.slow
+
+CHROMIUM = Path("/usr/bin/chromium")
+# Without these it calls home, at every start.
+QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+GAINS = {2: 0.3, 3: 2.0, 6: 1.0}  # blocks that were unfrozen, and how much that helped
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """``make ui`` over three runs; yields its address."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.setenv("THAW_CACHE", str(folder / "cache"))
+        for blocks, gain in GAINS.items():
+            paths = finished.pipeline(folder / str(blocks), gain=gain)
+            finished.write_configs(paths, finetune={"finetune": options.FINETUNE | {"unfreeze": {"blocks": blocks}}})
+            evaluate.run(paths, finished.EVALUATE, finished.SEED)
+        address = f"http://127.0.0.1:{(port := servers.free_port())}"
+        command = [sys.executable, "-m", "thaw.tracking", "ui", "--port", str(port)]
+        with servers.served(command, f"{address}/health", folder / "log"):
+            yield address
+
+
+@pytest.fixture
+def page() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        pytest.skip("needs Debian's Chromium (apt-get install chromium), which is not here")
+    with sync_playwright() as playwright:
+        options = [*QUIET, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        opened = browser.new_page(viewport={"width": 1500, "height": 850})
+        opened.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
+        yield opened
+        browser.close()
+
+
+def test_the_run_that_gained_most_is_found_and_compared(ui: str, page: Any, tmp_path: Path) -> None:
+    page.goto(f"{ui}/#/experiments/1/runs")
+    expect(page.get_by_text("3 matching runs")).to_be_visible()
+    page.get_by_role("button", name="Sort: Created").click()
+    page.get_by_placeholder("Search").last.fill("delta/accuracy")
+    page.get_by_text("delta/accuracy", exact=True).last.click()
+    page.keyboard.press("Escape")
+    names = [link(page, place) for place in range(3)]
+    for name, blocks in zip(names, (3, 6, 2), strict=True):
+        expect(name).to_contain_text(f"last {blocks} blocks")
+    order = [re.sub(r"\s+", " ", name.inner_text()).strip() for name in names]
+    for place in (0, 1):
+        page.locator(f'.ag-row[row-index="{place}"] input[type=checkbox]').first.click()
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_text("Comparing 2 Runs from 1 Experiment")).to_be_visible()
+    for name in order[:2]:
+        expect(page.get_by_text(name, exact=True).first).to_be_visible()
+    page.get_by_role("link", name="curve/val_accuracy").click()
+    for name in order[:2]:
+        expect(page.get_by_text(f"{name} (curve/val_accuracy)")).to_be_visible()
+    assert page.locator("path.js-line").count() >= 2, "a curve for each"
+    picture = tmp_path / "curves.png"
+    page.screenshot(path=picture)
+    assert picture.stat().st_size > 20_000
+
+
+def link(page: Any, place: int) -> Any:
+    """The name of the run in a row of the table."""
+    return page.locator(f'.ag-row[row-index="{place}"] a[href*="/runs/"]').first

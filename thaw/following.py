@@ -1,0 +1,127 @@
+"""Publish a learning curve while it grows; the process that ``thaw.live`` starts (``python -m thaw.following``).
+
+It outlives the training process by a moment, and marks the run if that was killed. It works at low priority, in
+batches, and needs nothing of the training but the lines on its standard input.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from thaw import history, tracking
+from thaw.artifacts import Paths
+from thaw.tracking import CURVES, FINGERPRINT, Point
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+STAGE = "thaw.stage"  # the tag of a run: which stage is, or was last, at work
+PAUSE = 1.0  # seconds between two batches
+
+
+def follow(lines: Iterable[str]) -> None:
+    """Publish the rows of one curve, ``lines`` as ``thaw.live`` sends them, until they end.
+
+    The run is the one of this configuration and data: found, if an earlier training was stopped or an earlier stage has
+    begun it, else created. If the store does not answer, one sentence on stdout says so; the rows are tried again.
+    """
+    received: SimpleQueue[Any] = SimpleQueue()
+
+    def read() -> None:
+        for line in lines:
+            received.put(json.loads(line))
+        received.put("KILLED")  # nobody has said how it ended: whoever should have is gone
+
+    Thread(target=read, daemon=True).start()
+    start = received.get()
+    if not isinstance(start, dict):
+        return
+    paths, stage, uri = Paths(Path(start["data"]), Path(start["root"])), start["stage"], tracking.store()
+    offset = len(history.read(paths.history(CURVES[0]))) if stage == CURVES[1] else 0
+    run: Run | None = None
+    pending: list[Point] = []
+    end, warned = "", False
+    while not end:
+        messages = [received.get()]
+        time.sleep(PAUSE)
+        while not received.empty():
+            messages.append(received.get())
+        for message in messages:
+            if isinstance(message, str):
+                end = end or message
+            else:
+                pending += tracking.curve_points(message, offset)
+        try:
+            with tracking.alone():
+                run = run or Run(tracking.connect(uri), stage, paths, start["config"])
+                if not run.log(pending, end):
+                    return
+            pending = []
+        except tracking.failures() as error:
+            if not warned:
+                print(
+                    f"warning: MLflow at {tracking.public(uri, uri)} takes no learning curve "
+                    f"({tracking.public(uri, error)}); training goes on, and evaluate publishes everything",
+                    flush=True,
+                )
+            warned = True
+
+
+class Run:
+    """The run that a training process is followed in."""
+
+    def __init__(self, client: "MlflowClient", stage: str, paths: Paths, config: Mapping[str, Any]) -> None:
+        tags = tracking.identity(paths, config)
+        unfinished = [run for run in tracking.same_runs(client, tags[FINGERPRINT]) if run.info.status != "FINISHED"]
+        self._client, self._stage = client, stage
+        if unfinished:
+            self._id = unfinished[0].info.run_id
+            self._there = {(key, step) for key, _, step in tracking.logged(client, unfinished[0])}
+        else:
+            self._id, self._there = tracking.begin(client, paths, config, tags), set()
+        if not self._is_left_behind(unfinished[0].data.tags.get(STAGE) if unfinished else None):
+            client.set_tag(self._id, STAGE, stage)
+            client.update_run(self._id, "RUNNING")
+        self._monitor = _monitor(self._id)
+
+    def log(self, points: list[Point], end: str) -> bool:
+        """Log what is new, and at the end how the stage ended; False if the run is complete, or gone, already."""
+        run = self._client.get_run(self._id)
+        if run.info.status == "FINISHED" or run.info.lifecycle_stage == "deleted":
+            return False
+        new = [point for point in points if (point[0], point[2]) not in self._there]
+        tracking.log(self._client, self._id, new)
+        self._there |= {(key, step) for key, _, step in new}
+        if end and self._monitor:
+            self._monitor.finish()
+        if end == "SCHEDULED" and not self._is_left_behind(run.data.tags.get(STAGE)):
+            self._client.update_run(self._id, end)
+        elif end and not self._is_left_behind(run.data.tags.get(STAGE)):
+            self._client.set_terminated(self._id, end)
+        return True
+
+    def _is_left_behind(self, stage: str | None) -> bool:
+        """Whether a later stage has begun: the state of the run is its affair then."""
+        return stage is not None and CURVES.index(stage) > CURVES.index(self._stage)
+
+
+def _monitor(run_id: str) -> Any:
+    """Measure processor, memory and GPU while training goes on, if ``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`` says so."""
+    if os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "").lower() not in ("1", "true"):
+        return None
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=tracking.store())
+    monitor.start()
+    return monitor
+
+
+if __name__ == "__main__":
+    os.nice(10)  # training comes first
+    follow(sys.stdin)
