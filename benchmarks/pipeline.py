@@ -1,4 +1,4 @@
-"""The whole pipeline against the textbook recipe, and ``dvc repro`` with nothing to do against ``dvc status``.
+"""The whole pipeline against the textbook recipe, ``dvc repro`` with nothing to do, and what live curves cost.
 
 Runs in a copy of the project with a DVC, feature store and MLflow store of its own, so that each run is a cold one:
 nothing is extracted and no network is converted.
@@ -37,7 +37,8 @@ def main() -> None:
         ours[seed] = copy.repro(seed)
         for batchnorm in ["written", "frozen"] if seed == 0 else ["frozen"]:
             theirs[batchnorm][seed] = copy.textbook(batchnorm, epochs=1 if given.quick else 10)
-    print(json.dumps({"ours": ours, "textbook": theirs, "nothing": copy.nothing(2 if given.quick else 5)}))
+    rounds = 2 if given.quick else 5
+    print(json.dumps({"ours": ours, "textbook": theirs, "nothing": copy.nothing(rounds), "live": copy.live(rounds)}))
 
 
 class Copy:
@@ -60,11 +61,12 @@ class Copy:
         yaml = self.root / "conf" / "backbone" / "mobilenet_v2.yaml"
         yaml.write_text(re.sub(r"(?m)^weights: \S+", f"weights: {self.weights}", yaml.read_text()))
 
-    def run(self, *command: str) -> float:
+    def run(self, *command: str, **variables: str) -> float:
         """Run a command in the copy; return its seconds."""
         environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "THAW_CACHE": str(self.cache),
+            **variables,
         }
         for name in ("MLFLOW_TRACKING_URI", "PYTHONDONTWRITEBYTECODE"):  # of whoever runs this; the second slows all
             environment.pop(name, None)
@@ -118,6 +120,15 @@ class Copy:
             for command, seconds in found.items():
                 seconds.append(self.run("dvc", command))
         return {command: statistics.median(seconds) for command, seconds in found.items()}
+
+    def live(self, rounds: int) -> dict[str, float]:
+        """Time fine-tuning alone, and followed by MLflow: medians of runs that alternate."""
+        found: dict[str, list[float]] = {"0": [], "1": []}
+        for _ in range(rounds):
+            for switch, seconds in found.items():
+                seconds.append(self.run(sys.executable, "-m", "stages.finetune", THAW_LIVE=switch))
+                time.sleep(5)  # until nobody follows any more
+        return {name: statistics.median(found[switch]) for name, switch in (("alone", "0"), ("followed", "1"))}
 
 
 if __name__ == "__main__":

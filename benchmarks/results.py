@@ -46,8 +46,6 @@ POLICIES: dict[str, list[str]] = {
     "last 3 blocks + standard augmentation": ["finetune=last_3_blocks", "augment=standard"],
     "last 3 blocks + WiSE-FT": ["finetune=last_3_blocks", "finetune.mix=[0.2,0.4,0.6,0.8]"],
     "last 3 blocks + adapt": ["finetune=last_3_blocks", "finetune.batchnorm=adapt"],
-    "last 3 blocks, best epoch by accuracy": ["finetune=last_3_blocks", "finetune.monitor=accuracy"],
-    "last 3 blocks, half the rate for each block below": ["finetune=last_3_blocks", "finetune.block_decay=0.5"],
     "last 3 blocks, no warm-up": ["finetune=last_3_blocks", "finetune.warmup=0"],
 }
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's, two-sided, by number of seeds

@@ -27,6 +27,7 @@ FIGURES: dict[str, Any] = {
             "frozen": {seed: {"seconds": 450.0, "head": 0.88, "finetuned": 0.9} for seed in ("0", "1", "2")},
         },
         "nothing": {"status": 1.0, "repro": 1.25},
+        "live": {"alone": 20.0, "followed": 20.3},
     },
     "extraction": {
         "mobilenet_v2": {
@@ -61,6 +62,7 @@ def test_the_page_says_what_is_met_and_what_is_missed() -> None:
         ("9.0 ×", "≥ 10.0 ×", "**missed**"),  # against the faster of both
         ("+2.0", "≥ +3.0", "**missed**"),  # against the better of both
         ("1.25 ×", "≤ 1.30 ×", "met"),
+        ("1.015 ×", "≤ 1.020 ×", "met"),
         ("2.4 ×", "≥ 2.5 ×", "**missed**"),
         ("4.0 ×", "", ""),  # no target without AMX
         ("0.80", "≥ 0.70", "met"),

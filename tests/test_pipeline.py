@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from dvc.repo import Repo
+from mlflow import MlflowClient
 
 from stages import evaluate, extract_features, finetune, prepare, train_head
 from tests import options
@@ -210,7 +212,6 @@ def test_a_rate_set_for_an_experiment_is_a_number(project: Project) -> None:
 
 @pytest.mark.slow
 def test_an_experiment_in_a_temporary_folder_keeps_its_run_and_features_in_the_project(project: Project) -> None:
-    from mlflow import MlflowClient
 
     here = Project(project.root)  # where runs and features lie when nothing says otherwise
     before = {path.name for path in (here.root / ".cache" / "features").iterdir()}
@@ -251,6 +252,52 @@ def test_a_killed_finetune_goes_on_to_the_very_same_weights(project: Project) ->
     resumed = project.stage("finetune")
     assert "going on after epoch" in resumed.stdout
     assert project.paths.model.read_bytes() == expected
+
+
+@pytest.mark.slow
+def test_a_killed_training_shows_as_killed_and_finishing_it_completes_the_same_run(
+    project: Project, tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    followed = Project(project.root, {"MLFLOW_TRACKING_URI": uri, "THAW_LIVE": "1"})
+    client = MlflowClient(uri)
+
+    def runs() -> list[Any]:
+        found = client.get_experiment_by_name("thaw")
+        return list(client.search_runs([found.experiment_id])) if found else []
+
+    def wait_for(state: str) -> Any:
+        for _ in range(300):
+            if [run.info.status for run in runs()] == [state]:
+                return runs()[0]
+            time.sleep(0.2)
+        raise AssertionError(f"{[run.info.status for run in runs()]}, expected one run that is {state}")
+
+    followed.edit("params.yaml", "^seed: 0", "seed: 1")
+    followed.repro("train_head")
+    wait_for("SCHEDULED")
+    with subprocess.Popen(
+        [sys.executable, "-m", "stages.finetune"],
+        cwd=followed.root,
+        env=followed.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if "epoch 2:" in line:
+                process.kill()
+                break
+    killed = wait_for("KILLED")
+    assert killed.data.metrics["curve/val_loss"] > 0, "its curve is there"
+    assert followed.repro() == ["finetune", "evaluate"]
+    done = wait_for("FINISHED")
+    assert done.info.run_id == killed.info.run_id
+    assert "delta/accuracy" in done.data.metrics
+    steps = [point.step for point in client.get_metric_history(done.info.run_id, "curve/val_loss")]
+    assert len(steps) == len({*steps}), "nothing is there twice"
+    assert sorted(steps) == [*range(len(steps))], "and nothing is missing"
 
 
 def test_a_stage_that_fails_leaves_no_half_written_folder(project: Project) -> None:

@@ -43,9 +43,10 @@ def follow(lines: Iterable[str]) -> None:
     if not isinstance(start, dict):
         return
     paths, stage, uri = Paths(Path(start["data"]), Path(start["root"])), start["stage"], tracking.store()
-    offset = len(history.read(paths.history(CURVES[0]))) if stage == CURVES[1] else 0
+    # The head's curve comes first on the axis; DVC may have taken it from its cache, so that nobody has followed it.
+    head = history.read(paths.history(CURVES[0])) if stage == CURVES[1] else []
+    pending: list[Point] = [point for row in head for point in tracking.curve_points(row, 0)]
     run: Run | None = None
-    pending: list[Point] = []
     end, warned = "", False
     while not end:
         messages = [received.get()]
@@ -56,7 +57,7 @@ def follow(lines: Iterable[str]) -> None:
             if isinstance(message, str):
                 end = end or message
             else:
-                pending += tracking.curve_points(message, offset)
+                pending += tracking.curve_points(message, len(head))
         try:
             with tracking.alone():
                 run = run or Run(tracking.connect(uri), stage, paths, start["config"])

@@ -22,14 +22,6 @@ from thaw.errors import UserError
 from thaw.portable import Model
 
 
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An empty store: its tables take seconds."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}")
-    return file.read_bytes()
-
-
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, fresh: bytes, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "mlflow.db").write_bytes(fresh)

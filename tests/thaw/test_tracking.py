@@ -22,14 +22,6 @@ from thaw.config import compose
 from thaw.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Make an empty store once: its tables take seconds."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}")
-    return file.read_bytes()
-
-
 @pytest.fixture(autouse=True)
 def workspace(tmp_path: Path, fresh: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let the project's own store lie in a temporary folder."""
@@ -272,6 +264,7 @@ tracking.publish(Paths(Path({str(paths.data)!r}), Path({str(paths.root)!r})), co
     assert found[0].data.params == before.params
 
 
+@pytest.mark.slow
 def test_the_ui_serves_the_store(publish: Callable[[], None], workspace: Path) -> None:
     publish()
     with socket.socket() as probe:
