@@ -226,13 +226,28 @@ def test_an_experiment_in_a_temporary_folder_keeps_its_run_and_features_in_the_p
     assert "report.html" in {file.path for file in client.list_artifacts(run.info.run_id)}
 
 
+@pytest.mark.slow
+def test_queued_experiments_are_complete_runs_of_the_project(project: Project) -> None:
+    here = Project(project.root, {"THAW_LIVE": "1"})
+    here.dvc("exp", "run", "--queue", "--set-param", "seed=1,2")
+    here.dvc("queue", "start", "--jobs", "1")
+    client = MlflowClient(f"sqlite:///{here.root}/mlflow.db")
+    found: list[Any] = []
+    for _ in range(240):
+        time.sleep(1)
+        if (here.root / "mlflow.db").exists() and (experiment := client.get_experiment_by_name("thaw")):
+            found = client.search_runs([experiment.experiment_id])
+        if len(found) == 2 and {run.info.status for run in found} == {"FINISHED"}:
+            break
+    assert sorted((run.info.status, run.data.params["seed"]) for run in found) == [("FINISHED", "1"), ("FINISHED", "2")]
+    assert all("dvc_exp_name" in run.data.tags for run in found)
+
+
 # Interruptions and failures.
 
 
-def test_a_killed_finetune_goes_on_to_the_very_same_weights(project: Project) -> None:
-    expected = project.paths.model.read_bytes()
-    folder = project.paths.model.parent
-    shutil.rmtree(folder)
+def kill_finetune(project: Project, epoch: int) -> None:
+    """Start fine-tuning and kill it when it has said how an epoch went."""
     with subprocess.Popen(
         [sys.executable, "-m", "stages.finetune"],
         cwd=project.root,
@@ -243,10 +258,17 @@ def test_a_killed_finetune_goes_on_to_the_very_same_weights(project: Project) ->
     ) as process:
         assert process.stdout
         for line in process.stdout:
-            if "epoch 1:" in line:
+            if f"epoch {epoch}:" in line:
                 process.kill()
                 break
     assert process.returncode == -signal.SIGKILL
+
+
+def test_a_killed_finetune_goes_on_to_the_very_same_weights(project: Project) -> None:
+    expected = project.paths.model.read_bytes()
+    folder = project.paths.model.parent
+    shutil.rmtree(folder)
+    kill_finetune(project, epoch=1)
     assert not folder.exists()
 
     resumed = project.stage("finetune")
@@ -276,19 +298,7 @@ def test_a_killed_training_shows_as_killed_and_finishing_it_completes_the_same_r
     followed.edit("params.yaml", "^seed: 0", "seed: 1")
     followed.repro("train_head")
     wait_for("SCHEDULED")
-    with subprocess.Popen(
-        [sys.executable, "-m", "stages.finetune"],
-        cwd=followed.root,
-        env=followed.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout
-        for line in process.stdout:
-            if "epoch 2:" in line:
-                process.kill()
-                break
+    kill_finetune(followed, epoch=2)
     killed = wait_for("KILLED")
     assert killed.data.metrics["curve/val_loss"] > 0, "its curve is there"
     assert followed.repro() == ["finetune", "evaluate"]

@@ -180,7 +180,14 @@ with live.curve("finetune", paths, config) as report:
 
 
 @pytest.mark.parametrize(
-    ("how", "status"), [("kill", "KILLED"), ("interrupt", "KILLED"), ("fail", "FAILED"), ("end", "SCHEDULED")]
+    ("how", "status"),
+    [
+        ("kill", "KILLED"),
+        *(
+            pytest.param(how, status, marks=pytest.mark.slow)
+            for how, status in (("interrupt", "KILLED"), ("fail", "FAILED"), ("end", "SCHEDULED"))
+        ),
+    ],
 )
 def test_a_training_process_is_followed_to_its_end(paths: Paths, how: str, status: str) -> None:
     arguments = [str(paths.data), str(paths.root), json.dumps(config(paths)), how]
