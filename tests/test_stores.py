@@ -96,6 +96,7 @@ def test_a_server_takes_curves_runs_and_models_and_may_die_meanwhile(
 ) -> None:
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     start = {"stage": "finetune", "root": str(paths.root), "data": str(paths.data), "config": config}
+    start["began"] = time.time()
     rows = history.read(paths.history("finetune"))
     port = servers.free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")

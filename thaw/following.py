@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from thaw import history, tracking
 from thaw.artifacts import Paths
-from thaw.tracking import CURVES, FINGERPRINT, Point
+from thaw.tracking import CURVES, FINGERPRINT, PUBLISHED, Point
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,7 +60,7 @@ def follow(lines: Iterable[str]) -> None:
                 pending += tracking.curve_points(message, len(head))
         try:
             with tracking.alone():
-                run = run or Run(tracking.connect(uri), stage, paths, start["config"])
+                run = run or Run(tracking.connect(uri), stage, paths, start["config"], start["began"])
                 if not run.log(pending, end):
                     return
             pending = []
@@ -77,15 +77,33 @@ def follow(lines: Iterable[str]) -> None:
 class Run:
     """The run that a training process is followed in."""
 
-    def __init__(self, client: "MlflowClient", stage: str, paths: Paths, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, client: "MlflowClient", stage: str, paths: Paths, config: Mapping[str, Any], began: float
+    ) -> None:
+        """Find the run, or create it.
+
+        Args:
+            client: of the store.
+            stage: whose curve it is.
+            paths: of the pipeline.
+            config: of all stages, as plain values.
+            began: when the stage began, in seconds since 1970.
+        """
         tags = tracking.identity(paths, config)
-        unfinished = [run for run in tracking.same_runs(client, tags[FINGERPRINT]) if run.info.status != "FINISHED"]
-        self._client, self._stage = client, stage
+        same = tracking.same_runs(client, tags[FINGERPRINT])
+        self._client, self._stage, self._monitor = client, stage, None
+        self._there: set[tuple[str, int]] = set()
+        # Whoever trains for a moment only may be overtaken by evaluate; there is nothing left to follow then.
+        published = [run for run in same if float(run.data.tags.get(PUBLISHED, 0)) > began]
+        unfinished = [run for run in same if run.info.status != "FINISHED"]
+        if published:
+            self._id = published[0].info.run_id
+            return
         if unfinished:
             self._id = unfinished[0].info.run_id
             self._there = {(key, step) for key, _, step in tracking.logged(client, unfinished[0])}
         else:
-            self._id, self._there = tracking.begin(client, paths, config, tags), set()
+            self._id = tracking.begin(client, paths, config, tags)
         if not self._is_left_behind(unfinished[0].data.tags.get(STAGE) if unfinished else None):
             client.set_tag(self._id, STAGE, stage)
             client.update_run(self._id, "RUNNING")

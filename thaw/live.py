@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Thread
@@ -60,7 +61,8 @@ def curve(stage: str, paths: Paths, config: Mapping[str, Any]) -> Iterator[Repor
             follower.stdin.write(json.dumps(message) + "\n")  # type: ignore[union-attr]
             follower.stdin.flush()  # type: ignore[union-attr]
 
-    send({"stage": stage, "root": str(paths.root), "data": str(paths.data), "config": config})
+    began = time.time()
+    send({"stage": stage, "root": str(paths.root), "data": str(paths.data), "config": config, "began": began})
     end = "FAILED"
     try:
         yield send

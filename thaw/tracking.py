@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FINGERPRINT, OUTPUTS = "thaw.fingerprint", "thaw.outputs"
+PUBLISHED = "thaw.published"  # when evaluate has last seen to a run, in seconds since 1970
 CURVES = ("train_head", "finetune")
 Point = tuple[str, float, int]  # of a metric: key, value, step
 # They say how something is computed or where it is kept, and change no result.
@@ -104,10 +105,11 @@ def publish(paths: Paths, config: Mapping[str, Any]) -> None:
             done = [
                 run for run in same if run.info.status == "FINISHED" and run.data.tags.get(OUTPUTS) == tags[OUTPUTS]
             ]
-            kept = done[0].info.run_id if done else _complete(client, same, paths, config, tags, metrics)
+            complete = done[0].info.run_id if done else _complete(client, same, paths, config, tags, metrics)
             for run in same:
-                if run.info.run_id != kept:
+                if run.info.run_id != complete:
                     client.delete_run(run.info.run_id)
+            client.set_tag(complete, PUBLISHED, str(time.time()))
     except failures() as error:
         print(
             f"warning: MLflow at {public(uri, uri)} did not take this run ({public(uri, error)}); all results are in "

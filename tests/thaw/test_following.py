@@ -38,7 +38,13 @@ def config(paths: Paths) -> dict[str, Any]:
 
 def sent(paths: Paths, stage: str, rows: list[Row], end: str | None = "SCHEDULED") -> list[str]:
     """The lines that ``live.curve`` sends; without an end, the training was killed."""
-    start = {"stage": stage, "root": str(paths.root), "data": str(paths.data), "config": config(paths)}
+    start = {
+        "stage": stage,
+        "root": str(paths.root),
+        "data": str(paths.data),
+        "config": config(paths),
+        "began": time.time(),
+    }
     return [json.dumps(message) for message in (start, *rows, *([end] if end else []))]
 
 
@@ -123,7 +129,7 @@ def test_a_late_follower_changes_nothing(paths: Paths) -> None:
     """The head is trained in a moment: who follows it may come when fine-tuning or evaluate are at work already."""
     head, tuned = (history.read(paths.history(stage)) for stage in tracking.CURVES)
     client = tracking.connect(tracking.store())
-    late = following.Run(client, "train_head", paths, config(paths))
+    late = following.Run(client, "train_head", paths, config(paths), time.time())
     follow(sent(paths, "finetune", tuned[:1], None))
     assert late.log([], "SCHEDULED")
     assert runs()[0].info.status == "KILLED", "a later stage has said how it stands"
@@ -132,6 +138,16 @@ def test_a_late_follower_changes_nothing(paths: Paths) -> None:
     (run,) = runs()
     assert run.info.status == "FINISHED"
     assert (0, head[0]["val_loss"]) in curve(run)
+
+
+def test_a_follower_that_evaluate_has_overtaken_leaves_no_run_behind(paths: Paths) -> None:
+    lines = sent(paths, "train_head", history.read(paths.history("train_head")))
+    for _ in range(2):  # the second time evaluate finds that the run is complete
+        evaluate.run(paths, finished.EVALUATE, finished.SEED)
+        follow(lines)
+        (run,) = runs()
+        assert run.info.status == "FINISHED"
+        lines = sent(paths, "train_head", history.read(paths.history("train_head")))
 
 
 def test_a_store_that_does_not_answer_is_said_once(
