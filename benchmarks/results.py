@@ -37,16 +37,16 @@ BACKBONES = {
     ),
     "MobileNet 0.75": ("mobilenet", 0.75, "keras_home/models/mobilenet_7_5_224_tf_no_top.h5"),
 }
-HEAD = "head only"
+HEAD, DEFAULT = "head only", "last 3 blocks + WiSE-FT"
 POLICIES: dict[str, list[str]] = {
     "last 20 layers": ["finetune=last_20"],
     "last 2 blocks": ["finetune=last_2_blocks"],
-    "last 3 blocks": ["finetune=last_3_blocks"],
+    "last 3 blocks": ["finetune=last_3_blocks", "finetune.mix=[]"],
     "progressive": ["finetune=progressive"],
-    "last 3 blocks + standard augmentation": ["finetune=last_3_blocks", "augment=standard"],
-    "last 3 blocks + WiSE-FT": ["finetune=last_3_blocks", "finetune.mix=[0.2,0.4,0.6,0.8]"],
-    "last 3 blocks + adapt": ["finetune=last_3_blocks", "finetune.batchnorm=adapt"],
-    "last 3 blocks, no warm-up": ["finetune=last_3_blocks", "finetune.warmup=0"],
+    "last 3 blocks + standard augmentation": ["finetune=last_3_blocks", "finetune.mix=[]", "augment=standard"],
+    DEFAULT: ["finetune=last_3_blocks"],
+    "last 3 blocks + adapt": ["finetune=last_3_blocks", "finetune.mix=[]", "finetune.batchnorm=adapt"],
+    "last 3 blocks, no warm-up": ["finetune=last_3_blocks", "finetune.mix=[]", "finetune.warmup=0"],
 }
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's, two-sided, by number of seeds
 Figures = dict[str, Any]
@@ -94,7 +94,7 @@ def measure(folder: Path, name: str, data: Path, backbone: str, weights: Path, s
         f"seed={seed}",
     ]
     # At the larger size only the default is of interest.
-    policies = POLICIES if size == 160 else {"last 3 blocks": POLICIES["last 3 blocks"]}
+    policies = POLICIES if size == 160 else {DEFAULT: POLICIES[DEFAULT]}
     for policy, overrides in policies.items():
         config = compose([*shared, "augment=none", *overrides])
         del config["evaluate"]  # decides nothing here
@@ -156,15 +156,34 @@ def render(found: list[Figures], seeds: list[int]) -> str:
                       "|---|---|---|---|---|"]  # fmt: skip
             for backbone in BACKBONES:
                 here = [one for one in found if (one["data"], one["size"], one["backbone"]) == (name, size, backbone)]
-                plain = [one for one in here if one["policy"] == "last 3 blocks"]
-                lines += [_row(backbone, HEAD, [one["head"] for one in plain], len(seeds))] if plain else []
+                heads = [one["head"] for one in here if one["policy"] == DEFAULT]
+                lines += [_row(backbone, HEAD, heads, len(seeds))] if heads else []
                 for policy in POLICIES:
                     runs = [one for one in here if one["policy"] == policy]
                     if refused := next((one["refused"] for one in runs if "refused" in one), None):
                         lines.append(f"| {backbone} | {policy} | refused: {refused.partition(';')[0]} | | |")
                     elif runs:
                         lines.append(_row(backbone, policy, [one["tuned"] for one in runs], len(seeds)))
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *_together(found), ""])
+
+
+def _together(found: list[Figures]) -> list[str]:
+    """The mean of each policy over everything at 160 px, where all was measured: what defaults are chosen by."""
+    small = [one for one in found if one["size"] == 160]
+    cells = {(one["data"], one["backbone"], one["seed"]) for one in small}
+    lines = []
+    for policy in POLICIES:
+        runs = [one["tuned"] for one in small if one["policy"] == policy and "tuned" in one]
+        if len(runs) == len(cells):
+            mean = statistics.mean(one["val"] for one in runs)
+            lines.append(f"| {policy} | {mean:.4f} | {statistics.mean(one['seconds'] for one in runs):.0f} |")
+    heads = [one["head"] for one in small if one["policy"] == DEFAULT]
+    if not lines or len(heads) < len(cells):
+        return []
+    mean = statistics.mean(one["val"] for one in heads)
+    lines.insert(0, f"| {HEAD} | {mean:.4f} | {statistics.mean(one['seconds'] for one in heads):.0f} |")
+    title = f"## All {len(cells)} together: data sets, backbones and seeds"
+    return ["", title, "", "| policy | validation, mean | seconds, mean |", "|---|---|---|", *lines]
 
 
 def _row(backbone: str, policy: str, runs: list[Figures], seeds: int) -> str:

@@ -122,14 +122,19 @@ def test_results_name_what_is_incomplete_and_what_was_refused() -> None:
         facts = {"data": "tf_flowers", "backbone": "MobileNetV2 1.0", "size": 160, "policy": policy, "seed": seed}
         return {**facts, "head": figures, "tuned": figures, **more}
 
-    found = [run("last 3 blocks", seed) for seed in (0, 1, 2)] + [run("progressive", 0)]
+    found = [run(results.DEFAULT, seed) for seed in (0, 1, 2)] + [run("progressive", 0)]
     found += [run("last 3 blocks + adapt", 0, refused="expected statistics, found none; set it to frozen")]
     rows = [row[1:] for row in _rows(results.render(found, [0, 1, 2]))]
     assert rows == [
         ["head only", "0.910 ± 0.025", "0.800 ± 0.000", "5"],
-        ["last 3 blocks", "0.910 ± 0.025", "0.800 ± 0.000", "5"],
         ["progressive (1 of 3 seeds)", "0.900", "0.800", "5"],
+        [results.DEFAULT, "0.910 ± 0.025", "0.800 ± 0.000", "5"],
         ["last 3 blocks + adapt", "refused: expected statistics, found none", "", ""],
+        # All together: only what was measured everywhere.
+        ["validation, mean", "seconds, mean"],
+        ["---", "---"],
+        ["0.9100", "5"],
+        ["0.9100", "5"],
     ]
 
 
