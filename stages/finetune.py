@@ -62,7 +62,7 @@ def run(
             rows = training.fit(
                 top, train, val, schedule, seed, checkpoint, weights=weights, step=number, rows=rows, report=report
             )
-        share = finetuning.mix(top, start, finetune.mix, val, finetune.monitor)
+        share = finetuning.mix(top, start, finetune.mix, val)
         scores = training.logits(top, judged)
         model.save_weights(out / paths.model.name)
         engine.save_ir(model, 1, out / paths.network.name)

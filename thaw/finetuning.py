@@ -13,7 +13,7 @@ from thaw.config import Backbone, Finetune, Step, Unfreeze
 from thaw.errors import UserError
 from thaw.examples import Examples, Floats
 from thaw.heads import Head
-from thaw.training import Monitor, logits, rank, score
+from thaw.training import logits, rank, score
 
 
 def classifier(
@@ -117,7 +117,7 @@ def weights(model: Any) -> dict[str, NDArray[Any]]:
     return {variable.path: np.array(variable) for variable in model.weights}
 
 
-def mix(model: Any, start: Mapping[str, NDArray[Any]], shares: list[float], val: Examples, monitor: Monitor) -> float:
+def mix(model: Any, start: Mapping[str, NDArray[Any]], shares: list[float], val: Examples) -> float:
     """Mix the weights before and after fine-tuning; validation chooses the share of the fine-tuned ones.
 
     WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903): on the line between both there often is a better model, and one
@@ -127,8 +127,7 @@ def mix(model: Any, start: Mapping[str, NDArray[Any]], shares: list[float], val:
         model: the part that was trained, as it is now; it is left with the mixture.
         start: its weights before, by path.
         shares: to try beside 1, which is what was trained and wins a tie.
-        val: to choose by.
-        monitor: the figure to choose by.
+        val: to choose by: the highest accuracy, of equals the lowest loss.
 
     Returns:
         The share that was chosen.
@@ -144,7 +143,7 @@ def mix(model: Any, start: Mapping[str, NDArray[Any]], shares: list[float], val:
 
     def judged(share: float) -> tuple[float, float]:
         take(share)
-        return rank(*score(logits(model, val), val.y), monitor)
+        return rank(*score(logits(model, val), val.y), "accuracy")
 
     chosen = min(sorted({1.0, *shares}, reverse=True), key=judged)
     take(chosen)
