@@ -1,0 +1,47 @@
+"""Try many configurations, and rank them by validation accuracy: Hydra's multirun over the five stages.
+
+Each job calls the stages' ``run`` functions in folders of its own below multirun/, so the project's DVC outputs stay as
+they are. What two jobs have in common is computed once; finished jobs are recognised and skipped, so the same command
+goes on where it was stopped. Any key of the configuration may vary, in Hydra's syntax:
+
+    python -m stages.sweep -m backbone=mobilenet_v2,resnet50 train_head=lbfgs,adam
+    python -m stages.sweep -m experiment=heads
+    python -m stages.sweep --promote JOB     make a job the project's configuration
+"""
+
+import sys
+
+from stages import evaluate, extract_features, finetune, prepare, train_head
+from thaw import sweeping
+from thaw.config import fail, launch
+from thaw.errors import UserError
+
+STAGES = {
+    "prepare": prepare.run,
+    "extract_features": extract_features.run,
+    "train_head": train_head.run,
+    "finetune": finetune.run,
+    "evaluate": evaluate.run,
+}
+
+
+def main() -> None:
+    """Be the command line."""
+    arguments = sys.argv[1:]
+    try:
+        sweep = sweeping.Sweep.of(arguments, STAGES)
+    except UserError as error:
+        fail(error)
+    try:
+        launch(sweep.job, __name__)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on where it was", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        sweep.stop()
+    if not sweeping.conclude(sweep):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,417 @@
+"""Sweeps: many configurations, each computed as little as possible, and none lost.
+
+A job is one configuration of all stages. Its stages' outputs lie in folders that are named by what they depend on, so
+jobs with the same beginning (the same data, features or head) share it, and what was computed once is found again:
+by the next job, by the same sweep after a kill, and by another sweep.
+
+    multirun/stages/<stage>/<key>/    the outputs of a stage, as ``artifacts/<stage>`` has them
+    multirun/jobs/<job>/              a finished job: links to its stages, and result.json
+    multirun/sweeps/<sweep>/          a record and a log of each job; summary.txt, table.csv
+
+The stages are handed in by ``stages.sweep``; the library knows none of them.
+"""
+
+import csv
+import fcntl
+import inspect
+import io
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from thaw import evidence, manifest, predictions
+from thaw.artifacts import PROJECT, Paths, atomic, fingerprint, plain, read_json, write_json
+from thaw.backbones import FrozenNetwork
+from thaw.config import SECTIONS, grid, sources, validate
+from thaw.errors import UserError
+from thaw.worker import Died, Worker
+
+FOLDER = PROJECT / "multirun"
+RESULT = "result.json"  # of a job; it is there when the job is finished
+SHORT = 10  # letters of a job's name that are shown, and suffice
+MODELS = {"head": "train_head", "finetuned": "finetune"}  # what may be kept, and the stage that made it
+
+Stages = Mapping[str, Callable[..., None]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One configuration.
+
+    Attributes:
+        sections: the typed configuration.
+        stages: what runs, by name and in order.
+        about: what is kept beside its result: what was chosen and overridden.
+        listing: the state of the data, see ``listing``.
+        log: the file for all that the stages say.
+        sweep: the name of the sweep.
+    """
+
+    sections: Mapping[str, Any]
+    stages: Stages
+    about: Mapping[str, Any]
+    listing: str
+    log: Path
+    sweep: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of a job in one sweep; a file of its own in the sweep's folder.
+
+    Attributes:
+        number: of the job in the sweep, from 0.
+        values: of the keys that the sweep varies.
+        job: its name; empty if it failed.
+        reason: why it failed; empty if it did not.
+        seconds: what it took; 0 if it was finished already.
+    """
+
+    number: int
+    values: Mapping[str, str]
+    job: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+
+
+def listing(data: Path) -> str:
+    """Hash the names, sizes and times of all data files: another hash means that they may have changed."""
+    lines = []
+    for folder, _, names in os.walk(data):
+        for name in names:
+            stat = os.stat(Path(folder, name))  # noqa: PTH116 - a walk of 100,000 files
+            lines.append(f"{Path(folder, name).relative_to(data)} {stat.st_size} {stat.st_mtime_ns}")
+    return fingerprint("\n".join(sorted(lines)))
+
+
+def folders(job: Job) -> Iterator[tuple[str, dict[str, Any], Path]]:
+    """Yield each stage's name, its sections and the folder of its outputs, which may be there already.
+
+    The folder's name depends on the code (the modules that ``dvc.yaml`` names), on the stage's sections and on what the
+    stages before have left, so a stage must have run before the next one is asked for.
+    """
+    before: list[Path | str] = [job.listing]
+    for name, run in job.stages.items():
+        sections = {key: job.sections[key] for key in inspect.signature(run).parameters if key in SECTIONS}
+        network = [FrozenNetwork(job.sections["backbone"]).fingerprint] if "backbone" in sections else []
+        folder = FOLDER / "stages" / name / fingerprint(_code(name), *sections.values(), *network, *before)
+        yield name, sections, folder
+        # What prepare has found counts, not when the files were last touched.
+        before = sorted(folder.iterdir()) if name == "prepare" else [folder.name]
+
+
+@lru_cache
+def _code(stage: str) -> str:
+    """Hash the code that a stage depends on."""
+    pipeline = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    return fingerprint(*(PROJECT / one for one in pipeline[stage]["deps"] if one.startswith(("thaw/", "stages/"))))
+
+
+def finished(job: Job) -> str:
+    """Return the name of the job if it is finished, else nothing."""
+    folder = FOLDER
+    for _, _, folder in folders(job):
+        if not folder.is_dir():
+            return ""
+    return folder.name if (FOLDER / "jobs" / folder.name / RESULT).exists() else ""
+
+
+def perform(job: Job) -> tuple[str, str]:
+    """Run the stages of a job that nobody has run yet; return its name, and the reason if it has failed.
+
+    For a process of its own (``thaw.worker``), whose output goes to the job's log.
+    """
+    with job.log.open("a", encoding="utf-8") as log:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        os.environ["THAW_SWEEP"] = job.sweep
+        try:
+            return _perform(job), ""
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return "", str(error)
+        except Exception as error:
+            traceback.print_exc()
+            said = " ".join(str(error).split())[:200]
+            return "", f"{type(error).__name__}: {said} (see {job.log.relative_to(PROJECT)})"
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            if "keras" in sys.modules:  # as fresh as a new process: names and memory of models start anew
+                sys.modules["keras"].backend.clear_session()
+
+
+def _perform(job: Job) -> str:
+    began = time.monotonic()
+    done: dict[str, Path] = {}
+    for name, sections, folder in folders(job):
+        with _alone(folder):
+            if not folder.is_dir():
+                _run(name, job.stages[name], sections, folder, done)
+        done[name] = folder
+    result = {"config": plain(job.sections), **job.about, "seconds": round(time.monotonic() - began, 2)}
+    with atomic(FOLDER / "jobs" / folder.name) as unfinished:
+        unfinished.mkdir()
+        _link(done, unfinished)
+        write_json(unfinished / RESULT, result)
+    return folder.name
+
+
+def _run(
+    name: str, run: Callable[..., None], sections: Mapping[str, Any], out: Path, before: Mapping[str, Path]
+) -> None:
+    """Run a stage beside links to the outputs of those before it, and move its outputs to their place."""
+    root = FOLDER / ".running" / out.name
+    shutil.rmtree(root, ignore_errors=True)  # of a run that was killed
+    root.mkdir(parents=True)
+    try:
+        _link(before, root)
+        run(Paths(PROJECT / "data", root), **sections)
+        (root / name).rename(out)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _link(done: Mapping[str, Path], folder: Path) -> None:
+    for name, place in done.items():
+        (folder / name).symlink_to(os.path.relpath(place, folder), target_is_directory=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time work on a folder; another one that wants it waits, and finds it done."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the system lets go of it when this process ends, however it ends
+        yield
+
+
+@dataclass
+class Sweep:
+    """A sweep while it runs, as Hydra's jobs see it.
+
+    Attributes:
+        name: a hash of what was asked for.
+        title: what was asked for.
+        varied: the keys that vary, with their values.
+        stages: what a job runs.
+        total: how many jobs there are.
+    """
+
+    name: str
+    title: str
+    varied: Mapping[str, Sequence[str]]
+    stages: Stages
+    began: float = field(default_factory=time.monotonic)
+    _worker: "Worker[Job, tuple[str, str]] | None" = None
+    _listing: str = ""
+    _seconds: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, arguments: list[str], stages: Stages) -> "Sweep":
+        """Make the sweep that a command line asks for, and forget what an earlier run of it has recorded.
+
+        Raises:
+            UserError: see ``config.grid``.
+        """
+        varied = {key.lstrip("+~"): values for key, values in grid(arguments).items()}
+        title = " ".join(one for one in arguments if not one.startswith("-"))
+        sweep = cls(fingerprint(title)[:SHORT], title, varied, stages)
+        for record in sweep.folder.glob("*.json"):
+            record.unlink()
+        sweep.folder.mkdir(parents=True, exist_ok=True)
+        return sweep
+
+    @property
+    def folder(self) -> Path:
+        """Where its records are."""
+        return FOLDER / "sweeps" / self.name
+
+    @property
+    def total(self) -> int:
+        """How many jobs there are."""
+        return int(np.prod([len(values) for values in self.varied.values()], dtype=int))
+
+    def job(self, cfg: DictConfig) -> None:
+        """Do one job, whatever comes of it, record that, and say it in one line.
+
+        Raises:
+            UserError: Hydra was not told to do several runs.
+        """
+        state = HydraConfig.get()
+        if state.mode != RunMode.MULTIRUN:
+            raise UserError(
+                "expected -m and the keys to vary, for instance 'python -m stages.sweep -m train_head=lbfgs,adam', "
+                "found a single run; add -m"
+            )
+        overrides = [str(one) for one in state.overrides.task]
+        given = dict(one.lstrip("+~").partition("=")[::2] for one in overrides)
+        values = {key: given[key] for key in self.varied if key in given}
+        chosen = {key: value for key, value in state.runtime.choices.items() if key in SECTIONS}
+        began = time.monotonic()
+        name, reason, new = "", "", False
+        try:
+            sections = validate(cfg, list(SECTIONS), sources())
+            self._listing = self._listing or listing(PROJECT / "data")
+            log = self.folder / f"{state.job.num}.log"
+            about = {"choices": chosen, "overrides": overrides}
+            job = Job(sections, self.stages, about, self._listing, log, self.name)
+            name = finished(job)
+            if not name:
+                new = True
+                log.unlink(missing_ok=True)
+                self._worker = self._worker or Worker(perform)
+                name, reason = self._worker(job)
+        except UserError as error:
+            reason = str(error)
+        except Died as error:
+            reason = f"{error}; perhaps memory ran out: close other programs, or take a smaller backbone"
+        seconds = time.monotonic() - began if new else 0.0
+        record = Record(state.job.num, values, name, reason, round(seconds, 2))
+        write_json(self.folder / f"{record.number}.json", vars(record))
+        if new:
+            self._seconds.append(seconds)
+        print(self._status(record), flush=True)
+
+    def _status(self, record: Record) -> str:
+        """Say in one line what became of a job, and how long the others may take."""
+        at = f"{record.number + 1:>{len(str(self.total))}}/{self.total}"
+        what = " ".join(f"{key}={value}" for key, value in record.values.items())
+        if record.reason:
+            return f"{at}  {what}  failed: {record.reason}"
+        accuracy, _ = validation(Paths(PROJECT / "data", FOLDER / "jobs" / record.job))
+        took = f"{record.seconds:.1f} s" if record.seconds else "finished before"
+        left = (self.total - record.number - 1) * sum(self._seconds) / max(1, len(self._seconds))
+        remaining = f"  about {_duration(left)} left" if left else ""
+        return f"{at}  {what}  validation {accuracy:.1%}  {took}{remaining}"
+
+    def stop(self) -> None:
+        """End the process that works for it."""
+        if self._worker:
+            self._worker.stop()
+
+    def records(self) -> list[Record]:
+        """What became of its jobs, in their order."""
+        found = [Record(**read_json(file)) for file in self.folder.glob("*.json")]
+        return sorted(found, key=lambda one: one.number)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def validation(paths: Paths) -> tuple[float, float]:
+    """Return the accuracy and the cross-entropy (nats) on the validation images of the model that a job keeps."""
+    kept = read_json(paths.metrics)["kept"]
+    found, classes = predictions.read(paths.predictions(MODELS[kept])), read_json(paths.classes)
+    labels = {record.path: classes.index(record.label) for record in manifest.read(paths.manifest)}
+    rows = [row for row, split in enumerate(found.splits) if split == "val"]
+    true = np.array([labels[found.paths[row]] for row in rows], dtype=np.intp)
+    return evidence.accuracy(true, found.probabilities[rows]), evidence.log_loss(true, found.probabilities[rows])
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A configuration of a sweep with what it is ranked by.
+
+    Attributes:
+        record: the first one of this configuration.
+        accuracy: of the model that is kept, on the validation images.
+        loss: its cross-entropy there, in nats.
+        kept: which model that is.
+    """
+
+    record: Record
+    accuracy: float
+    loss: float
+    kept: str
+
+
+def ranked(records: Sequence[Record]) -> list[Ranked]:
+    """Put finished configurations in order: by validation accuracy, of equals by the lower cross-entropy there.
+
+    The same configuration, written in two ways, counts once. The test images have no say.
+    """
+    found = []
+    for record in {one.job: one for one in reversed(records) if one.job}.values():
+        paths = Paths(PROJECT / "data", FOLDER / "jobs" / record.job)
+        found.append(Ranked(record, *validation(paths), read_json(paths.metrics)["kept"]))
+    return sorted(found, key=lambda one: (-one.accuracy, one.loss, one.record.number))
+
+
+def table(ranking: Sequence[Ranked], varied: Sequence[str]) -> list[list[str]]:
+    """Lay the ranking out: a header, and a row for each configuration."""
+    header = ["rank", *varied, "validation", "loss", "kept", "job"]
+    return [header] + [
+        [
+            str(place),
+            *(one.record.values.get(key, "") for key in varied),
+            f"{one.accuracy:.1%}",
+            f"{one.loss:.4f}",
+            one.kept,
+            one.record.job[:SHORT],
+        ]
+        for place, one in enumerate(ranking, 1)
+    ]
+
+
+def summary(ranking: Sequence[Ranked], records: Sequence[Record], varied: Sequence[str]) -> str:
+    """Return the ranked table, the winner with its test figure, and what failed."""
+    rows = table(ranking, varied)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    failed = [one for one in records if one.reason]
+    if not ranking:
+        lines = []
+    else:
+        best = ranking[0]
+        metrics = read_json(Paths(PROJECT / "data", FOLDER / "jobs" / best.record.job).metrics)
+        test = metrics[best.kept]
+        count = f"the best of {len(ranking)} configurations" if len(ranking) > 1 else "one configuration"
+        lines += [
+            "",
+            f"Winner: job {best.record.job[:SHORT]}, {count} by validation accuracy ({best.accuracy:.1%}"
+            f"{', which flatters the best of many' if len(ranking) > 1 else ''}).",
+            f"On {metrics['n_test']} test images, which chose nothing: {test['accuracy']:.1%} "
+            f"({test['accuracy_low']:.1%} to {test['accuracy_high']:.1%}).",
+            f"To make it the project's configuration: python -m stages.sweep --promote {best.record.job[:SHORT]}",
+        ]
+    if failed:
+        lines += ["", f"{len(failed)} of {len(records)} jobs failed; the same command tries them again:"]
+        for one in failed:
+            what = " ".join(f"{key}={value}" for key, value in one.values.items())
+            lines.append(f"  {what}: {one.reason}")
+    return "\n".join(lines).strip("\n") + "\n"
+
+
+def conclude(sweep: Sweep) -> bool:
+    """Rank the jobs of a sweep, write and print its summary; return whether all jobs have succeeded."""
+    records, varied = sweep.records(), list(sweep.varied)
+    ranking = ranked(records)
+    text = summary(ranking, records, varied)
+    with atomic(sweep.folder / "summary.txt") as partial:
+        partial.write_text(text, encoding="utf-8")
+    cells = io.StringIO()
+    csv.writer(cells, lineterminator="\n").writerows(table(ranking, varied))
+    with atomic(sweep.folder / "table.csv") as partial:
+        partial.write_text(cells.getvalue(), encoding="utf-8")
+    print(f"\n{text}", end="")
+    return not any(one.reason for one in records)
