@@ -12,11 +12,11 @@ goes on where it was stopped. Any key of the configuration may vary, in Hydra's 
 import sys
 
 from stages import evaluate, extract_features, finetune, prepare, train_head
-from thaw import sweeping
+from thaw import promoting, sweeping
 from thaw.config import fail, launch
 from thaw.errors import UserError
 
-STAGES = {
+STAGES: sweeping.Stages = {
     "prepare": prepare.run,
     "extract_features": extract_features.run,
     "train_head": train_head.run,
@@ -29,6 +29,9 @@ def main() -> None:
     """Be the command line."""
     arguments = sys.argv[1:]
     try:
+        if arguments[:1] == ["--promote"]:
+            promote(arguments[1:])
+            return
         sweep = sweeping.Sweep.of(arguments, STAGES)
     except UserError as error:
         fail(error)
@@ -41,6 +44,19 @@ def main() -> None:
         sweep.stop()
     if not sweeping.conclude(sweep):
         sys.exit(1)
+
+
+def promote(names: list[str]) -> None:
+    """Make a job the project's configuration, and show what that changes.
+
+    Raises:
+        UserError: see ``promoting.promote``; or not one job is named.
+    """
+    if len(names) != 1:
+        raise UserError(f"--promote: expected the name of one job, found {' '.join(names) or 'none'}; name one")
+    difference = promoting.promote(names[0])
+    print(difference or "params.yaml and conf/ have this configuration already.\n", end="")
+    print("Run 'dvc repro' (or 'make repro') to bring the project's results to it.")
 
 
 if __name__ == "__main__":

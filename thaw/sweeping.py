@@ -33,12 +33,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from thaw import evidence, manifest, predictions
+from thaw import evidence, manifest, predictions, tracking
 from thaw.artifacts import PROJECT, Paths, atomic, fingerprint, plain, read_json, write_json
 from thaw.backbones import FrozenNetwork
 from thaw.config import SECTIONS, grid, sources, validate
 from thaw.errors import UserError
-from thaw.worker import Died, Worker
+from thaw.worker import Worker, WorkerError
 
 FOLDER = PROJECT / "multirun"
 RESULT = "result.json"  # of a job; it is there when the job is finished
@@ -280,7 +280,7 @@ class Sweep:
                 name, reason = self._worker(job)
         except UserError as error:
             reason = str(error)
-        except Died as error:
+        except WorkerError as error:
             reason = f"{error}; perhaps memory ran out: close other programs, or take a smaller backbone"
         seconds = time.monotonic() - began if new else 0.0
         record = Record(state.job.num, values, name, reason, round(seconds, 2))
@@ -403,7 +403,7 @@ def summary(ranking: Sequence[Ranked], records: Sequence[Record], varied: Sequen
 
 
 def conclude(sweep: Sweep) -> bool:
-    """Rank the jobs of a sweep, write and print its summary; return whether all jobs have succeeded."""
+    """Rank the jobs of a sweep, write, print and publish its summary; return whether all jobs have succeeded."""
     records, varied = sweep.records(), list(sweep.varied)
     ranking = ranked(records)
     text = summary(ranking, records, varied)
@@ -414,4 +414,7 @@ def conclude(sweep: Sweep) -> bool:
     with atomic(sweep.folder / "table.csv") as partial:
         partial.write_text(cells.getvalue(), encoding="utf-8")
     print(f"\n{text}", end="")
+    jobs = [FOLDER / "jobs" / one.record.job for one in ranking]
+    published = [(Paths(PROJECT / "data", job), read_json(job / RESULT)["config"]) for job in jobs]
+    tracking.publish_sweep(sweep.name, sweep.title, published, sweep.folder)
     return not any(one.reason for one in records)

@@ -14,13 +14,14 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
 
-Work, Answer = TypeVar("Work"), TypeVar("Answer")
+Work = TypeVar("Work")
+Answer = TypeVar("Answer")
 
 RENEWED = 8  # after so many pieces of work
 PATIENCE = 10  # seconds in which a process that has nothing left to do should end
 
 
-class Died(Exception):
+class WorkerError(Exception):
     """The process ended in the middle of its work; the message says how."""
 
 
@@ -42,7 +43,7 @@ class Worker(Generic[Work, Answer]):
         """Have a piece of work done.
 
         Raises:
-            Died: the process ended before it was.
+            WorkerError: the process ended before it was.
         """
         if not self._left:
             self._start()
@@ -57,7 +58,7 @@ class Worker(Generic[Work, Answer]):
             code = self._process.exitcode or 0
             self.kill()
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-            raise Died(f"its process ended with {how}") from None
+            raise WorkerError(f"its process ended with {how}") from None
         except BaseException:  # Ctrl-C
             self.kill()
             raise
