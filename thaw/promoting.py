@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from thaw import config
-from thaw.artifacts import PROJECT, atomic, plain, read_json
+from thaw.artifacts import atomic, plain, read_json
 from thaw.errors import UserError
 from thaw.sweeping import FOLDER, RESULT
 
@@ -68,10 +68,9 @@ def _result(name: str) -> dict[str, Any]:
     jobs = sorted(file.parent for file in (FOLDER / "jobs").glob(f"*/{RESULT}"))
     named = [job for job in jobs if job.name.startswith(name)]
     if len(named) != 1 or not name:
-        where = (FOLDER / "sweeps").relative_to(PROJECT).as_posix()
         raise UserError(
             f"--promote: expected the name of one of {len(jobs)} finished jobs, found {name!r}, which "
-            f"{len(named) or 'none'} of them begin with; the tables in {where}/*/summary.txt name them"
+            f"{len(named) or 'none'} of them begin with; the tables in {FOLDER.name}/sweeps/*/summary.txt name them"
         )
     result: dict[str, Any] = read_json(named[0] / RESULT)
     return result

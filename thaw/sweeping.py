@@ -40,7 +40,7 @@ from thaw.config import SECTIONS, grid, sources, validate
 from thaw.errors import UserError
 from thaw.worker import Worker, WorkerError
 
-FOLDER = PROJECT / "multirun"
+FOLDER, DATA = PROJECT / "multirun", PROJECT / "data"
 RESULT = "result.json"  # of a job; it is there when the job is finished
 SHORT = 10  # letters of a job's name that are shown, and suffice
 MODELS = {"head": "train_head", "finetuned": "finetune"}  # what may be kept, and the stage that made it
@@ -131,33 +131,41 @@ def finished(job: Job) -> str:
 
 
 def perform(job: Job) -> tuple[str, str]:
-    """Run the stages of a job that nobody has run yet; return its name, and the reason if it has failed.
+    """Do as ``attempt`` does, with all output in the job's log.
 
-    For a process of its own (``thaw.worker``), whose output goes to the job's log.
+    For a process of its own (``thaw.worker``): it loses its standard output.
     """
     with job.log.open("a", encoding="utf-8") as log:
-        sys.stdout.flush()
-        sys.stderr.flush()
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-        os.environ["THAW_SWEEP"] = job.sweep
-        try:
-            return _perform(job), ""
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return "", str(error)
-        except Exception as error:
-            traceback.print_exc()
-            said = " ".join(str(error).split())[:200]
-            return "", f"{type(error).__name__}: {said} (see {job.log.relative_to(PROJECT)})"
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            if "keras" in sys.modules:  # as fresh as a new process: names and memory of models start anew
-                sys.modules["keras"].backend.clear_session()
+    done = attempt(job)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "keras" in sys.modules:  # as fresh as a new process: names and memory of models start anew
+        sys.modules["keras"].backend.clear_session()
+    return done
 
 
-def _perform(job: Job) -> str:
+def attempt(job: Job) -> tuple[str, str]:
+    """Do as ``complete`` does, and return the job's name; or an empty one, and why it has failed."""
+    os.environ["THAW_SWEEP"] = job.sweep
+    try:
+        return complete(job), ""
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return "", str(error)
+    except Exception as error:
+        traceback.print_exc()
+        said = " ".join(str(error).split())[:200]
+        return "", f"{type(error).__name__}: {said} (see {job.log.relative_to(FOLDER.parent)})"
+
+
+def complete(job: Job) -> str:
+    """Run the stages of a job that nobody has run yet, and return its name.
+
+    Raises:
+        UserError: see the stages.
+    """
     began = time.monotonic()
     done: dict[str, Path] = {}
     for name, sections, folder in folders(job):
@@ -182,7 +190,7 @@ def _run(
     root.mkdir(parents=True)
     try:
         _link(before, root)
-        run(Paths(PROJECT / "data", root), **sections)
+        run(Paths(DATA, root), **sections)
         (root / name).rename(out)
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -230,12 +238,12 @@ class Sweep:
         Raises:
             UserError: see ``config.grid``.
         """
-        varied = {key.lstrip("+~"): values for key, values in grid(arguments).items()}
+        multirun = {"-m", "--multirun"} & {*arguments}  # else Hydra shows something, or ``job`` asks for it
+        varied = {key.lstrip("+~"): values for key, values in grid(arguments).items()} if multirun else {}
         title = " ".join(one for one in arguments if not one.startswith("-"))
         sweep = cls(fingerprint(title)[:SHORT], title, varied, stages)
         for record in sweep.folder.glob("*.json"):
             record.unlink()
-        sweep.folder.mkdir(parents=True, exist_ok=True)
         return sweep
 
     @property
@@ -268,13 +276,14 @@ class Sweep:
         name, reason, new = "", "", False
         try:
             sections = validate(cfg, list(SECTIONS), sources())
-            self._listing = self._listing or listing(PROJECT / "data")
+            self._listing = self._listing or listing(DATA)
             log = self.folder / f"{state.job.num}.log"
             about = {"choices": chosen, "overrides": overrides}
             job = Job(sections, self.stages, about, self._listing, log, self.name)
             name = finished(job)
             if not name:
                 new = True
+                log.parent.mkdir(parents=True, exist_ok=True)
                 log.unlink(missing_ok=True)
                 self._worker = self._worker or Worker(perform)
                 name, reason = self._worker(job)
@@ -295,7 +304,7 @@ class Sweep:
         what = " ".join(f"{key}={value}" for key, value in record.values.items())
         if record.reason:
             return f"{at}  {what}  failed: {record.reason}"
-        accuracy, _ = validation(Paths(PROJECT / "data", FOLDER / "jobs" / record.job))
+        accuracy, _ = validation(Paths(DATA, FOLDER / "jobs" / record.job))
         took = f"{record.seconds:.1f} s" if record.seconds else "finished before"
         left = (self.total - record.number - 1) * sum(self._seconds) / max(1, len(self._seconds))
         remaining = f"  about {_duration(left)} left" if left else ""
@@ -352,7 +361,7 @@ def ranked(records: Sequence[Record]) -> list[Ranked]:
     """
     found = []
     for record in {one.job: one for one in reversed(records) if one.job}.values():
-        paths = Paths(PROJECT / "data", FOLDER / "jobs" / record.job)
+        paths = Paths(DATA, FOLDER / "jobs" / record.job)
         found.append(Ranked(record, *validation(paths), read_json(paths.metrics)["kept"]))
     return sorted(found, key=lambda one: (-one.accuracy, one.loss, one.record.number))
 
@@ -383,7 +392,7 @@ def summary(ranking: Sequence[Ranked], records: Sequence[Record], varied: Sequen
         lines = []
     else:
         best = ranking[0]
-        metrics = read_json(Paths(PROJECT / "data", FOLDER / "jobs" / best.record.job).metrics)
+        metrics = read_json(Paths(DATA, FOLDER / "jobs" / best.record.job).metrics)
         test = metrics[best.kept]
         count = f"the best of {len(ranking)} configurations" if len(ranking) > 1 else "one configuration"
         lines += [
@@ -405,6 +414,8 @@ def summary(ranking: Sequence[Ranked], records: Sequence[Record], varied: Sequen
 def conclude(sweep: Sweep) -> bool:
     """Rank the jobs of a sweep, write, print and publish its summary; return whether all jobs have succeeded."""
     records, varied = sweep.records(), list(sweep.varied)
+    if not records:  # Hydra was asked for something else: --help, --cfg job
+        return True
     ranking = ranked(records)
     text = summary(ranking, records, varied)
     with atomic(sweep.folder / "summary.txt") as partial:
@@ -415,6 +426,6 @@ def conclude(sweep: Sweep) -> bool:
         partial.write_text(cells.getvalue(), encoding="utf-8")
     print(f"\n{text}", end="")
     jobs = [FOLDER / "jobs" / one.record.job for one in ranking]
-    published = [(Paths(PROJECT / "data", job), read_json(job / RESULT)["config"]) for job in jobs]
+    published = [(Paths(DATA, job), read_json(job / RESULT)["config"]) for job in jobs]
     tracking.publish_sweep(sweep.name, sweep.title, published, sweep.folder)
     return not any(one.reason for one in records)

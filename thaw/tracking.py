@@ -159,7 +159,8 @@ def publish_sweep(name: str, title: str, jobs: Sequence[tuple[Paths, Mapping[str
 
 def _swept(client: "MlflowClient", experiment_id: str, name: str) -> list[Any]:
     """Return all runs of a sweep: its jobs, and earlier summaries."""
-    found, token = [], None
+    found: list[Any] = []
+    token: str | None = None
     while token != "":
         page = client.search_runs([experiment_id], f"tags.`{SWEEP}` LIKE '%{name}%'", page_token=token)
         found, token = [*found, *page], page.token or ""
@@ -177,7 +178,12 @@ def _sum_up(
     """Write the run that sums a sweep up."""
     earlier = [run for run in _swept(client, experiment_id, name) if SWEEP_SUMMARY in run.data.tags]
     note = (files / "summary.txt").read_text(encoding="utf-8")
-    tags = {SWEEP: name, SWEEP_SUMMARY: title, "mlflow.note.content": f"```\n{note[:5000]}```"}
+    tags = {
+        SWEEP: name,
+        SWEEP_SUMMARY: title,
+        "mlflow.note.content": f"```\n{note[:5000]}```",
+        "mlflow.source.name": "python -m stages.sweep",
+    }
     run_id = client.create_run(experiment_id, tags=tags, run_name=f"sweep: {title}"[:250]).info.run_id
     new: list[Point] = [("sweep/configurations", float(len(jobs)), 0)]
     if jobs:
