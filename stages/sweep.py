@@ -5,8 +5,9 @@ they are. What two jobs have in common is computed once; finished jobs are recog
 goes on where it was stopped. Any key of the configuration may vary, in Hydra's syntax:
 
     python -m stages.sweep -m backbone=mobilenet_v2,resnet50 train_head=lbfgs,adam
-    python -m stages.sweep -m experiment=heads
-    python -m stages.sweep --promote JOB     make a job the project's configuration
+    python -m stages.sweep -m experiment=depth
+    python -m stages.sweep -m --heads experiment=heads   rank heads alone; fine-tune only the best
+    python -m stages.sweep --promote JOB                 make a job the project's configuration
 """
 
 import sys
@@ -32,17 +33,21 @@ def main() -> None:
         if arguments[:1] == ["--promote"]:
             promote(arguments[1:])
             return
-        sweep = sweeping.Sweep.of(arguments, STAGES)
+        if heads := "--heads" in arguments:
+            arguments.remove("--heads")
+            sys.argv.remove("--heads")  # it is not Hydra's
+        sweep = sweeping.Sweep.of(arguments, STAGES, heads)
     except UserError as error:
         fail(error)
     try:
         launch(sweep.job, __name__)
+        succeeded = sweeping.conclude(sweep)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on where it was", file=sys.stderr)
         sys.exit(130)
     finally:
         sweep.stop()
-    if not sweeping.conclude(sweep):
+    if not succeeded:
         sys.exit(1)
 
 

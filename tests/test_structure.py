@@ -117,7 +117,7 @@ def test_every_choice_of_the_project_has_its_folder() -> None:
 def test_every_experiment_opens_with_its_command_and_says_what_it_varies(name: str) -> None:
     package, shown, about, *lines = (PROJECT / f"conf/experiment/{name}.yaml").read_text(encoding="utf-8").splitlines()
     assert package == "# @package _global_"
-    assert shown == f"# python -m stages.sweep -m experiment={name}"
+    assert shown in [f"# python -m stages.sweep -m {heads}experiment={name}" for heads in ("", "--heads ")]
     assert about.startswith("# ")
     assert [line for line in lines if re.match(r"\s*\S+:\s*[^\s#]", line) and " # " not in line] == []
 

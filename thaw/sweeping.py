@@ -44,6 +44,7 @@ FOLDER, DATA = PROJECT / "multirun", PROJECT / "data"
 RESULT = "result.json"  # of a job; it is there when the job is finished
 SHORT = 10  # letters of a job's name that are shown, and suffice
 MODELS = {"head": "train_head", "finetuned": "finetune"}  # what may be kept, and the stage that made it
+BEFORE = ("prepare", "extract_features", "train_head")  # the stages of a head
 
 Stages = Mapping[str, Callable[..., None]]
 
@@ -218,7 +219,8 @@ class Sweep:
         name: a hash of what was asked for.
         title: what was asked for.
         varied: the keys that vary, with their values.
-        stages: what a job runs.
+        stages: all of them.
+        heads: jobs end with the head, which is ranked; the winner alone is fine-tuned and evaluated.
         total: how many jobs there are.
     """
 
@@ -226,22 +228,27 @@ class Sweep:
     title: str
     varied: Mapping[str, Sequence[str]]
     stages: Stages
-    began: float = field(default_factory=time.monotonic)
+    heads: bool = False
     _worker: "Worker[Job, tuple[str, str]] | None" = None
     _listing: str = ""
     _seconds: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, arguments: list[str], stages: Stages) -> "Sweep":
+    def of(cls, arguments: list[str], stages: Stages, heads: bool = False) -> "Sweep":
         """Make the sweep that a command line asks for, and forget what an earlier run of it has recorded.
+
+        Args:
+            arguments: Hydra's.
+            stages: all of them, in order.
+            heads: see ``Sweep``.
 
         Raises:
             UserError: see ``config.grid``.
         """
         multirun = {"-m", "--multirun"} & {*arguments}  # else Hydra shows something, or ``job`` asks for it
         varied = {key.lstrip("+~"): values for key, values in grid(arguments).items()} if multirun else {}
-        title = " ".join(one for one in arguments if not one.startswith("-"))
-        sweep = cls(fingerprint(title)[:SHORT], title, varied, stages)
+        title = " ".join([*["--heads"] * heads, *(one for one in arguments if not one.startswith("-"))])
+        sweep = cls(fingerprint(title)[:SHORT], title, varied, stages, heads)
         for record in sweep.folder.glob("*.json"):
             record.unlink()
         return sweep
@@ -272,39 +279,60 @@ class Sweep:
         given = dict(one.lstrip("+~").partition("=")[::2] for one in overrides)
         values = {key: given[key] for key in self.varied if key in given}
         chosen = {key: value for key, value in state.runtime.choices.items() if key in SECTIONS}
+        about = {"choices": chosen, "overrides": overrides}
         began = time.monotonic()
         name, reason, new = "", "", False
         try:
             sections = validate(cfg, list(SECTIONS), sources())
-            self._listing = self._listing or listing(DATA)
-            log = self.folder / f"{state.job.num}.log"
-            about = {"choices": chosen, "overrides": overrides}
-            job = Job(sections, self.stages, about, self._listing, log, self.name)
-            name = finished(job)
-            if not name:
-                new = True
-                log.parent.mkdir(parents=True, exist_ok=True)
-                log.unlink(missing_ok=True)
-                self._worker = self._worker or Worker(perform)
-                name, reason = self._worker(job)
+            stages = {key: run for key, run in self.stages.items() if not self.heads or key in BEFORE}
+            name, reason, new = self._do(sections, stages, about, f"{state.job.num}.log")
         except UserError as error:
             reason = str(error)
-        except WorkerError as error:
-            reason = f"{error}; perhaps memory ran out: close other programs, or take a smaller backbone"
-        seconds = time.monotonic() - began if new else 0.0
-        record = Record(state.job.num, values, name, reason, round(seconds, 2))
+        seconds = round(time.monotonic() - began, 2) if new else 0.0
+        record = Record(state.job.num, values, name, reason, seconds)
         write_json(self.folder / f"{record.number}.json", vars(record))
         if new:
             self._seconds.append(seconds)
         print(self._status(record), flush=True)
 
+    def finish(self, job: str) -> tuple[str, str]:
+        """Fine-tune and evaluate a job that has not been; return the name of the whole job, or why that failed."""
+        if not self.heads:
+            return job, ""
+        result = read_json(FOLDER / "jobs" / job / RESULT)
+        sections = {name: SECTIONS[name].validate_python(result["config"][name]) for name in SECTIONS}
+        about = {key: result[key] for key in ("choices", "overrides")}
+        print("\nThe best head is fine-tuned and evaluated now.", flush=True)
+        name, reason, _ = self._do(sections, self.stages, about, "winner.log")
+        return name, reason
+
+    def _do(
+        self, sections: Mapping[str, Any], stages: Stages, about: Mapping[str, Any], log: str
+    ) -> tuple[str, str, bool]:
+        """Do a job if it is not done; return its name, why it has failed, and whether anything had to be done.
+
+        Raises:
+            UserError: a backbone's weights are not there.
+        """
+        self._listing = self._listing or listing(DATA)
+        job = Job(sections, stages, about, self._listing, self.folder / log, self.name)
+        if name := finished(job):
+            return name, "", False
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        job.log.unlink(missing_ok=True)
+        self._worker = self._worker or Worker(perform)
+        try:
+            return *self._worker(job), True
+        except WorkerError as error:
+            return "", f"{error}; perhaps memory ran out: close other programs, or take a smaller backbone", True
+
     def _status(self, record: Record) -> str:
         """Say in one line what became of a job, and how long the others may take."""
         at = f"{record.number + 1:>{len(str(self.total))}}/{self.total}"
-        what = " ".join(f"{key}={value}" for key, value in record.values.items())
+        what = _what(record)
         if record.reason:
             return f"{at}  {what}  failed: {record.reason}"
-        accuracy, _ = validation(Paths(DATA, FOLDER / "jobs" / record.job))
+        accuracy, _ = validation(_outputs(record.job))
         took = f"{record.seconds:.1f} s" if record.seconds else "finished before"
         left = (self.total - record.number - 1) * sum(self._seconds) / max(1, len(self._seconds))
         remaining = f"  about {_duration(left)} left" if left else ""
@@ -327,10 +355,14 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def kept(paths: Paths) -> str:
+    """Return which model a job keeps: ``head`` or ``finetuned``."""
+    return str(read_json(paths.metrics)["kept"]) if paths.metrics.exists() else "head"
+
+
 def validation(paths: Paths) -> tuple[float, float]:
     """Return the accuracy and the cross-entropy (nats) on the validation images of the model that a job keeps."""
-    kept = read_json(paths.metrics)["kept"]
-    found, classes = predictions.read(paths.predictions(MODELS[kept])), read_json(paths.classes)
+    found, classes = predictions.read(paths.predictions(MODELS[kept(paths)])), read_json(paths.classes)
     labels = {record.path: classes.index(record.label) for record in manifest.read(paths.manifest)}
     rows = [row for row, split in enumerate(found.splits) if split == "val"]
     true = np.array([labels[found.paths[row]] for row in rows], dtype=np.intp)
@@ -346,12 +378,14 @@ class Ranked:
         accuracy: of the model that is kept, on the validation images.
         loss: its cross-entropy there, in nats.
         kept: which model that is.
+        data: the name of the split that it was judged on.
     """
 
     record: Record
     accuracy: float
     loss: float
     kept: str
+    data: str
 
 
 def ranked(records: Sequence[Record]) -> list[Ranked]:
@@ -361,8 +395,8 @@ def ranked(records: Sequence[Record]) -> list[Ranked]:
     """
     found = []
     for record in {one.job: one for one in reversed(records) if one.job}.values():
-        paths = Paths(DATA, FOLDER / "jobs" / record.job)
-        found.append(Ranked(record, *validation(paths), read_json(paths.metrics)["kept"]))
+        paths = _outputs(record.job)
+        found.append(Ranked(record, *validation(paths), kept(paths), (paths.root / "prepare").resolve().name))
     return sorted(found, key=lambda one: (-one.accuracy, one.loss, one.record.number))
 
 
@@ -382,33 +416,49 @@ def table(ranking: Sequence[Ranked], varied: Sequence[str]) -> list[list[str]]:
     ]
 
 
-def summary(ranking: Sequence[Ranked], records: Sequence[Record], varied: Sequence[str]) -> str:
-    """Return the ranked table, the winner with its test figure, and what failed."""
-    rows = table(ranking, varied)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    failed = [one for one in records if one.reason]
-    if not ranking:
-        lines = []
-    else:
-        best = ranking[0]
-        metrics = read_json(Paths(DATA, FOLDER / "jobs" / best.record.job).metrics)
-        test = metrics[best.kept]
-        count = f"the best of {len(ranking)} configurations" if len(ranking) > 1 else "one configuration"
-        lines += [
-            "",
-            f"Winner: job {best.record.job[:SHORT]}, {count} by validation accuracy ({best.accuracy:.1%}"
-            f"{', which flatters the best of many' if len(ranking) > 1 else ''}).",
-            f"On {metrics['n_test']} test images, which chose nothing: {test['accuracy']:.1%} "
-            f"({test['accuracy_low']:.1%} to {test['accuracy_high']:.1%}).",
-            f"To make it the project's configuration: python -m stages.sweep --promote {best.record.job[:SHORT]}",
-        ]
-    if failed:
+def summary(ranking: Sequence[Ranked], records: Sequence[Record], varied: Sequence[str], winner: Paths | None) -> str:
+    """Return the ranked table, the winner with its test figure, and what failed.
+
+    Args:
+        ranking: the finished configurations, the best first.
+        records: of all jobs.
+        varied: the keys to show.
+        winner: the outputs of the best one; None if there are none.
+    """
+    lines: list[str] = []
+    if ranking:
+        rows = table(ranking, varied)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.append("")
+    if len({one.data for one in ranking}) > 1:
+        lines.append("The jobs differ in the split of the data, so their validation figures are of different images.")
+    if ranking and winner is not None:
+        lines += _winner(ranking, winner)
+    if failed := [one for one in records if one.reason]:
         lines += ["", f"{len(failed)} of {len(records)} jobs failed; the same command tries them again:"]
-        for one in failed:
-            what = " ".join(f"{key}={value}" for key, value in one.values.items())
-            lines.append(f"  {what}: {one.reason}")
+        lines += [f"  {_what(one)}: {one.reason}" for one in failed]
     return "\n".join(lines).strip("\n") + "\n"
+
+
+def _winner(ranking: Sequence[Ranked], winner: Paths) -> list[str]:
+    best, name = ranking[0], winner.root.name[:SHORT]
+    metrics = read_json(winner.metrics)
+    model = metrics["kept"]
+    test = metrics[model]
+    count = f"the best of {len(ranking)} configurations" if len(ranking) > 1 else "one configuration"
+    flatters = ", which flatters the best of many" if len(ranking) > 1 else ""
+    tuned = f"; fine-tuned: {validation(winner)[0]:.1%}" if model != best.kept else ""
+    return [
+        f"Winner: job {name}, {count} by validation accuracy ({best.accuracy:.1%}{flatters}{tuned}).",
+        f"On {metrics['n_test']} test images, which chose nothing: {test['accuracy']:.1%} "
+        f"({test['accuracy_low']:.1%} to {test['accuracy_high']:.1%}).",
+        f"To make it the project's configuration: python -m stages.sweep --promote {name}",
+    ]
+
+
+def _what(record: Record) -> str:
+    return " ".join(f"{key}={value}" for key, value in record.values.items())
 
 
 def conclude(sweep: Sweep) -> bool:
@@ -417,7 +467,10 @@ def conclude(sweep: Sweep) -> bool:
     if not records:  # Hydra was asked for something else: --help, --cfg job
         return True
     ranking = ranked(records)
-    text = summary(ranking, records, varied)
+    name, reason = sweep.finish(ranking[0].record.job) if ranking else ("", "")
+    text = summary(ranking, records, varied, _outputs(name) if name else None)
+    if reason:
+        text += f"\nThe best of them could not be finished: {reason}\n"
     with atomic(sweep.folder / "summary.txt") as partial:
         partial.write_text(text, encoding="utf-8")
     cells = io.StringIO()
@@ -425,7 +478,12 @@ def conclude(sweep: Sweep) -> bool:
     with atomic(sweep.folder / "table.csv") as partial:
         partial.write_text(cells.getvalue(), encoding="utf-8")
     print(f"\n{text}", end="")
-    jobs = [FOLDER / "jobs" / one.record.job for one in ranking]
-    published = [(Paths(DATA, job), read_json(job / RESULT)["config"]) for job in jobs]
-    tracking.publish_sweep(sweep.name, sweep.title, published, sweep.folder)
-    return not any(one.reason for one in records)
+    jobs = [name] * bool(name) if sweep.heads else [one.record.job for one in ranking]
+    published = [(_outputs(job), read_json(_outputs(job).root / RESULT)["config"]) for job in jobs]
+    tracking.publish_sweep(sweep.name, sweep.title, published, len(ranking), sweep.folder)
+    return not reason and not any(one.reason for one in records)
+
+
+def _outputs(job: str) -> Paths:
+    """Return the outputs of a finished job."""
+    return Paths(DATA, FOLDER / "jobs" / job)

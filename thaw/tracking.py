@@ -117,7 +117,9 @@ def publish(paths: Paths, config: Mapping[str, Any]) -> None:
         )
 
 
-def publish_sweep(name: str, title: str, jobs: Sequence[tuple[Paths, Mapping[str, Any]]], files: Path) -> None:
+def publish_sweep(
+    name: str, title: str, jobs: Sequence[tuple[Paths, Mapping[str, Any]]], tried: int, files: Path
+) -> None:
     """See to it that MLflow holds a run of each job of a sweep, tagged with it, and one that sums it up.
 
     What has been published stays as it is; what is missing, after a loss of the store, say, comes back. The summary
@@ -126,7 +128,8 @@ def publish_sweep(name: str, title: str, jobs: Sequence[tuple[Paths, Mapping[str
     Args:
         name: of the sweep.
         title: what it was asked for.
-        jobs: the finished ones, the best first: outputs and resolved configuration.
+        jobs: those that are to have a run, the best first: outputs and resolved configuration.
+        tried: how many configurations were ranked.
         files: the sweep's folder: summary.txt, which becomes the run's description, and whatever tables and pictures
             lie beside it.
 
@@ -148,7 +151,7 @@ def publish_sweep(name: str, title: str, jobs: Sequence[tuple[Paths, Mapping[str
                     names = run.data.tags.get(SWEEP, "").split()
                     client.set_tag(run.info.run_id, SWEEP, " ".join(dict.fromkeys([*names, name])))
         with alone():
-            _sum_up(client, known, name, title, jobs, files)
+            _sum_up(client, known, name, title, jobs, tried, files)
     except failures() as error:
         print(
             f"warning: MLflow at {public(uri, uri)} did not take this sweep ({public(uri, error)}); all results are in "
@@ -173,6 +176,7 @@ def _sum_up(
     name: str,
     title: str,
     jobs: Sequence[tuple[Paths, Mapping[str, Any]]],
+    tried: int,
     files: Path,
 ) -> None:
     """Write the run that sums a sweep up."""
@@ -185,7 +189,7 @@ def _sum_up(
         "mlflow.source.name": "python -m stages.sweep",
     }
     run_id = client.create_run(experiment_id, tags=tags, run_name=f"sweep: {title}"[:250]).info.run_id
-    new: list[Point] = [("sweep/configurations", float(len(jobs)), 0)]
+    new: list[Point] = [("sweep/configurations", float(tried), 0)]
     if jobs:
         metrics = read_json(jobs[0][0].metrics)
         new.append(("sweep/val_accuracy", metrics[metrics["kept"]]["val_accuracy"], 0))

@@ -177,6 +177,34 @@ def test_a_failure_is_told_and_stops_nothing(stages: Stages, run: Callable[..., 
     assert stages.ran == 2 * ["finetune", "evaluate"]
 
 
+def test_heads_are_compared_alone_and_the_best_one_is_finished(
+    stages: Stages, run: Callable[..., str], tmp_path: Path
+) -> None:
+    out = run("--heads", "train_head=adam,mlp", "train_head.learning_rate=0.01,0.001")
+    assert stages.ran == [*STAGES[:2], *4 * ["train_head"], "finetune", "evaluate"]
+    assert out.count("75.0%") == 1, "of the winner only"
+    (whole,) = [job for job in (tmp_path / "multirun" / "jobs").iterdir() if (job / "evaluate").exists()]
+    assert f"--promote {whole.name[:10]}" in out
+    assert {row.split()[-2] for row in out.split("\n\n")[2].splitlines()[1:]} == {"head"}
+    again = run("--heads", "train_head=adam,mlp", "train_head.learning_rate=0.01,0.001")
+    assert stages.ran == []
+    assert again.count("finished before") == 4
+    run("train_head=adam,mlp", "train_head.learning_rate=0.01,0.001")
+    assert stages.ran == 3 * ["finetune", "evaluate"], "the heads are there, and so is the winner"
+
+
+def test_a_winner_that_cannot_be_finished_is_told(stages: Stages, run: Callable[..., str]) -> None:
+    stages.broken = {0.001: UserError("expected a finite loss, found nan")}
+    out = run("--heads", "train_head=adam,mlp", "finetune.learning_rate=0.001", status=1)
+    assert out.endswith("\nThe best of them could not be finished: expected a finite loss, found nan\n")
+    assert "Winner" not in out
+
+
+def test_different_splits_are_said(run: Callable[..., str]) -> None:
+    assert "their validation figures are of different images" in run("seed=0,1")
+    assert "different images" not in run("train_head=adam,mlp")
+
+
 def test_a_process_that_dies_is_a_failure(run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     def dies(_: Inline, job: sweeping.Job) -> tuple[str, str]:
         if job.sections["seed"] == 1:

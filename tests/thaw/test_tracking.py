@@ -340,7 +340,7 @@ def swept(paths: Paths, publish: Callable[[], None], monkeypatch: pytest.MonkeyP
     files.mkdir()
     for name in ("summary.txt", "table.csv", "0.json", "0.log"):
         (files / name).write_text("rank  validation\n1     90.0%\n", encoding="utf-8")
-    return lambda name: tracking.publish_sweep(name, "seed=1,2", [(paths, config)], files)
+    return lambda name: tracking.publish_sweep(name, "seed=1,2", [(paths, config)], 7, files)
 
 
 def by_kind() -> tuple[list[Any], list[Any]]:
@@ -358,7 +358,7 @@ def test_a_sweep_has_a_run_of_each_job_and_one_that_sums_it_up(swept: Callable[[
     assert summary.info.status == "FINISHED"
     assert "90.0%" in summary.data.tags["mlflow.note.content"]
     assert summary.data.metrics == {
-        "sweep/configurations": 1,
+        "sweep/configurations": 7,
         "sweep/val_accuracy": metrics[metrics["kept"]]["val_accuracy"],
         "sweep/accuracy": metrics[metrics["kept"]]["accuracy"],
     }
