@@ -6,7 +6,7 @@ by the next job, by the same sweep after a kill, and by another sweep.
 
     multirun/stages/<stage>/<key>/    the outputs of a stage, as ``artifacts/<stage>`` has them
     multirun/jobs/<job>/              a finished job: links to its stages, and result.json
-    multirun/sweeps/<sweep>/          a record and a log of each job; summary.txt, table.csv
+    multirun/sweeps/<sweep>/          a record and a log of each job; summary.txt, table.csv, parallel.svg
 
 The stages are handed in by ``stages.sweep``; the library knows none of them.
 """
@@ -33,7 +33,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from thaw import evidence, manifest, predictions, tracking
+from thaw import coordinates, evidence, manifest, predictions, tracking
 from thaw.artifacts import PROJECT, Paths, atomic, fingerprint, plain, read_json, write_json
 from thaw.backbones import FrozenNetwork
 from thaw.config import SECTIONS, grid, sources, validate
@@ -477,6 +477,10 @@ def conclude(sweep: Sweep) -> bool:
     csv.writer(cells, lineterminator="\n").writerows(table(ranking, varied))
     with atomic(sweep.folder / "table.csv") as partial:
         partial.write_text(cells.getvalue(), encoding="utf-8")
+    if ranking and varied:
+        lines = [([one.record.values.get(key, "") for key in varied], one.accuracy) for one in ranking]
+        with atomic(sweep.folder / "parallel.svg") as partial:
+            partial.write_text(coordinates.picture(varied, lines, "validation"), encoding="utf-8")
     print(f"\n{text}", end="")
     jobs = [name] * bool(name) if sweep.heads else [one.record.job for one in ranking]
     published = [(_outputs(job), read_json(_outputs(job).root / RESULT)["config"]) for job in jobs]
