@@ -46,7 +46,7 @@ def main() -> None:
         print("\nstopped; the same command goes on where it was", file=sys.stderr)
         sys.exit(130)
     finally:
-        sweep.stop()
+        sweeping.worker().stop()
     if not succeeded:
         sys.exit(1)
 

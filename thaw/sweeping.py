@@ -221,6 +221,8 @@ class Sweep:
         varied: the keys that vary, with their values.
         stages: all of them.
         heads: jobs end with the head, which is ranked; the winner alone is fine-tuned and evaluated.
+        listing: the state of the data.
+        began: when, in seconds since 1970.
         total: how many jobs there are.
     """
 
@@ -229,9 +231,8 @@ class Sweep:
     varied: Mapping[str, Sequence[str]]
     stages: Stages
     heads: bool = False
-    _worker: "Worker[Job, tuple[str, str]] | None" = None
-    _listing: str = ""
-    _seconds: list[float] = field(default_factory=list)
+    listing: str = field(default_factory=lambda: listing(DATA))
+    began: float = field(default_factory=time.time)
 
     @classmethod
     def of(cls, arguments: list[str], stages: Stages, heads: bool = False) -> "Sweep":
@@ -291,8 +292,6 @@ class Sweep:
         seconds = round(time.monotonic() - began, 2) if new else 0.0
         record = Record(state.job.num, values, name, reason, seconds)
         write_json(self.folder / f"{record.number}.json", vars(record))
-        if new:
-            self._seconds.append(seconds)
         print(self._status(record), flush=True)
 
     def finish(self, job: str) -> tuple[str, str]:
@@ -314,39 +313,40 @@ class Sweep:
         Raises:
             UserError: a backbone's weights are not there.
         """
-        self._listing = self._listing or listing(DATA)
-        job = Job(sections, stages, about, self._listing, self.folder / log, self.name)
+        job = Job(sections, stages, about, self.listing, self.folder / log, self.name)
         if name := finished(job):
             return name, "", False
         job.log.parent.mkdir(parents=True, exist_ok=True)
         job.log.unlink(missing_ok=True)
-        self._worker = self._worker or Worker(perform)
         try:
-            return *self._worker(job), True
+            return *worker()(job), True
         except WorkerError as error:
             return "", f"{error}; perhaps memory ran out: close other programs, or take a smaller backbone", True
 
     def _status(self, record: Record) -> str:
         """Say in one line what became of a job, and how long the others may take."""
-        at = f"{record.number + 1:>{len(str(self.total))}}/{self.total}"
+        records = self.records()  # other processes may have written some
+        at = f"{len(records):>{len(str(self.total))}}/{self.total}"
         what = _what(record)
         if record.reason:
             return f"{at}  {what}  failed: {record.reason}"
         accuracy, _ = validation(_outputs(record.job))
         took = f"{record.seconds:.1f} s" if record.seconds else "finished before"
-        left = (self.total - record.number - 1) * sum(self._seconds) / max(1, len(self._seconds))
-        remaining = f"  about {_duration(left)} left" if left else ""
+        pace = (time.time() - self.began) / max(1, sum(one.seconds > 0 for one in records))
+        left = (self.total - len(records)) * pace
+        remaining = f"  about {_duration(left)} left" if left and record.seconds else ""
         return f"{at}  {what}  validation {accuracy:.1%}  {took}{remaining}"
-
-    def stop(self) -> None:
-        """End the process that works for it."""
-        if self._worker:
-            self._worker.stop()
 
     def records(self) -> list[Record]:
         """What became of its jobs, in their order."""
         found = [Record(**read_json(file)) for file in self.folder.glob("*.json")]
         return sorted(found, key=lambda one: one.number)
+
+
+@lru_cache
+def worker() -> Worker[Job, tuple[str, str]]:
+    """Return the worker of this process: Hydra's launchers may do jobs in several processes."""
+    return Worker(perform)
 
 
 def _duration(seconds: float) -> str:

@@ -72,9 +72,6 @@ class Stages:
 class Inline:
     """Does a worker's work in this process."""
 
-    def __init__(self, _: object) -> None:
-        pass
-
     def __call__(self, job: sweeping.Job) -> tuple[str, str]:
         return sweeping.attempt(job)
 
@@ -89,7 +86,7 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
     monkeypatch.setattr(sweep, "STAGES", {name: getattr(found, name) for name in STAGES})
     monkeypatch.setattr(sweeping, "FOLDER", tmp_path / "multirun")
     monkeypatch.setattr(sweeping, "DATA", source.data)
-    monkeypatch.setattr(sweeping, "Worker", Inline)
+    monkeypatch.setattr(sweeping, "worker", Inline)
     monkeypatch.setattr(tracking, "publish_sweep", lambda *_: None)
     monkeypatch.setenv("THAW_SWEEP", "")
     monkeypatch.chdir(tmp_path)
