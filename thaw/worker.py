@@ -81,6 +81,9 @@ class Worker(Generic[Work, Answer]):
 
     def _start(self) -> None:
         self.stop()
+        if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
+            # joblib's processes have a method of their own, which they would hand down and a new process does not know.
+            multiprocessing.set_start_method("spawn", force=True)
         # Spawned, not forked: a copy of this process would share its threads' locks and its files.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
