@@ -319,7 +319,7 @@ class Sweep:
         job.log.parent.mkdir(parents=True, exist_ok=True)
         job.log.unlink(missing_ok=True)
         try:
-            return *worker()(job), True
+            return *worker()(job, wears="finetune" in stages), True
         except WorkerError as error:
             return "", f"{error}; perhaps memory ran out: close other programs, or take a smaller backbone", True
 

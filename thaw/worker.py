@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 Work = TypeVar("Work")
 Answer = TypeVar("Answer")
 
-RENEWED = 8  # after so many pieces of work
+RENEWED = 8  # after so many pieces of work that leave something in memory
 PATIENCE = 10  # seconds in which a process that has nothing left to do should end
 
 
@@ -39,8 +39,12 @@ class Worker(Generic[Work, Answer]):
         self._pipe: Connection | None = None
         self._left = self.processes = 0
 
-    def __call__(self, work: Work) -> Answer:
+    def __call__(self, work: Work, wears: bool = True) -> Answer:
         """Have a piece of work done.
+
+        Args:
+            work: what to do.
+            wears: whether it leaves something in memory.
 
         Raises:
             WorkerError: the process ended before it was.
@@ -49,7 +53,7 @@ class Worker(Generic[Work, Answer]):
             self._start()
         assert self._pipe is not None  # _start has made it
         assert self._process is not None
-        self._left -= 1
+        self._left -= wears
         try:
             self._pipe.send(work)
             answer: Answer = self._pipe.recv()

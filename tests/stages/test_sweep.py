@@ -1,8 +1,10 @@
 """Sweeps: what jobs have in common is computed once, what is done is not done again, and a failure stops nothing."""
 
+import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ from mlflow import MlflowClient
 from stages import sweep
 from tests import finished
 from tests.project import STAGES, Project, checkout, repository
+from tests.thaw.test_worker import alive
 from thaw import predictions, sweeping, tracking
 from thaw.artifacts import Paths, read_json, write_json
 from thaw.config import Adam, Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs
@@ -72,7 +75,7 @@ class Stages:
 class Inline:
     """Does a worker's work in this process."""
 
-    def __call__(self, job: sweeping.Job) -> tuple[str, str]:
+    def __call__(self, job: sweeping.Job, wears: bool) -> tuple[str, str]:
         return sweeping.attempt(job)
 
     def stop(self) -> None:
@@ -203,7 +206,7 @@ def test_different_splits_are_said(run: Callable[..., str]) -> None:
 
 
 def test_a_process_that_dies_is_a_failure(run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def dies(_: Inline, job: sweeping.Job) -> tuple[str, str]:
+    def dies(_: Inline, job: sweeping.Job, wears: bool) -> tuple[str, str]:
         if job.sections["seed"] == 1:
             raise WorkerError("its process ended with signal SIGKILL")
         return sweeping.attempt(job)
@@ -395,3 +398,50 @@ def test_a_promoted_job_is_what_the_project_then_computes(swept: Project, tmp_pa
                 same = (swept_paths.root / file.relative_to(project.paths.root)).read_bytes() == file.read_bytes()
                 assert same, file.relative_to(project.root)
     assert read_json(project.paths.metrics) == read_json(swept_paths.metrics)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_everything_and_the_same_command_goes_on(swept: Project, tmp_path: Path) -> None:
+    project = swept.copy(tmp_path / "project")
+    command = [sys.executable, "-m", "stages.sweep", *SWEEP, "seed=1"]
+    with subprocess.Popen(
+        command,
+        cwd=project.root,
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    ) as stopped:
+        assert stopped.stdout is not None
+        assert stopped.stderr is not None
+        assert stopped.stdout.readline().startswith("1/4")
+        children = Path(f"/proc/{stopped.pid}/task/{stopped.pid}/children").read_text(encoding="utf-8").split()
+        time.sleep(0.5)
+        os.killpg(stopped.pid, signal.SIGINT)
+        assert stopped.wait(30) == 130
+        said = [line for line in stopped.stderr.read().splitlines() if line and "resource_tracker" not in line]
+    assert said[0] == "stopped; the same command goes on where it was"
+    assert "Traceback" not in "".join(said)
+    for _ in range(50):
+        if not any(alive(int(child)) for child in children):
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("a process is left")
+    assert len([*(project.root / "multirun" / "jobs").iterdir()]) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("hydra_plugins"), reason="needs hydra-joblib-launcher")
+def test_jobs_side_by_side_give_what_jobs_in_turn_give(swept: Project, tmp_path: Path) -> None:
+    project = swept.copy(tmp_path / "project")
+    shutil.rmtree(project.root / "multirun")
+    done = project.stage("sweep", *SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith("To make it the project's configuration")
+    one, two = (sorted((root / "multirun" / "jobs").iterdir()) for root in (swept.root, project.root))
+    assert [job.name for job in one] == [job.name for job in two]
+    for jobs in zip(one, two, strict=True):
+        first, second = (Paths(root=job).metrics.read_bytes() for job in jobs)
+        assert first == second

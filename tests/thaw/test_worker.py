@@ -46,6 +46,10 @@ def test_the_process_is_another_one_and_renewed(worker: Worker[object, int]) -> 
     assert worker.processes == 3
 
 
+def test_work_that_leaves_nothing_in_memory_does_not_count(worker: Worker[object, int]) -> None:
+    assert len({worker(number, wears=False) for number in range(4)}) == 1
+
+
 def test_its_end_is_an_error_that_says_how_and_the_next_work_gets_a_new_process() -> None:
     worker = Worker(die)
     with pytest.raises(WorkerError, match="its process ended with signal SIGKILL"):
