@@ -1,5 +1,6 @@
 """What holds the project together, without running it: imports, dvc.yaml, conf/, and what a mistake in it says."""
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -15,11 +16,14 @@ from omegaconf import OmegaConf
 from tests.project import CHOICES, CODE, PIPELINE, STAGES, Project, checkout, closure, imports
 from thaw import config
 from thaw.artifacts import PROJECT, Paths
-from thaw.config import SECTIONS, Evaluate, command, compose
+from thaw.config import SECTIONS, Evaluate, command, compose, grid
 from thaw.errors import UserError
 
+EXPERIMENTS = sorted(path.stem for path in PROJECT.glob("conf/experiment/*.yaml"))
 OPTIONS = sorted(
-    path.relative_to(PROJECT / "conf").with_suffix("").as_posix() for path in PROJECT.glob("conf/*/*.yaml")
+    path.relative_to(PROJECT / "conf").with_suffix("").as_posix()
+    for path in PROJECT.glob("conf/*/*.yaml")
+    if path.parent.name != "experiment"
 )
 FILES = {path.stem: path for path in PROJECT.glob("stages/*.py")}
 
@@ -107,6 +111,24 @@ def test_every_choice_of_the_project_has_its_folder() -> None:
     chosen = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
     assert {*chosen} == {*SECTIONS}
     assert {option.split("/")[0] for option in OPTIONS} == {*SECTIONS} - {"seed"}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_opens_with_its_command_and_says_what_it_varies(name: str) -> None:
+    package, shown, about, *lines = (PROJECT / f"conf/experiment/{name}.yaml").read_text(encoding="utf-8").splitlines()
+    assert package == "# @package _global_"
+    assert shown in [f"# python -m stages.sweep -m {heads}experiment={name}" for heads in ("", "--heads ")]
+    assert about.startswith("# ")
+    assert [line for line in lines if re.match(r"\s*\S+:\s*[^\s#]", line) and " # " not in line] == []
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_configuration_of_an_experiment_is_valid(name: str) -> None:
+    varied = grid([f"experiment={name}"])
+    assert len(varied) > 0
+    jobs = itertools.product(*([f"{key}={value}" for value in values] for key, values in varied.items()))
+    first, *_, last = jobs
+    assert compose(list(first)) != compose(list(last))
 
 
 # Mistakes, in a copy of conf/ and params.yaml.

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -331,46 +333,83 @@ def command(run: Callable[..., None], curve: Curve | None = None) -> None:
             ``report``. It alone is told the configuration of all stages, which decides nothing that ``run`` computes.
     """
     names = [name for name in inspect.signature(run).parameters if name in SECTIONS]
-    shown = os.environ.get("HYDRA_FULL_ERROR", "0")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # while it composes, Hydra then raises what it would print in its own way
-
     paths = Paths()
 
     def job(cfg: DictConfig) -> None:
-        os.environ["HYDRA_FULL_ERROR"] = shown
+        state = HydraConfig.get()
+        if state.mode == RunMode.MULTIRUN:
+            raise UserError(
+                "expected a single run of a stage, found -m/--multirun; the stages write the project's DVC outputs, so "
+                "compare configurations with 'python -m stages.sweep -m …' or 'dvc exp run --queue -S …' instead"
+            )
+        files = sources()
+        sections = validate(cfg, names, files)
         try:
-            state = HydraConfig.get()
-            if state.mode == RunMode.MULTIRUN:
-                raise UserError(
-                    "expected a single run of a stage, found -m/--multirun; the stages write the project's DVC "
-                    "outputs, so compare configurations with 'dvc exp run --queue -S …' instead"
-                )
-            files = _files(state.runtime.choices, list(state.overrides.task))
-            sections = validate(cfg, names, files)
             if curve is None:
                 run(paths, **sections)
                 return
             everything = plain(validate(cfg, list(SECTIONS), files))
             with curve(Path(inspect.getfile(run)).stem, paths, everything) as report:
                 run(paths, **sections, report=report)
-        except UserError as error:
-            fail(error)
         except FileNotFoundError as error:
             missing = Path(error.filename or "")
             if not missing.is_relative_to(paths.root):
                 raise
             stage, file = missing.relative_to(paths.root).parts[0], missing.relative_to(PROJECT)
-            fail(UserError(f"expected the outputs of {stage}, found no file {file}; run 'dvc repro {stage}' first"))
+            raise UserError(
+                f"expected the outputs of {stage}, found no file {file}; run 'dvc repro {stage}' first"
+            ) from None
+
+    launch(job, run.__module__)
+
+
+def launch(job: Callable[[DictConfig], None], module: str) -> None:
+    """Be a command line of Hydra's: call ``job`` with each configuration that it asks for.
+
+    Args:
+        job: may read ``HydraConfig``; a ``UserError`` of its ends the program.
+        module: whose command line it is; Hydra shows its name.
+    """
+    shown = os.environ.get("HYDRA_FULL_ERROR", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # while it composes, Hydra then raises what it would print in its own way
+
+    def shielded(cfg: DictConfig) -> None:
+        os.environ["HYDRA_FULL_ERROR"] = shown
+        try:
+            job(cfg)
+        except UserError as error:
+            fail(error)
 
     # Hydra reads the name of the job and the folder of the configuration from the function it is given.
-    job.__module__ = run.__module__
+    shielded.__module__ = module
     try:
         choices()
         with _readable():
-            hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()
+            hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(shielded)()
     except UserError as error:
         os.environ["HYDRA_FULL_ERROR"] = shown
         fail(error)
+
+
+def grid(arguments: list[str]) -> dict[str, list[str]]:
+    """Return the values of each key that a multirun varies: on the command line, or in the experiment that it names.
+
+    Args:
+        arguments: Hydra's overrides; the options before and between them (``-m``) do not matter.
+
+    Raises:
+        UserError: an override is none, or the experiment does not exist.
+    """
+    choices()
+    given = [argument for argument in arguments if not argument.startswith("-")]
+    with _readable(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        named = [one for one in given if one.startswith("experiment=") and "," not in one]
+        cfg = hydra.compose("config", named, return_hydra_config=True)
+        swept = [f"{key}={values}" for key, values in (cfg.hydra.sweeper.params or {}).items()]
+        # As Hydra has it: of two overrides of one key, the last one counts.
+        parsed = {one.get_key_element(): one for one in parser.parse_overrides([*swept, *given])}
+        return {key: list(one.sweep_string_iterator()) for key, one in parsed.items() if one.is_discrete_sweep()}
 
 
 @contextmanager
@@ -400,6 +439,12 @@ def fail(error: UserError) -> None:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
     sys.exit(f"error: {error}")
+
+
+def sources() -> dict[str, str]:
+    """Say, for each section of the configuration that Hydra has composed, where a person would mend it."""
+    state = HydraConfig.get()
+    return _files(state.runtime.choices, list(state.overrides.task))
 
 
 def _files(chosen: Mapping[str, str], overrides: list[str]) -> dict[str, str]:

@@ -170,11 +170,20 @@ def with_head(network: Path, layers: Sequence[tuple[Floats, Floats]], out: Path)
 
     backbone = openvino.Core().read_model(network)
     x = backbone.get_results()[0].input_value(0)
+    made = []
     for number, (kernel, bias) in enumerate(layers):
         if number:
-            x = ops.relu(x).output(0)
-        x = ops.add(ops.matmul(x, ops.constant(kernel), False, False), ops.constant(bias[np.newaxis])).output(0)
-    model = openvino.Model([ops.result(x)], backbone.get_parameters(), "network")
+            made.append(ops.relu(x))
+            x = made[-1].output(0)
+        weights, shift = ops.constant(kernel), ops.constant(bias[np.newaxis])
+        product = ops.matmul(x, weights, False, False)
+        made += [weights, product, shift, ops.add(product, shift)]
+        x = made[-1].output(0)
+    result = ops.result(x)
+    # Names count what the process has built before: without them, the same model is the same file.
+    for number, operation in enumerate([*made, result]):
+        operation.set_friendly_name(f"head_{number}")
+    model = openvino.Model([result], backbone.get_parameters(), "network")
     openvino.save_model(model, out, compress_to_fp16=False)
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 FINGERPRINT, OUTPUTS = "thaw.fingerprint", "thaw.outputs"
 PUBLISHED = "thaw.published"  # when evaluate has last seen to a run, in seconds since 1970
+SWEEP, SWEEP_SUMMARY = "thaw.sweep", "thaw.sweep.summary"  # of the runs of a sweep: its name; of its summary
 CURVES = ("train_head", "finetune")
 Point = tuple[str, float, int]  # of a metric: key, value, step
 # They say how something is computed or where it is kept, and change no result.
@@ -116,6 +117,92 @@ def publish(paths: Paths, config: Mapping[str, Any]) -> None:
             f"artifacts/, and 'dvc repro -f -s evaluate' publishes them once it answers",
             file=sys.stderr,
         )
+
+
+def publish_sweep(
+    name: str, title: str, jobs: Sequence[tuple[Paths, Mapping[str, Any]]], tried: int, files: Path
+) -> None:
+    """See to it that MLflow holds a run of each job of a sweep, tagged with it, and one that sums it up.
+
+    What has been published stays as it is; what is missing, after a loss of the store, say, comes back. The summary
+    takes the place of an earlier one of the same sweep. If the store does not answer, one sentence on stderr says so.
+
+    Args:
+        name: of the sweep.
+        title: what it was asked for.
+        jobs: those that are to have a run, the best first: outputs and resolved configuration.
+        tried: how many configurations were ranked.
+        files: the sweep's folder: summary.txt, which becomes the run's description, and whatever tables and pictures
+            lie beside it.
+
+    Raises:
+        UserError: see ``store``.
+    """
+    uri = store()
+    try:
+        with alone():
+            client = connect(uri)
+            known = experiment(client)
+            tagged = {run.data.tags.get(FINGERPRINT) for run in _swept(client, known, name)}
+        for paths, config in jobs:
+            identical = identity(paths, config)[FINGERPRINT]
+            if identical not in tagged:
+                publish(paths, config)
+                for run in same_runs(client, identical):
+                    # A configuration may be part of several sweeps.
+                    names = run.data.tags.get(SWEEP, "").split()
+                    client.set_tag(run.info.run_id, SWEEP, " ".join(dict.fromkeys([*names, name])))
+        with alone():
+            _sum_up(client, known, name, title, jobs, tried, files)
+    except failures() as error:
+        print(
+            f"warning: MLflow at {public(uri, uri)} did not take this sweep ({public(uri, error)}); all results are in "
+            f"multirun/, and the same command publishes them once it answers",
+            file=sys.stderr,
+        )
+
+
+def _swept(client: "MlflowClient", experiment_id: str, name: str) -> list[Any]:
+    """Return all runs of a sweep: its jobs, and earlier summaries."""
+    found: list[Any] = []
+    token: str | None = None
+    while token != "":
+        page = client.search_runs([experiment_id], f"tags.`{SWEEP}` LIKE '%{name}%'", page_token=token)
+        found, token = [*found, *page], page.token or ""
+    return found
+
+
+def _sum_up(
+    client: "MlflowClient",
+    experiment_id: str,
+    name: str,
+    title: str,
+    jobs: Sequence[tuple[Paths, Mapping[str, Any]]],
+    tried: int,
+    files: Path,
+) -> None:
+    """Write the run that sums a sweep up."""
+    earlier = [run for run in _swept(client, experiment_id, name) if SWEEP_SUMMARY in run.data.tags]
+    note = (files / "summary.txt").read_text(encoding="utf-8")
+    tags = {
+        SWEEP: name,
+        SWEEP_SUMMARY: title,
+        "mlflow.note.content": f"```\n{note[:5000]}```",
+        "mlflow.source.name": "python -m stages.sweep",
+    }
+    run_id = client.create_run(experiment_id, tags=tags, run_name=f"sweep: {title}"[:250]).info.run_id
+    new: list[Point] = [("sweep/configurations", float(tried), 0)]
+    if jobs:
+        metrics = read_json(jobs[0][0].metrics)
+        new.append(("sweep/val_accuracy", metrics[metrics["kept"]]["val_accuracy"], 0))
+        new.append(("sweep/accuracy", metrics[metrics["kept"]]["accuracy"], 0))
+    log(client, run_id, new)
+    for file in sorted(files.iterdir()):
+        if file.suffix in (".txt", ".csv", ".svg"):
+            client.log_artifact(run_id, str(file))
+    client.set_terminated(run_id, "FINISHED")
+    for run in earlier:
+        client.delete_run(run.info.run_id)
 
 
 def _complete(
@@ -333,6 +420,8 @@ def identity(paths: Paths, config: Mapping[str, Any]) -> dict[str, str]:
         if commit.returncode == 0:
             tags["mlflow.source.git.commit"] = commit.stdout.strip()
             tags["mlflow.source.git.dirty"] = str(bool(changes.stdout.strip()))
+    if sweep := os.environ.get("THAW_SWEEP"):  # ``thaw.sweeping`` sets it while it runs a job
+        tags |= {SWEEP: sweep, "mlflow.source.name": "python -m stages.sweep"}
     for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):  # DVC sets them while it runs an experiment
         if name in os.environ:
             tags[name.lower()] = os.environ[name]

@@ -69,6 +69,14 @@ def test_probabilities_are_those_of_the_head_at_the_temperature(model: Model, ph
     np.testing.assert_allclose(model.probabilities([square], 1), expected, atol=1e-6)
 
 
+def test_the_same_model_is_the_same_file_whatever_the_process_has_built_before(tmp_path: Path) -> None:
+    finished.backbone(tmp_path / "backbone.xml", side=16)
+    files = [tmp_path / "first.xml", tmp_path / "second.xml"]
+    for file in files:
+        portable.with_head(tmp_path / "backbone.xml", [*HEAD, *HEAD], file)
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_a_head_with_hidden_layers_is_put_on_a_network(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     head = Head(

@@ -317,3 +317,82 @@ def test_a_server_has_its_own_ui(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_flat() -> None:
     assert tracking.flat({"a": {"b": {"c": 1}, "d": 2}, "e": 3}, ".") == {"a.b.c": 1, "a.d": 2, "e": 3}
+
+
+# Sweeps.
+
+
+@pytest.fixture
+def swept(paths: Paths, publish: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Publish a sweep of one job, which has run in a sweep called 'first'."""
+    monkeypatch.setenv("THAW_SWEEP", "first")
+    publish()
+    monkeypatch.delenv("THAW_SWEEP")
+    config = evaluate.configuration(paths, finished.EVALUATE, finished.SEED)
+    files = paths.root.parent / "files"
+    files.mkdir()
+    for name in ("summary.txt", "table.csv", "0.json", "0.log"):
+        (files / name).write_text("rank  validation\n1     90.0%\n", encoding="utf-8")
+    return lambda name: tracking.publish_sweep(name, "seed=1,2", [(paths, config)], 7, files)
+
+
+def by_kind() -> tuple[list[Any], list[Any]]:
+    """The runs of jobs, and those that sum up."""
+    found = runs()
+    return tuple([run for run in found if (tracking.SWEEP_SUMMARY in run.data.tags) == sums] for sums in (False, True))  # type: ignore[return-value]
+
+
+def test_a_sweep_has_a_run_of_each_job_and_one_that_sums_it_up(swept: Callable[[str], None], paths: Paths) -> None:
+    swept("first")
+    (job,), (summary,) = by_kind()
+    metrics = read_json(paths.metrics)
+    assert job.data.tags[tracking.SWEEP] == summary.data.tags[tracking.SWEEP] == "first"
+    assert summary.info.run_name == "sweep: seed=1,2"
+    assert summary.info.status == "FINISHED"
+    assert "90.0%" in summary.data.tags["mlflow.note.content"]
+    assert summary.data.metrics == {
+        "sweep/configurations": 7,
+        "sweep/val_accuracy": metrics[metrics["kept"]]["val_accuracy"],
+        "sweep/accuracy": metrics[metrics["kept"]]["accuracy"],
+    }
+    client = MlflowClient(tracking.store())
+    assert [one.path for one in client.list_artifacts(summary.info.run_id)] == ["summary.txt", "table.csv"]
+
+
+def test_a_sweep_again_replaces_its_summary_and_nothing_else(swept: Callable[[str], None]) -> None:
+    swept("first")
+    (job,), (summary,) = by_kind()
+    swept("first")
+    (same,), (other,) = by_kind()
+    assert same.info.run_id == job.info.run_id
+    assert other.info.run_id != summary.info.run_id
+
+
+def test_a_job_may_be_part_of_several_sweeps(swept: Callable[[str], None]) -> None:
+    swept("first")
+    swept("second")
+    swept("second")
+    (job,), summaries = by_kind()
+    assert job.data.tags[tracking.SWEEP] == "first second"
+    assert {run.data.tags[tracking.SWEEP] for run in summaries} == {"first", "second"}
+
+
+def test_a_sweep_brings_lost_runs_back(swept: Callable[[str], None]) -> None:
+    (lost,) = runs()
+    MlflowClient(tracking.store()).delete_run(lost.info.run_id)
+    swept("first")
+    (job,), _ = by_kind()
+    assert job.info.status == "FINISHED"
+    assert job.data.metrics == lost.data.metrics
+
+
+def test_an_unreachable_server_costs_a_sweep_a_warning_only(
+    swept: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    capsys.readouterr()
+    swept("first")
+    err = capsys.readouterr().err
+    assert err.startswith("warning: MLflow at http://127.0.0.1:9 did not take this sweep")
+    assert err.count("\n") == 1

@@ -1,0 +1,447 @@
+"""Sweeps: what jobs have in common is computed once, what is done is not done again, and a failure stops nothing."""
+
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from stages import sweep
+from tests import finished
+from tests.project import STAGES, Project, checkout, repository
+from tests.thaw.test_worker import alive
+from thaw import predictions, sweeping, tracking
+from thaw.artifacts import Paths, read_json, write_json
+from thaw.config import Adam, Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs
+from thaw.errors import UserError
+from thaw.worker import WorkerError
+
+# Everything but the stages, in this process: stages that bring fabricated outputs, and count.
+
+
+class Stages:
+    """Stages that copy what ``finished.pipeline`` has fabricated.
+
+    Attributes:
+        ran: the names of those that ran.
+        broken: one that fails at these learning rates, with these errors.
+    """
+
+    def __init__(self, source: Paths) -> None:
+        self.ran: list[str] = []
+        self.broken: dict[float, Exception] = {}
+        self._source = source
+
+    def _copy(self, paths: Paths, name: str) -> None:
+        self.ran.append(name)
+        with paths.stage(name) as out:
+            shutil.copytree(self._source.root / name, out, dirs_exist_ok=True)
+            (out / "config.json").unlink(missing_ok=True)
+
+    def prepare(self, paths: Paths, dataset: Dataset, seed: int) -> None:
+        self._copy(paths, "prepare")
+
+    def extract_features(self, paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
+        assert paths.manifest.exists()
+        self._copy(paths, "extract_features")
+
+    def train_head(self, paths: Paths, train_head: Adam | Lbfgs, seed: int) -> None:
+        assert paths.backbone.exists()
+        self._copy(paths, "train_head")
+
+    def finetune(self, paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, seed: int) -> None:
+        assert paths.head.exists()
+        if error := self.broken.get(finetune.learning_rate):
+            raise error
+        self._copy(paths, "finetune")
+
+    def evaluate(self, paths: Paths, evaluate: Evaluate, seed: int) -> None:
+        assert paths.predictions("finetune").exists()
+        self.ran.append("evaluate")
+        with paths.stage("evaluate") as out:
+            figures = {"val_accuracy": 0.8, "accuracy": 0.75, "accuracy_low": 0.6, "accuracy_high": 0.9}
+            write_json(out / "metrics.json", {"kept": "finetuned", "n_test": 60, "finetuned": figures})
+
+
+class Inline:
+    """Does a worker's work in this process."""
+
+    def __call__(self, job: sweeping.Job, wears: bool) -> tuple[str, str]:
+        return sweeping.attempt(job)
+
+    def stop(self) -> None:
+        """There is no process to end."""
+
+
+@pytest.fixture
+def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
+    source = finished.pipeline(tmp_path)
+    found = Stages(source)
+    monkeypatch.setattr(sweep, "STAGES", {name: getattr(found, name) for name in STAGES})
+    monkeypatch.setattr(sweeping, "FOLDER", tmp_path / "multirun")
+    monkeypatch.setattr(sweeping, "DATA", source.data)
+    monkeypatch.setattr(sweeping, "worker", Inline)
+    monkeypatch.setattr(tracking, "publish_sweep", lambda *_: None)
+    monkeypatch.setenv("THAW_SWEEP", "")
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+@pytest.fixture
+def run(stages: Stages, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def command(*arguments: str, status: int = 0) -> str:
+        stages.ran.clear()
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["sweep", "-m", *arguments])
+        if status:
+            with pytest.raises(SystemExit) as left:
+                sweep.main()
+            assert left.value.code == status
+        else:
+            sweep.main()
+        return capsys.readouterr().out
+
+    return command
+
+
+def test_what_jobs_have_in_common_is_computed_once(stages: Stages, run: Callable[..., str]) -> None:
+    run("train_head=adam,mlp", "train_head.learning_rate=0.01,0.001")
+    assert stages.ran == [*STAGES, *3 * ["train_head", "finetune", "evaluate"]]
+    run(
+        "train_head=adam",
+        "train_head.learning_rate=0.01",
+        "finetune=last_20,last_2_blocks",
+        "evaluate.resamples=100,200",
+    )
+    assert stages.ran == ["finetune", "evaluate", "evaluate", "finetune", "evaluate", "evaluate"]
+
+
+def test_a_job_s_folder_holds_all_its_stages(run: Callable[..., str], tmp_path: Path) -> None:
+    run("finetune.learning_rate=0.01,0.001")
+    jobs = sorted((tmp_path / "multirun" / "jobs").iterdir())
+    assert len(jobs) == 2
+    for job in jobs:
+        assert {path.name for path in job.iterdir()} == {*STAGES, "result.json"}
+        assert Paths(root=job).predictions("finetune").exists()
+        assert all(not (job / stage).readlink().is_absolute() for stage in STAGES), "the project may move"
+        assert read_json(job / "result.json")["choices"]["finetune"] == "last_3_blocks"
+    assert not [*(tmp_path / "multirun").glob(".running/*")]
+
+
+def test_the_same_command_again_does_nothing_again(stages: Stages, run: Callable[..., str]) -> None:
+    first = run("finetune.learning_rate=0.01,0.001")
+    second = run("finetune.learning_rate=0.01,0.001")
+    assert stages.ran == []
+    assert second.count("finished before") == 2
+    assert first.split("\n\n")[1:] == second.split("\n\n")[1:], "the same table"
+
+
+def test_another_sweep_finds_the_jobs_of_the_first(stages: Stages, run: Callable[..., str]) -> None:
+    run("finetune.learning_rate=0.01,0.001")
+    assert run("finetune.learning_rate=1e-2,1e-4").count("finished before") == 1
+    assert stages.ran == ["finetune", "evaluate"]
+
+
+def test_data_that_were_touched_are_looked_at_and_no_more(
+    stages: Stages, run: Callable[..., str], tmp_path: Path
+) -> None:
+    run("seed=0,1")
+    picture = next((tmp_path / "data").rglob("*.png"))
+    os.utime(picture, (1, 1))
+    out = run("seed=0,1")
+    assert stages.ran == ["prepare", "prepare"], "what it found is the same, and so are the jobs"
+    assert "finished before" not in out
+
+
+def test_a_failure_is_told_and_stops_nothing(stages: Stages, run: Callable[..., str], tmp_path: Path) -> None:
+    stages.broken = {0.2: UserError("expected a finite loss, found nan"), 0.3: ZeroDivisionError("division by\nzero")}
+    command = ["finetune.learning_rate=0.1,0.2,0.3,-1,0.4"]
+    out = run(*command, status=1)
+    lines = out.splitlines()
+    assert "failed: expected a finite loss, found nan" in lines[1]
+    assert re.search(r"failed: ZeroDivisionError: division by zero \(see multirun/sweeps/\w+/2.log\)$", lines[2])
+    assert "with finetune.learning_rate=-1: learning_rate: expected a value above 0, found -1" in lines[3]
+    assert "the best of 2 configurations" in out
+    assert "3 of 5 jobs failed; the same command tries them again:\n  finetune.learning_rate=0.2: expected a fin" in out
+    stages.broken = {}
+    run(*command, status=1)
+    assert stages.ran == 2 * ["finetune", "evaluate"]
+
+
+def test_heads_are_compared_alone_and_the_best_one_is_finished(
+    stages: Stages, run: Callable[..., str], tmp_path: Path
+) -> None:
+    out = run("--heads", "train_head=adam,mlp", "train_head.learning_rate=0.01,0.001")
+    assert stages.ran == [*STAGES[:2], *4 * ["train_head"], "finetune", "evaluate"]
+    assert out.count("75.0%") == 1, "of the winner only"
+    (whole,) = [job for job in (tmp_path / "multirun" / "jobs").iterdir() if (job / "evaluate").exists()]
+    assert f"--promote {whole.name[:10]}" in out
+    assert {row.split()[-2] for row in out.split("\n\n")[2].splitlines()[1:]} == {"head"}
+    again = run("--heads", "train_head=adam,mlp", "train_head.learning_rate=0.01,0.001")
+    assert stages.ran == []
+    assert again.count("finished before") == 4
+    run("train_head=adam,mlp", "train_head.learning_rate=0.01,0.001")
+    assert stages.ran == 3 * ["finetune", "evaluate"], "the heads are there, and so is the winner"
+
+
+def test_a_winner_that_cannot_be_finished_is_told(stages: Stages, run: Callable[..., str]) -> None:
+    stages.broken = {0.001: UserError("expected a finite loss, found nan")}
+    out = run("--heads", "train_head=adam,mlp", "finetune.learning_rate=0.001", status=1)
+    assert out.endswith("\nThe best of them could not be finished: expected a finite loss, found nan\n")
+    assert "Winner" not in out
+
+
+def test_different_splits_are_said(run: Callable[..., str]) -> None:
+    assert "their validation figures are of different images" in run("seed=0,1")
+    assert "different images" not in run("train_head=adam,mlp")
+
+
+def test_a_process_that_dies_is_a_failure(run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(_: Inline, job: sweeping.Job, wears: bool) -> tuple[str, str]:
+        if job.sections["seed"] == 1:
+            raise WorkerError("its process ended with signal SIGKILL")
+        return sweeping.attempt(job)
+
+    monkeypatch.setattr(Inline, "__call__", dies)
+    out = run("seed=0,1,2", status=1)
+    assert out.splitlines()[1].startswith("2/3  seed=1  failed: its process ended with signal SIGKILL; perhaps memory")
+    assert "1 of 3 jobs failed" in out
+
+
+def test_a_kill_in_the_middle_loses_the_job_at_hand_at_most(
+    stages: Stages, run: Callable[..., str], tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        """Stands for SIGKILL."""
+
+    stages.broken = {0.2: Killed()}  # type: ignore[dict-item]
+    with pytest.raises(Killed):
+        run("finetune.learning_rate=0.1,0.2,0.3")
+    stages.broken = {}
+    (tmp_path / "multirun" / ".running").mkdir(exist_ok=True)
+    out = run("finetune.learning_rate=0.1,0.2,0.3")
+    assert stages.ran == 2 * ["finetune", "evaluate"]
+    assert out.count("finished before") == 1
+
+
+def test_what_a_killed_stage_has_left_is_swept_away(run: Callable[..., str], stages: Stages, tmp_path: Path) -> None:
+    run("seed=0")
+    (place,) = (tmp_path / "multirun" / "stages" / "evaluate").glob("*[!.lock]")
+    shutil.rmtree(tmp_path / "multirun" / "jobs")
+    shutil.rmtree(place)
+    left = tmp_path / "multirun" / ".running" / place.name / "prepare"
+    left.mkdir(parents=True)
+    run("seed=0")
+    assert stages.ran == ["evaluate"]
+    assert not left.exists()
+
+
+def test_the_status_says_how_far_it_is_and_how_long_it_takes(run: Callable[..., str]) -> None:
+    first, *_, last = run("seed=range(0,12)").splitlines()[:12]
+    assert re.fullmatch(r" 1/12  seed=0  validation \d+\.\d%  \d\.\d s  about \d+ s left", first)
+    assert re.fullmatch(r"12/12  seed=11  validation \d+\.\d%  \d\.\d s", last)
+
+
+def test_the_table_names_what_varies_and_the_test_figure_of_the_winner_only(
+    run: Callable[..., str], tmp_path: Path
+) -> None:
+    out = run("train_head=adam,mlp", "finetune.learning_rate=0.1,0.2")
+    header, *rows = out.split("\n\n")[1].splitlines()
+    assert header.split() == ["rank", "train_head", "finetune.learning_rate", "validation", "loss", "kept", "job"]
+    assert [row.split()[0] for row in rows] == ["1", "2", "3", "4"]
+    assert out.count("75.0%") == 1
+    assert "On 60 test images, which chose nothing: 75.0% (60.0% to 90.0%)." in out
+    (folder,) = (tmp_path / "multirun" / "sweeps").iterdir()
+    assert (folder / "summary.txt").read_text(encoding="utf-8") == out.partition("\n\n")[2]
+    assert (folder / "table.csv").read_text(encoding="utf-8").startswith("rank,train_head,finetune.learning_rate,val")
+
+
+def test_the_same_configuration_written_in_two_ways_counts_once(run: Callable[..., str]) -> None:
+    assert "one configuration" in run("finetune.learning_rate=0.1,1e-1")
+
+
+def rated(folder: Path, name: str, accuracy: float, sure: float) -> sweeping.Record:
+    """Fabricate a job that gets a share of the validation images right, more or less surely."""
+    paths = finished.pipeline(folder / name)
+    found = predictions.read(paths.predictions("finetune"))
+    for number, row in enumerate(row for row, split in enumerate(found.splits) if split == "val"):
+        label = int(found.paths[row].startswith("class_1"))
+        right = number < accuracy * found.splits.count("val")
+        found.probabilities[row] = [1 - sure, sure] if label == right else [sure, 1 - sure]
+    records = [one for one in sweeping.manifest.read(paths.manifest) if one.split != "train"]
+    predictions.write(paths.predictions("finetune"), found.classes, records, found.probabilities)
+    write_json(paths.root / "evaluate" / "metrics.json", {"kept": "finetuned"})
+    shutil.move(paths.root, sweeping.FOLDER / "jobs" / name)
+    return sweeping.Record(int(name), {}, name)
+
+
+def test_the_ranking_is_by_validation_accuracy_then_by_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "FOLDER", tmp_path / "multirun")
+    (tmp_path / "multirun" / "jobs").mkdir(parents=True)
+    jobs = [rated(tmp_path, "0", 0.5, 0.9), rated(tmp_path, "1", 0.8, 0.6), rated(tmp_path, "2", 0.8, 0.7)]
+    ranking = sweeping.ranked([*jobs, sweeping.Record(3, {}, reason="failed")])
+    assert [one.record.number for one in ranking] == [2, 1, 0]
+    assert [one.accuracy for one in ranking] == [0.8, 0.8, 0.5]
+    assert ranking[0].loss < ranking[1].loss
+
+
+# Through the real command line.
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return checkout(tmp_path_factory.mktemp("bare") / "project")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["seed=1"], "expected -m and the keys to vary"),
+        (["-m", "train_head=lbfgz,adam"], "'train_head/lbfgz' Available options in 'train_head': adam lbfgs mlp"),
+        (["-m", "experiment=nothing"], "'experiment/nothing'"),
+        (["-m", "seed=[0"], "at input '[0'"),
+        (["--promote", "abc"], "expected the name of one of 0 finished jobs, found 'abc', which none of them begin"),
+        (["--promote"], "expected the name of one job, found none; name one"),
+    ],
+)
+def test_a_mistake_is_one_sentence(bare: Project, arguments: list[str], said: str) -> None:
+    done = bare.stage("sweep", *arguments)
+    assert done.returncode == 1, done.stdout + done.stderr
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("error: ")
+    assert said in sentence
+    assert not (bare.root / "multirun" / "sweeps").exists()
+
+
+def test_the_configuration_is_shown(bare: Project) -> None:
+    done = bare.stage("sweep", "--cfg", "job")
+    assert {*yaml.safe_load(done.stdout)} >= {"backbone", "seed"}
+
+
+# Everything for real.
+
+SWEEP = ("-m", "train_head=lbfgs,adam", "finetune.learning_rate=1e-4,1e-3", "finetune.epochs=2")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project after 'dvc repro' and a sweep that was killed in its second job and started again."""
+    folder = tmp_path_factory.mktemp("sweep")
+    project = repository(folder / "project", MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")
+    assert project.repro() == list(STAGES)
+    project.commit()
+    command = [sys.executable, "-m", "stages.sweep", *SWEEP]
+    with subprocess.Popen(
+        command, cwd=project.root, env=project.environment(), stdout=subprocess.PIPE, text=True
+    ) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline().startswith("1/4  train_head=lbfgs finetune.learning_rate=0.0001  validation")
+        time.sleep(0.5)
+        killed.kill()
+    done = project.stage("sweep", *SWEEP)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "finished before" in done.stdout.splitlines()[0]
+    assert done.stderr == ""
+    return project
+
+
+@pytest.mark.slow
+def test_a_sweep_leaves_the_project_as_it_is(swept: Project) -> None:
+    assert "up to date" in swept.dvc("status")
+    assert swept.shell("git", "status", "--short") == ""
+
+
+@pytest.mark.slow
+def test_every_job_is_a_complete_run_of_the_sweep_and_one_sums_it_up(swept: Project) -> None:
+    client = MlflowClient(swept.variables["MLFLOW_TRACKING_URI"])
+    experiment = client.get_experiment_by_name("thaw").experiment_id
+    (folder,) = (swept.root / "multirun" / "sweeps").iterdir()
+    runs = client.search_runs([experiment], f"tags.`thaw.sweep` = '{folder.name}'")
+    summaries = [run for run in runs if "thaw.sweep.summary" in run.data.tags]
+    assert len(summaries) == 1
+    assert {artifact.path for artifact in client.list_artifacts(summaries[0].info.run_id)} >= {
+        "summary.txt",
+        "table.csv",
+    }
+    jobs = [run for run in runs if run not in summaries]
+    assert len(jobs) == 4
+    for run in runs:
+        assert run.info.status == "FINISHED"
+    for run in jobs:
+        assert {"head/accuracy", "finetuned/accuracy", "curve/val_loss"} <= {*run.data.metrics}
+    assert {run.data.params["train_head.solver"] for run in jobs} == {"lbfgs", "adam"}
+
+
+@pytest.mark.slow
+def test_a_promoted_job_is_what_the_project_then_computes(swept: Project, tmp_path: Path) -> None:
+    project = swept.copy(tmp_path / "project")
+    (folder,) = (project.root / "multirun" / "sweeps").iterdir()
+    records = [read_json(file) for file in sorted(folder.glob("*.json"))]
+    job = records[3]["job"]  # the last one: trained in a process that had trained others before
+    done = project.stage("sweep", "--promote", job[:8])
+    assert done.returncode == 0, done.stderr
+    assert "+train_head: adam" in done.stdout
+    project.repro()
+    swept_paths = Paths(root=project.root / "multirun" / "jobs" / job)
+    for name in ("train_head", "finetune", "evaluate"):
+        for file in sorted((project.paths.root / name).rglob("*")):
+            if file.is_file():
+                same = (swept_paths.root / file.relative_to(project.paths.root)).read_bytes() == file.read_bytes()
+                assert same, file.relative_to(project.root)
+    assert read_json(project.paths.metrics) == read_json(swept_paths.metrics)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_everything_and_the_same_command_goes_on(swept: Project, tmp_path: Path) -> None:
+    project = swept.copy(tmp_path / "project")
+    command = [sys.executable, "-m", "stages.sweep", *SWEEP, "seed=1"]
+    with subprocess.Popen(
+        command,
+        cwd=project.root,
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    ) as stopped:
+        assert stopped.stdout is not None
+        assert stopped.stderr is not None
+        assert stopped.stdout.readline().startswith("1/4")
+        children = Path(f"/proc/{stopped.pid}/task/{stopped.pid}/children").read_text(encoding="utf-8").split()
+        time.sleep(0.5)
+        os.killpg(stopped.pid, signal.SIGINT)
+        assert stopped.wait(30) == 130
+        said = [line for line in stopped.stderr.read().splitlines() if line and "resource_tracker" not in line]
+    assert said[0] == "stopped; the same command goes on where it was"
+    assert "Traceback" not in "".join(said)
+    for _ in range(50):
+        if not any(alive(int(child)) for child in children):
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("a process is left")
+    assert len([*(project.root / "multirun" / "jobs").iterdir()]) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("hydra_plugins"), reason="needs hydra-joblib-launcher")
+def test_jobs_side_by_side_give_what_jobs_in_turn_give(swept: Project, tmp_path: Path) -> None:
+    project = swept.copy(tmp_path / "project")
+    shutil.rmtree(project.root / "multirun")
+    done = project.stage("sweep", *SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith("To make it the project's configuration")
+    one, two = (sorted((root / "multirun" / "jobs").iterdir()) for root in (swept.root, project.root))
+    assert [job.name for job in one] == [job.name for job in two]
+    for jobs in zip(one, two, strict=True):
+        first, second = (Paths(root=job).metrics.read_bytes() for job in jobs)
+        assert first == second

@@ -1,0 +1,36 @@
+"""The picture of a sweep: where lines run, and that any text may stand in it."""
+
+import re
+from xml.etree import ElementTree
+
+from thaw import coordinates
+
+SVG = "{http://www.w3.org/2000/svg}"
+JOBS = [(["1e-2", "b"], 0.9), (["0.1", "a<b"], 0.5), (["1e-3", "b"], 0.7)]
+
+
+def test_values_are_ordered_and_the_best_line_is_on_top() -> None:
+    root = ElementTree.fromstring(coordinates.picture(["rate", "head"], JOBS, "validation"))
+    lines = root.findall(f"{SVG}polyline")
+    assert [line.get("class") for line in lines] == [None, None, "best"]
+    heights = {
+        str(line.findtext(f"{SVG}title")): [float(y) for y in re.findall(r",(\S+)", line.get("points", ""))]
+        for line in lines
+    }
+    best, worst = heights["rate=1e-2, head=b: 90.0%"], heights["rate=0.1, head=a<b: 50.0%"]
+    middle, top, bottom = (
+        coordinates.TOP + coordinates.HEIGHT / 2,
+        coordinates.TOP,
+        coordinates.TOP + coordinates.HEIGHT,
+    )
+    assert best == [middle, top, top]
+    assert worst == [top, bottom, bottom]
+    assert [text.text for text in root.findall(f"{SVG}text")] == [
+        *("rate", "1e-3", "1e-2", "0.1", "head", "a<b", "b", "validation", "50.0%", "90.0%")
+    ]
+
+
+def test_one_job_and_one_value_lie_in_the_middle() -> None:
+    root = ElementTree.fromstring(coordinates.picture(["seed"], [(["0"], 0.5)], "validation"))
+    (line,) = root.findall(f"{SVG}polyline")
+    assert len({*re.findall(r",(\S+)", line.get("points", ""))}) == 1
