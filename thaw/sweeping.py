@@ -42,6 +42,7 @@ from thaw.worker import Worker, WorkerError
 
 FOLDER, DATA = PROJECT / "multirun", PROJECT / "data"
 RESULT = "result.json"  # of a job; it is there when the job is finished
+MULTIRUN = {"-m", "--multirun"}  # Hydra's option
 SHORT = 10  # letters of a job's name that are shown, and suffice
 MODELS = {"head": "train_head", "finetuned": "finetune"}  # what may be kept, and the stage that made it
 BEFORE = ("prepare", "extract_features", "train_head")  # the stages of a head
@@ -246,8 +247,8 @@ class Sweep:
         Raises:
             UserError: see ``config.grid``.
         """
-        multirun = {"-m", "--multirun"} & {*arguments}  # else Hydra shows something, or ``job`` asks for it
-        varied = {key.lstrip("+~"): values for key, values in grid(arguments).items()} if multirun else {}
+        asked = grid(arguments) if MULTIRUN & {*arguments} else {}  # else Hydra shows something, or ``job`` complains
+        varied = {key.lstrip("+~"): values for key, values in asked.items()}
         title = " ".join([*["--heads"] * heads, *(one for one in arguments if not one.startswith("-"))])
         sweep = cls(fingerprint(title)[:SHORT], title, varied, stages, heads)
         for record in sweep.folder.glob("*.json"):
