@@ -245,8 +245,9 @@ class Sweep:
             heads: see ``Sweep``.
 
         Raises:
-            UserError: see ``config.grid``.
+            UserError: see ``config.grid``; or MLflow's address is unusable.
         """
+        tracking.store()  # a wrong address is said before the work, not after it
         asked = grid(arguments) if MULTIRUN & {*arguments} else {}  # else Hydra shows something, or ``job`` complains
         varied = {key.lstrip("+~"): values for key, values in asked.items()}
         title = " ".join([*["--heads"] * heads, *(one for one in arguments if not one.startswith("-"))])

@@ -324,6 +324,13 @@ def test_a_mistake_is_one_sentence(bare: Project, arguments: list[str], said: st
     assert not (bare.root / "multirun" / "sweeps").exists()
 
 
+def test_a_wrong_address_of_mlflow_is_said_before_the_work(bare: Project) -> None:
+    done = bare.stage("sweep", "-m", "seed=1,2", MLFLOW_TRACKING_URI="mlruns")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: MLFLOW_TRACKING_URI: expected a database or a server")
+    assert done.stdout == ""
+
+
 def test_the_configuration_is_shown(bare: Project) -> None:
     done = bare.stage("sweep", "--cfg", "job")
     assert {*yaml.safe_load(done.stdout)} >= {"backbone", "seed"}
