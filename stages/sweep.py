@@ -40,6 +40,8 @@ def main() -> None:
     except UserError as error:
         fail(error)
     try:
+        if sweeping.MULTIRUN & {*arguments}:  # composing all jobs takes Hydra a moment
+            print(f"Sweep {sweep.name}: {sweep.total} job{'s' * (sweep.total > 1)}", flush=True)
         launch(sweep.job, __name__)
         succeeded = sweeping.conclude(sweep)
     except KeyboardInterrupt:

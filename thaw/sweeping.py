@@ -42,6 +42,7 @@ from thaw.worker import Worker, WorkerError
 
 FOLDER, DATA = PROJECT / "multirun", PROJECT / "data"
 RESULT = "result.json"  # of a job; it is there when the job is finished
+MULTIRUN = {"-m", "--multirun"}  # Hydra's option
 SHORT = 10  # letters of a job's name that are shown, and suffice
 MODELS = {"head": "train_head", "finetuned": "finetune"}  # what may be kept, and the stage that made it
 BEFORE = ("prepare", "extract_features", "train_head")  # the stages of a head
@@ -244,10 +245,11 @@ class Sweep:
             heads: see ``Sweep``.
 
         Raises:
-            UserError: see ``config.grid``.
+            UserError: see ``config.grid``; or MLflow's address is unusable.
         """
-        multirun = {"-m", "--multirun"} & {*arguments}  # else Hydra shows something, or ``job`` asks for it
-        varied = {key.lstrip("+~"): values for key, values in grid(arguments).items()} if multirun else {}
+        tracking.store()  # a wrong address is said before the work, not after it
+        asked = grid(arguments) if MULTIRUN & {*arguments} else {}  # else Hydra shows something, or ``job`` complains
+        varied = {key.lstrip("+~"): values for key, values in asked.items()}
         title = " ".join([*["--heads"] * heads, *(one for one in arguments if not one.startswith("-"))])
         sweep = cls(fingerprint(title)[:SHORT], title, varied, stages, heads)
         for record in sweep.folder.glob("*.json"):

@@ -18,6 +18,8 @@ Work = TypeVar("Work")
 Answer = TypeVar("Answer")
 
 RENEWED = 8  # after so many pieces of work that leave something in memory
+# A process that is killed cannot take its locks down; Python does it for it, and need not tell anybody.
+QUIET = "ignore:resource_tracker:UserWarning"
 PATIENCE = 10  # seconds in which a process that has nothing left to do should end
 
 
@@ -85,6 +87,8 @@ class Worker(Generic[Work, Answer]):
 
     def _start(self) -> None:
         self.stop()
+        if QUIET not in os.environ.get("PYTHONWARNINGS", ""):
+            os.environ["PYTHONWARNINGS"] = f"{os.environ.get('PYTHONWARNINGS', '')},{QUIET}".lstrip(",")
         if multiprocessing.get_start_method(allow_none=True) not in (None, *multiprocessing.get_all_start_methods()):
             # joblib's processes have a method of their own, which they would hand down and a new process does not know.
             multiprocessing.set_start_method("spawn", force=True)
