@@ -81,6 +81,7 @@ class Record:
         job: its name; empty if it failed.
         reason: why it failed; empty if it did not.
         seconds: what it took; 0 if it was finished already.
+        began: when, in seconds since 1970.
     """
 
     number: int
@@ -88,6 +89,7 @@ class Record:
     job: str = ""
     reason: str = ""
     seconds: float = 0.0
+    began: float = 0.0
 
 
 def listing(data: Path) -> str:
@@ -223,7 +225,6 @@ class Sweep:
         stages: all of them.
         heads: jobs end with the head, which is ranked; the winner alone is fine-tuned and evaluated.
         listing: the state of the data.
-        began: when, in seconds since 1970.
         total: how many jobs there are.
     """
 
@@ -233,7 +234,6 @@ class Sweep:
     stages: Stages
     heads: bool = False
     listing: str = field(default_factory=lambda: listing(DATA))
-    began: float = field(default_factory=time.time)
 
     @classmethod
     def of(cls, arguments: list[str], stages: Stages, heads: bool = False) -> "Sweep":
@@ -283,7 +283,7 @@ class Sweep:
         values = {key: given[key] for key in self.varied if key in given}
         chosen = {key: value for key, value in state.runtime.choices.items() if key in SECTIONS}
         about = {"choices": chosen, "overrides": overrides}
-        began = time.monotonic()
+        began = time.time()
         name, reason, new = "", "", False
         try:
             sections = validate(cfg, list(SECTIONS), sources())
@@ -291,8 +291,8 @@ class Sweep:
             name, reason, new = self._do(sections, stages, about, f"{state.job.num}.log")
         except UserError as error:
             reason = str(error)
-        seconds = round(time.monotonic() - began, 2) if new else 0.0
-        record = Record(state.job.num, values, name, reason, seconds)
+        seconds = round(time.time() - began, 2) if new else 0.0
+        record = Record(state.job.num, values, name, reason, seconds, began)
         write_json(self.folder / f"{record.number}.json", vars(record))
         print(self._status(record), flush=True)
 
@@ -334,7 +334,8 @@ class Sweep:
             return f"{at}  {what}  failed: {record.reason}"
         accuracy, _ = validation(_outputs(record.job))
         took = f"{record.seconds:.1f} s" if record.seconds else "finished before"
-        pace = (time.time() - self.began) / max(1, sum(one.seconds > 0 for one in records))
+        # By the clock, not by the sum of what they took: jobs may run side by side.
+        pace = (time.time() - min(one.began for one in records)) / max(1, sum(one.seconds > 0 for one in records))
         left = (self.total - len(records)) * pace
         remaining = f"  about {_duration(left)} left" if left and record.seconds else ""
         return f"{at}  {what}  validation {accuracy:.1%}  {took}{remaining}"
