@@ -43,7 +43,7 @@ lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 		--no-emit-index-url --no-emit-find-links --upgrade --quiet --output-file requirements.lock
 
 clean: ## delete what can be computed again: caches and the pipeline's outputs, not the data, not the runs
-	rm -rf .cache artifacts
+	rm -rf .cache artifacts multirun
 
 $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
