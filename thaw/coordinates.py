@@ -5,7 +5,8 @@ from html import escape
 
 WIDTH, HEIGHT, SIDE, TOP, BOTTOM = 180, 320, 90, 40, 24  # pixels: between axes, of an axis, and the margins
 STYLE = (
-    "text{font:12px system-ui,sans-serif;fill:#1c2430;stroke:#fff;stroke-width:4px;paint-order:stroke}.key{font-weight:600}"
+    "text{font:12px system-ui,sans-serif;fill:#1c2430;stroke:#fff;stroke-width:4px;paint-order:stroke}"
+    ".key{font-weight:600}"
     "line{stroke:#98a2b3}polyline{fill:none;stroke:#1769c2;stroke-width:1.5}polyline.best{stroke:#c0392b;stroke-width:3}"
 )
 
