@@ -50,7 +50,7 @@ def measure(data: Path, folder: Path, overrides: list[str]) -> dict[str, dict[st
     if not paths.metrics.exists():
         for stage in STAGES:
             names = inspect.signature(stage.run).parameters
-            stage.run(paths, **{name: configuration[name] for name in names if name != "paths"})
+            stage.run(paths, **{name: configuration[name] for name in names if name in configuration})
     metrics: dict[str, dict[str, float]] = read_json(paths.metrics)
     return metrics
 

@@ -63,7 +63,7 @@ def run(stage: str, paths: Paths) -> dict[str, float]:
     """Run a stage of the pipeline with the bundled backbone; return seconds and the peak of memory in bytes."""
     config = compose(["dataset=folder", "backbone=mobilenet_v2_bundled", "augment=none", "seed=0"])
     module = importlib.import_module(f"stages.{stage}")
-    sections = {name: config[name] for name in inspect.signature(module.run).parameters if name != "paths"}
+    sections = {name: config[name] for name in inspect.signature(module.run).parameters if name in config}
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         module.run(paths, **sections)
