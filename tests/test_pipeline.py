@@ -79,6 +79,7 @@ def test_colour_squares_pass_the_gate(finished: Project) -> None:
     assert metrics["finetuned"]["accuracy"] >= GATE
 
 
+@pytest.mark.slow
 def test_squares_with_shuffled_labels_fail_the_gate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: Backbone
 ) -> None:
@@ -161,6 +162,7 @@ def test_editing_the_chosen_train_head_option_reruns_what_follows_it(project: Pr
     assert project.repro() == ["train_head", "finetune", "evaluate"]
 
 
+@pytest.mark.slow
 def test_editing_the_chosen_finetune_option_reruns_what_follows_it(project: Project) -> None:
     project.edit("conf/finetune/toy.yaml", "^learning_rate: .*", "learning_rate: 0.001")
     assert project.repro() == ["finetune", "evaluate"]

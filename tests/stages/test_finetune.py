@@ -98,6 +98,7 @@ def test_every_policy_leaves_a_model_its_curve_and_its_predictions(paths: Paths,
     assert paths.model.exists()
 
 
+@pytest.mark.slow
 def test_the_first_step_starts_where_the_head_is_unless_the_network_was_adapted(paths: Paths) -> None:
     starts = {}
     for batchnorm in ("frozen", "train", "adapt"):
@@ -137,6 +138,7 @@ def test_whole_feature_maps_hidden_layers_and_mixed_views_go_all_the_way(prepare
 
 
 @pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
 def test_a_progressive_run_that_was_killed_goes_on_to_the_very_same_weights(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
