@@ -422,6 +422,8 @@ def test_ctrl_c_ends_everything_and_the_same_command_goes_on(swept: Project, tmp
         stderr=subprocess.PIPE,
         text=True,
         process_group=0,
+        # Whoever runs the tests in the background has SIGINT ignored, and what they start inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as stopped:
         assert stopped.stdout is not None
         assert stopped.stderr is not None
