@@ -8,8 +8,9 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,22 @@ def atomic(path: Path) -> Iterator[Path]:
         if partial.is_dir():
             shutil.rmtree(partial)
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(lock: Path, patience: float) -> Iterator[None]:
+    """Let one process of this machine at a time into the block; wait for at most ``patience`` seconds.
+
+    SQLite's exclusive lock is a portable file lock that the system lets go of when its owner dies, however that ends.
+
+    Args:
+        lock: a file for it, which stays.
+        patience: in seconds.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(lock, timeout=patience, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
 
 
 def fingerprint(*parts: BaseModel | Path | str | int | None) -> str:

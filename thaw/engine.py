@@ -96,8 +96,9 @@ def converted(network: FrozenNetwork) -> Path:
 
 def copy(network: FrozenNetwork, out: Path) -> None:
     """Copy the network's IR, converted if it is not in the cache yet, to ``out`` (.xml) and a .bin beside it."""
+    kept = converted(network)
     for suffix in (".xml", ".bin"):
-        shutil.copyfile(converted(network).with_suffix(suffix), out.with_suffix(suffix))
+        shutil.copyfile(kept.with_suffix(suffix), out.with_suffix(suffix))
 
 
 def save_ir(model: Any, outputs: int, path: Path) -> None:

@@ -34,9 +34,13 @@ def follow(lines: Iterable[str]) -> None:
     received: SimpleQueue[Any] = SimpleQueue()
 
     def read() -> None:
-        for line in lines:
-            received.put(json.loads(line))
-        received.put("KILLED")  # nobody has said how it ended: whoever should have is gone
+        try:
+            for line in lines:
+                received.put(json.loads(line))
+        except ValueError:  # half a line, the last one of a process that was killed
+            pass
+        finally:
+            received.put("KILLED")  # nobody has said how it ended: whoever should have is gone
 
     Thread(target=read, daemon=True).start()
     start = received.get()
@@ -119,10 +123,9 @@ class Run:
         self._there |= {(key, step) for key, _, step in new}
         if end and self._monitor:
             self._monitor.finish()
-        if end == "SCHEDULED" and not self._is_left_behind(run.data.tags.get(STAGE)):
-            self._client.update_run(self._id, end)
-        elif end and not self._is_left_behind(run.data.tags.get(STAGE)):
-            self._client.set_terminated(self._id, end)
+        if end and not self._is_left_behind(run.data.tags.get(STAGE)):
+            say = self._client.update_run if end == "SCHEDULED" else self._client.set_terminated
+            say(self._id, end)
         return True
 
     def _is_left_behind(self, stage: str | None) -> bool:

@@ -12,7 +12,6 @@ The stages are handed in by ``stages.sweep``; the library knows none of them.
 """
 
 import csv
-import fcntl
 import inspect
 import io
 import os
@@ -21,7 +20,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +32,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from thaw import coordinates, evidence, manifest, predictions, tracking
-from thaw.artifacts import PROJECT, Paths, atomic, fingerprint, plain, read_json, write_json
+from thaw.artifacts import PROJECT, Paths, alone, atomic, fingerprint, plain, read_json, write_json
 from thaw.backbones import FrozenNetwork
 from thaw.config import SECTIONS, grid, sources, validate
 from thaw.errors import UserError
@@ -43,6 +41,7 @@ from thaw.worker import Worker, WorkerError
 FOLDER, DATA = PROJECT / "multirun", PROJECT / "data"
 RESULT = "result.json"  # of a job; it is there when the job is finished
 MULTIRUN = {"-m", "--multirun"}  # Hydra's option
+PATIENCE = 7 * 24 * 60 * 60  # seconds that a job waits for a stage that another one is at
 SHORT = 10  # letters of a job's name that are shown, and suffice
 MODELS = {"head": "train_head", "finetuned": "finetune"}  # what may be kept, and the stage that made it
 BEFORE = ("prepare", "extract_features", "train_head")  # the stages of a head
@@ -173,7 +172,7 @@ def complete(job: Job) -> str:
     began = time.monotonic()
     done: dict[str, Path] = {}
     for name, sections, folder in folders(job):
-        with _alone(folder):
+        with alone(folder.with_suffix(".lock"), PATIENCE):  # another one that wants it too waits, and finds it done
             if not folder.is_dir():
                 _run(name, job.stages[name], sections, folder, done)
         done[name] = folder
@@ -203,15 +202,6 @@ def _run(
 def _link(done: Mapping[str, Path], folder: Path) -> None:
     for name, place in done.items():
         (folder / name).symlink_to(os.path.relpath(place, folder), target_is_directory=True)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time work on a folder; another one that wants it waits, and finds it done."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system lets go of it when this process ends, however it ends
-        yield
 
 
 @dataclass

@@ -16,13 +16,12 @@ import math
 import os
 import platform
 import socket
-import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ from urllib.parse import urlsplit
 
 from omegaconf import OmegaConf
 
-from thaw import history, registry
+from thaw import artifacts, history, registry
 from thaw.artifacts import PROJECT, Paths, cache, fingerprint, read_json, workspace
 from thaw.config import fail
 from thaw.errors import UserError
@@ -466,17 +465,13 @@ def _artifacts(uri: str) -> Path:
     return (database.parent if database else workspace()) / "mlartifacts"
 
 
-@contextmanager
-def alone() -> Iterator[None]:
+def alone() -> AbstractContextManager[None]:
     """Let one process of this machine at a time into the block.
 
     MLflow fails when several processes create the tables of a fresh store at once, and two publications of one
-    fingerprint must not miss each other. SQLite's exclusive lock is a portable file lock that the system lets go of
-    when its owner dies.
+    fingerprint must not miss each other.
     """
-    with closing(sqlite3.connect(cache() / "mlflow.lock", timeout=600, isolation_level=None)) as connection:
-        connection.execute("BEGIN EXCLUSIVE")
-        yield
+    return artifacts.alone(cache() / "mlflow.lock", 600)
 
 
 def _quieten() -> None:

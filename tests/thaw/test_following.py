@@ -93,6 +93,14 @@ def test_a_training_that_stops_is_marked_and_goes_on_in_the_same_run(
     assert [step for step, _ in curve(same)] == [0, 1, 2, 3, 4, 5, 6]
 
 
+def test_half_a_line_is_the_last_word_of_a_training_that_was_killed(paths: Paths) -> None:
+    *lines, _ = sent(paths, "finetune", history.read(paths.history("finetune")))
+    follow([*lines[:-1], lines[-1][:10]])
+    (run,) = runs()
+    assert run.info.status == "KILLED"
+    assert [step for step, _ in curve(run)] == [0, 1, 2, 3, 4, 5]
+
+
 def test_rows_are_there_while_training_goes_on(paths: Paths) -> None:
     rows = history.read(paths.history("finetune"))
     seen: list[tuple[str, int]] = []
