@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -26,11 +26,12 @@ def free_port() -> int:
 @contextmanager
 def served(command: list[str], health: str, log: Path, **variables: str) -> Iterator[None]:
     """Run a server for as long as the block lasts; enter it when ``health`` answers."""
+    # As in an activated environment: mlflow starts uvicorn by its name.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path} | variables
     with (
         log.open("w") as out,
-        subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, env=os.environ | variables, process_group=0
-        ) as server,
+        subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment, process_group=0) as server,
     ):
         try:
             for _ in range(600):
@@ -44,7 +45,8 @@ def served(command: list[str], health: str, log: Path, **variables: str) -> Iter
                 pytest.fail(f"no answer from {health}:\n{log.read_text()}")
             yield
         finally:
-            os.killpg(server.pid, 9)
+            with suppress(ProcessLookupError):  # it ended by itself, which the block has said
+                os.killpg(server.pid, 9)
 
 
 @contextmanager
