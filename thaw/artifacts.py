@@ -7,6 +7,7 @@ under a temporary name and renamed when the stage is done.
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -162,7 +163,7 @@ def atomic(path: Path) -> Iterator[Path]:
     It may become a file or a folder; what was at ``path`` before is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    partial = path.with_name(f".{secrets.token_hex(8)}.{path.name}")  # not a pid: another machine may have the same
     try:
         yield partial
         if path.is_dir():
@@ -176,9 +177,10 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def alone(lock: Path, patience: float) -> Iterator[None]:
-    """Let one process of this machine at a time into the block; wait for at most ``patience`` seconds.
+    """Let one process at a time into the block; wait for at most ``patience`` seconds.
 
     SQLite's exclusive lock is a portable file lock that the system lets go of when its owner dies, however that ends.
+    It holds between machines if the file system that they share has such locks (NFS 4 does).
 
     Args:
         lock: a file for it, which stays.

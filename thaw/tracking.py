@@ -466,7 +466,7 @@ def _artifacts(uri: str) -> Path:
 
 
 def alone() -> AbstractContextManager[None]:
-    """Let one process of this machine at a time into the block.
+    """Let one process at a time into the block.
 
     MLflow fails when several processes create the tables of a fresh store at once, and two publications of one
     fingerprint must not miss each other.
