@@ -1,4 +1,4 @@
-"""Real servers for tests: MLflow on loopback, PostgreSQL, a published model; each gone when its block ends."""
+"""Real servers for tests: MLflow on loopback, PostgreSQL, machines of a Ray cluster; each gone when its block ends."""
 
 import os
 import pwd
@@ -11,8 +11,10 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 
@@ -92,3 +94,62 @@ def postgresql() -> Iterator[str]:
             run("pg_ctl", "-D", str(folder / "data"), "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine of a Ray cluster: what one ``ray start`` has started, and what that has."""
+
+    first: subprocess.Popen[bytes]
+
+    def processes(self) -> list[psutil.Process]:
+        """All that run on it."""
+        with suppress(psutil.NoSuchProcess):
+            first = psutil.Process(self.first.pid)
+            return [first, *first.children(recursive=True)]
+        return []
+
+    def unplug(self) -> None:
+        """End all at once, as a power cut does."""
+        everything = self.processes()
+        for process in everything:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(everything, 10)
+
+
+@contextmanager
+def ray(address: str, *options: str, **variables: str) -> Iterator[Machine]:
+    """A machine of a Ray cluster with room for one job; enter the block when it is ready.
+
+    Args:
+        address: its own, of those that are all this machine: 127.0.0.2, 127.0.0.3 and so on.
+        options: of ``ray start``: whether it is the head, or where that is.
+        variables: for its environment.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ray"))  # a short path: those of Ray's sockets have at most 107 letters
+    command = [Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus", "1", "--temp-dir", folder]
+    log = folder / "log"
+    with (
+        log.open("w") as out,
+        subprocess.Popen(
+            [*command, "--node-ip-address", address, "--object-store-memory", "80000000", *options],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"} | variables,
+            process_group=0,
+        ) as first,
+    ):
+        machine = Machine(first)
+        try:
+            for _ in range(600):
+                if "Ray runtime started" in log.read_text():
+                    break
+                assert first.poll() is None, log.read_text()
+                time.sleep(0.1)
+            else:
+                pytest.fail(f"Ray did not start:\n{log.read_text()}")
+            yield machine
+        finally:
+            machine.unplug()
+            shutil.rmtree(folder, ignore_errors=True)

@@ -444,7 +444,9 @@ def test_ctrl_c_ends_everything_and_the_same_command_goes_on(swept: Project, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec("hydra_plugins"), reason="needs hydra-joblib-launcher")
+@pytest.mark.skipif(
+    not importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher"), reason="needs hydra-joblib-launcher"
+)
 def test_jobs_side_by_side_give_what_jobs_in_turn_give(swept: Project, tmp_path: Path) -> None:
     project = swept.copy(tmp_path / "project")
     shutil.rmtree(project.root / "multirun")
