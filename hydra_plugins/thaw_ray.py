@@ -85,7 +85,8 @@ def connect(settings: Mapping[str, Any]) -> Any:
     """
     from thaw.errors import UserError
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for key in ("RAY_USAGE_STATS_ENABLED", "RAY_COLOR_PREFIX"):
+        os.environ.setdefault(key, "0")
     try:
         import ray
     except ImportError:
@@ -169,7 +170,7 @@ def _lost(overrides: list[str], error: Exception) -> JobReturn:
 
 
 def _brief(error: Exception) -> str:
-    return textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" …")
+    return textwrap.shorten(str(error) or type(error).__name__, 160, placeholder=" …")
 
 
 def _plain(settings: DictConfig) -> dict[str, Any]:
