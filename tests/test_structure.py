@@ -1,6 +1,6 @@
 """What holds the project together, without running it: imports, dvc.yaml, conf/, and what a mistake in it says."""
 
-import itertools
+import importlib
 import re
 import shutil
 import subprocess
@@ -9,21 +9,24 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from tests.project import CHOICES, CODE, PIPELINE, STAGES, Project, checkout, closure, imports
 from thaw import config
 from thaw.artifacts import PROJECT, Paths
-from thaw.config import SECTIONS, Evaluate, command, compose, grid
+from thaw.config import CONF, SECTIONS, Evaluate, command, compose
 from thaw.errors import UserError
+from thaw.searching import Space
 
 EXPERIMENTS = sorted(path.stem for path in PROJECT.glob("conf/experiment/*.yaml"))
 OPTIONS = sorted(
     path.relative_to(PROJECT / "conf").with_suffix("").as_posix()
     for path in PROJECT.glob("conf/*/*.yaml")
-    if path.parent.name != "experiment"
+    if path.parent.name not in ("experiment", "hydra")
 )
 FILES = {path.stem: path for path in PROJECT.glob("stages/*.py")}
 
@@ -117,18 +120,20 @@ def test_every_choice_of_the_project_has_its_folder() -> None:
 def test_every_experiment_opens_with_its_command_and_says_what_it_varies(name: str) -> None:
     package, shown, about, *lines = (PROJECT / f"conf/experiment/{name}.yaml").read_text(encoding="utf-8").splitlines()
     assert package == "# @package _global_"
-    assert shown in [f"# python -m stages.sweep -m {heads}experiment={name}" for heads in ("", "--heads ")]
+    assert shown == f"# python -m stages.sweep -m experiment={name}"
     assert about.startswith("# ")
     assert [line for line in lines if re.match(r"\s*\S+:\s*[^\s#]", line) and " # " not in line] == []
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_configuration_of_an_experiment_is_valid(name: str) -> None:
-    varied = grid([f"experiment={name}"])
-    assert len(varied) > 0
-    jobs = itertools.product(*([f"{key}={value}" for value in values] for key, values in varied.items()))
-    first, *_, last = jobs
-    assert compose(list(first)) != compose(list(last))
+    chosen = f"experiment={name}"
+    importlib.import_module("thaw.sweeping")  # which says what backbones are at hand
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("config", [chosen], return_hydra_config=True)
+    varied = [f"{key}={values}" for key, values in cfg.hydra.sweeper.params.items()]
+    jobs = Space.of(OverridesParser.create().parse_overrides([chosen, *varied])).grid()
+    assert len({repr(compose(job)) for job in jobs}) == len(jobs) > 0
 
 
 # Mistakes, in a copy of conf/ and params.yaml.

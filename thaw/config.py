@@ -6,6 +6,7 @@ cannot read a key that DVC does not track.
 """
 
 import difflib
+import functools
 import inspect
 import os
 import sys
@@ -15,9 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -363,20 +362,21 @@ def command(run: Callable[..., None], curve: Curve | None = None) -> None:
     launch(job, run.__module__)
 
 
-def launch(job: Callable[[DictConfig], None], module: str) -> None:
+def launch(job: Callable[[DictConfig], Any], module: str) -> None:
     """Be a command line of Hydra's: call ``job`` with each configuration that it asks for.
 
     Args:
-        job: may read ``HydraConfig``; a ``UserError`` of its ends the program.
+        job: may read ``HydraConfig``; a ``UserError`` of its ends the program. A sweeper is told what it returns.
         module: whose command line it is; Hydra shows its name.
     """
     shown = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # while it composes, Hydra then raises what it would print in its own way
 
-    def shielded(cfg: DictConfig) -> None:
+    @functools.wraps(job)
+    def shielded(cfg: DictConfig) -> Any:
         os.environ["HYDRA_FULL_ERROR"] = shown
         try:
-            job(cfg)
+            return job(cfg)
         except UserError as error:
             fail(error)
 
@@ -389,27 +389,6 @@ def launch(job: Callable[[DictConfig], None], module: str) -> None:
     except UserError as error:
         os.environ["HYDRA_FULL_ERROR"] = shown
         fail(error)
-
-
-def grid(arguments: list[str]) -> dict[str, list[str]]:
-    """Return the values of each key that a multirun varies: on the command line, or in the experiment that it names.
-
-    Args:
-        arguments: Hydra's overrides; the options before and between them (``-m``) do not matter.
-
-    Raises:
-        UserError: an override is none, or the experiment does not exist.
-    """
-    choices()
-    given = [argument for argument in arguments if not argument.startswith("-")]
-    with _readable(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        named = [one for one in given if one.startswith("experiment=") and "," not in one]
-        cfg = hydra.compose("config", named, return_hydra_config=True)
-        swept = [f"{key}={values}" for key, values in (cfg.hydra.sweeper.params or {}).items()]
-        # As Hydra has it: of two overrides of one key, the last one counts.
-        parsed = {one.get_key_element(): one for one in parser.parse_overrides([*swept, *given])}
-        return {key: list(one.sweep_string_iterator()) for key, one in parsed.items() if one.is_discrete_sweep()}
 
 
 @contextmanager
@@ -427,11 +406,16 @@ def _readable() -> Iterator[None]:
             f"{file}: expected YAML with one 'key: value' a line, found {' '.join(str(error).split())}; mend it"
         ) from None
     except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).partition("Config search path")[0].split())
-        raise UserError(
-            f"expected overrides like train_head=adam or train_head.epochs=20, found: {reason}; "
-            f"'python -m stages.train_head --cfg job' shows all keys"
-        ) from None
+        raise UserError(unusable(error)) from None
+
+
+def unusable(error: Exception) -> str:
+    """Say in one sentence why Hydra cannot compose a configuration."""
+    reason = " ".join(str(error).partition("Config search path")[0].split())
+    return (
+        f"expected overrides like train_head=adam or train_head.epochs=20, found: {reason}; "
+        f"'python -m stages.train_head --cfg job' shows all keys"
+    )
 
 
 def fail(error: UserError) -> None:

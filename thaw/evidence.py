@@ -8,6 +8,7 @@ said about their difference is paired.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -31,6 +32,13 @@ class Pair:
     labels: Labels
     before: NDArray[np.floating[Any]]
     after: NDArray[np.floating[Any]]
+
+
+class Answers(NamedTuple):
+    """One model's probabilities (images × classes) for images whose classes have the numbers ``labels``."""
+
+    labels: Labels
+    probabilities: NDArray[np.floating[Any]]
 
 
 class ByClass(NamedTuple):
@@ -188,6 +196,14 @@ def mcnemar(test: Pair) -> McNemar:
     after = test.after.argmax(1) == test.labels
     fixed, broken = int((after & ~before).sum()), int((before & ~after).sum())
     return McNemar(fixed, broken, min(1.0, 2 * float(bdtr(min(fixed, broken), fixed + broken, 0.5))))
+
+
+def wilson(share: float, images: int, confidence: float) -> Interval:
+    """Return the interval of a share of so many images (Wilson 1927)."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    middle = (share + z * z / (2 * images)) / (1 + z * z / images)
+    half = z / (1 + z * z / images) * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images))
+    return Interval(max(0.0, middle - half), min(1.0, middle + half))
 
 
 def verdict(p: float, difference: Interval, confidence: float) -> Verdict:

@@ -119,7 +119,12 @@ def publish(paths: Paths, config: Mapping[str, Any]) -> None:
 
 
 def publish_sweep(
-    name: str, title: str, jobs: Sequence[tuple[Paths, Mapping[str, Any]]], tried: int, files: Path
+    name: str,
+    title: str,
+    jobs: Sequence[tuple[Paths, Mapping[str, Any]]],
+    parts: Sequence[tuple[Paths, Mapping[str, Any], Mapping[str, float]]],
+    tried: int,
+    files: Path,
 ) -> None:
     """See to it that MLflow holds a run of each job of a sweep, tagged with it, and one that sums it up.
 
@@ -129,7 +134,8 @@ def publish_sweep(
     Args:
         name: of the sweep.
         title: what it was asked for.
-        jobs: those that are to have a run, the best first: outputs and resolved configuration.
+        jobs: whole ones, the best first: outputs and resolved configuration.
+        parts: those of heads or features alone: outputs, resolved configuration, and figures of validation.
         tried: how many configurations were ranked.
         files: the sweep's folder: summary.txt, which becomes the run's description, and whatever tables and pictures
             lie beside it.
@@ -147,10 +153,16 @@ def publish_sweep(
             identical = identity(paths, config)[FINGERPRINT]
             if identical not in tagged:
                 publish(paths, config)
-                for run in same_runs(client, identical):
-                    # A configuration may be part of several sweeps.
-                    names = run.data.tags.get(SWEEP, "").split()
-                    client.set_tag(run.info.run_id, SWEEP, " ".join(dict.fromkeys([*names, name])))
+                _mark(client, identical, name)
+        for paths, config, figures in parts:
+            tags = identity(paths, config) | {"mlflow.source.name": "python -m stages.sweep"}
+            if tags[FINGERPRINT] not in tagged:
+                same = same_runs(client, tags[FINGERPRINT])
+                if not any(run.info.status == "FINISHED" for run in same):
+                    _publish_part(client, paths, config, tags, figures)
+                    for run in same:  # of a process that was killed while it wrote them
+                        client.delete_run(run.info.run_id)
+                _mark(client, tags[FINGERPRINT], name)
         with alone():
             _sum_up(client, known, name, title, jobs, tried, files)
     except failures() as error:
@@ -159,6 +171,28 @@ def publish_sweep(
             f"multirun/, and the same command publishes them once it answers",
             file=sys.stderr,
         )
+
+
+def _mark(client: "MlflowClient", identical: str, sweep: str) -> None:
+    """Tag the runs of one fingerprint with a sweep; a configuration may be part of several."""
+    for run in same_runs(client, identical):
+        names = run.data.tags.get(SWEEP, "").split()
+        client.set_tag(run.info.run_id, SWEEP, " ".join(dict.fromkeys([*names, sweep])))
+
+
+def _publish_part(
+    client: "MlflowClient",
+    paths: Paths,
+    config: Mapping[str, Any],
+    tags: Mapping[str, str],
+    figures: Mapping[str, float],
+) -> None:
+    """Write the run of a configuration that nothing was fine-tuned or tested for; a whole one takes its place."""
+    run_id = begin(client, paths, config, tags)
+    curve = history.read(paths.history("train_head")) if paths.history("train_head").exists() else []
+    found = [(key, value, 0) for key, value in figures.items()]
+    log(client, run_id, [*found, *itertools.chain.from_iterable(curve_points(row, 0) for row in curve)])
+    client.set_terminated(run_id, "FINISHED")
 
 
 def _swept(client: "MlflowClient", experiment_id: str, name: str) -> list[Any]:

@@ -333,7 +333,7 @@ def swept(paths: Paths, publish: Callable[[], None], monkeypatch: pytest.MonkeyP
     files.mkdir()
     for name in ("summary.txt", "table.csv", "0.json", "0.log"):
         (files / name).write_text("rank  validation\n1     90.0%\n", encoding="utf-8")
-    return lambda name: tracking.publish_sweep(name, "seed=1,2", [(paths, config)], 7, files)
+    return lambda name: tracking.publish_sweep(name, "seed=1,2", [(paths, config)], [], 7, files)
 
 
 def by_kind() -> tuple[list[Any], list[Any]]:
@@ -384,6 +384,45 @@ def test_a_sweep_brings_lost_runs_back(swept: Callable[[str], None]) -> None:
     (job,), _ = by_kind()
     assert job.info.status == "FINISHED"
     assert job.data.metrics == lost.data.metrics
+
+
+@pytest.fixture
+def heads(paths: Paths) -> Callable[[str], None]:
+    """Publish a sweep of one head."""
+    config = evaluate.configuration(paths, finished.EVALUATE, finished.SEED) | {"finetune": {"unfreeze": "none"}}
+    files = paths.root.parent / "files"
+    files.mkdir()
+    (files / "summary.txt").write_text("rank", encoding="utf-8")
+    parts = [(paths, config, {"head/val_accuracy": 0.75})]
+    return lambda name: tracking.publish_sweep(name, "rank=head", [], parts, 1, files)
+
+
+def test_a_head_alone_has_a_run_with_its_curve_and_nothing_of_the_test_images(heads: Callable[[str], None]) -> None:
+    heads("first")
+    (run,), (_,) = by_kind()
+    assert run.info.run_name.startswith("head only · ")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["finetune.unfreeze"] == "none"
+    assert run.data.metrics["head/val_accuracy"] == 0.75
+    assert {key for key in run.data.metrics if not key.startswith("curve/")} == {"head/val_accuracy"}
+    assert "curve/val_loss" in run.data.metrics
+
+
+def test_a_head_s_run_is_found_again_by_its_own_and_other_sweeps(heads: Callable[[str], None]) -> None:
+    for name in ("first", "first", "second"):
+        heads(name)
+    (run,), _ = by_kind()
+    assert run.data.tags[tracking.SWEEP] == "first second"
+
+
+def test_a_head_s_run_that_was_left_unfinished_is_replaced(heads: Callable[[str], None]) -> None:
+    heads("first")
+    (run,), _ = by_kind()
+    MlflowClient(tracking.store()).set_terminated(run.info.run_id, "KILLED")
+    heads("second")
+    (other,), _ = by_kind()
+    assert other.info.run_id != run.info.run_id
+    assert other.info.status == "FINISHED"
 
 
 def test_an_unreachable_server_costs_a_sweep_a_warning_only(
