@@ -9,6 +9,7 @@ import difflib
 import functools
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -27,6 +28,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    Tag,
     TypeAdapter,
     ValidationError,
     field_validator,
@@ -180,6 +182,16 @@ class Unfreeze(Section):
     blocks: Count | None = None
     all: Literal[True] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _says_how_much(cls, given: Any) -> Any:
+        if not isinstance(given, dict | Unfreeze):
+            raise ValueError(  # noqa: TRY004 - pydantic collects ValueErrors
+                f"expected 'layers: N', 'blocks: K' or 'all: true' below it, found {given!r}; correct it, or choose "
+                f"'finetune: none' to unfreeze nothing"
+            )
+        return given
+
     @model_validator(mode="after")
     def _says_one_of_them(self) -> "Unfreeze":
         if sum(value is not None for value in (self.layers, self.blocks, self.all)) != 1:
@@ -228,6 +240,20 @@ class Finetune(Step):
         return [self, *self.then]
 
 
+class HeadOnly(Section):
+    """Nothing is fine-tuned: the head on the frozen backbone is the model before and after."""
+
+    unfreeze: Literal["none"]
+
+
+def _policy(given: Any) -> str:
+    """Which of both kinds of ``conf/finetune/`` is meant."""
+    return "HeadOnly" if isinstance(given, dict) and given.get("unfreeze") == "none" else "Finetune"
+
+
+Policy = Annotated[Annotated[Finetune, Tag("Finetune")] | Annotated[HeadOnly, Tag("HeadOnly")], Discriminator(_policy)]
+
+
 class Evaluate(Section):
     """How sure the comparison has to be."""
 
@@ -241,7 +267,7 @@ _SCHEMAS: Mapping[str, Any] = {
     "backbone": Backbone,
     "augment": Augment,
     "train_head": TrainHead,
-    "finetune": Finetune,
+    "finetune": Policy,
     "evaluate": Evaluate,
     "seed": Annotated[int, Field(ge=0, lt=2**31, strict=True)],
 }
@@ -465,7 +491,8 @@ def _explain(section: str, value: Any, error: ValidationError) -> str:
             place = f"{'.'.join(inside[:-1])}: " if inside[:-1] else ""
             return place + _unknown(inside[-1], _keys(SECTIONS[section], complaint["loc"][:-1]))
         case "missing":
-            return f"expected the key '{complaint['loc'][-1]}', found {', '.join(map(str, value))}; add it"
+            found = ", ".join(map(str, complaint["input"]))  # where the key should be
+            return f"expected the key '{complaint['loc'][-1]}', found {found}; add it"
         case "value_error":
             return f"{key}: {expected}" if key else expected
         case "union_tag_not_found" | "union_tag_invalid":
@@ -482,6 +509,8 @@ def _explain(section: str, value: Any, error: ValidationError) -> str:
 
 def _is_key(value: Any, key: str) -> bool:
     """Whether ``key`` stands anywhere in ``value`` (pydantic's locations also hold the names of union members)."""
+    if isinstance(value, list):
+        return any(_is_key(inner, key) for inner in value)
     return isinstance(value, dict) and (key in value or any(_is_key(inner, key) for inner in value.values()))
 
 
@@ -489,6 +518,11 @@ def _keys(schema: TypeAdapter[Any], place: tuple[int | str, ...]) -> list[str]:
     """The valid keys at a place of a section, read off its JSON schema; a place in a union begins with the member."""
     described = here = schema.json_schema()
     for step in place:
-        inner = here.get("properties", {}).get(step) or {"$ref": here["discriminator"]["mapping"][step]}
-        here = described["$defs"][inner["$ref"].rpartition("/")[2]]
+        if isinstance(step, int):  # the members of a list are all of one kind
+            continue
+        # Members of a union go by the value that tells them apart, or else by their name.
+        members = here.get("discriminator", {}).get("mapping", {})
+        inner = here.get("properties", {}).get(step) or members.get(step, f"#/$defs/{step}")
+        (name,) = set(re.findall(r"#/\$defs/(\w+)", str(inner)))
+        here = described["$defs"][name]
     return list(here["properties"])

@@ -18,8 +18,9 @@ from thaw.inference import softmax
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.intp]
-Verdict = Literal["fine-tuning helped", "fine-tuning hurt", "no difference shown"]
+Verdict = Literal["fine-tuning helped", "fine-tuning hurt", "no difference shown", "nothing was fine-tuned"]
 
+NOTHING: Verdict = "nothing was fine-tuned"
 CALIBRATION_BINS = 15
 # Resamples held in memory at once: with 10,000 distinct outcomes a block is 20 MB.
 _BLOCK = 256
@@ -254,7 +255,14 @@ def rescaled(probabilities: NDArray[np.floating[Any]], temperature: float) -> Fl
 
 
 def compare(
-    val: Pair, test: Pair, *, confidence: float, resamples: int, seed: int, keep_best_of: Sequence[str]
+    val: Pair,
+    test: Pair,
+    *,
+    confidence: float,
+    resamples: int,
+    seed: int,
+    keep_best_of: Sequence[str],
+    tuned: bool = True,
 ) -> dict[str, Any]:
     """Return the content of ``metrics.json``.
 
@@ -264,6 +272,9 @@ def compare(
     calibrates it, and as ``calibrated`` its ece, brier and log_loss on the test images at that temperature. Shares are
     between 0 and 1. Six significant digits are left, so that the last bit of a sum, which may differ between machines,
     does not show.
+
+    Where nothing was ``tuned``, before and after are one model: the keys are the same, and the head is kept, whatever
+    ``keep_best_of`` says.
     """
     intervals = bootstrap(test, confidence=confidence, resamples=resamples, seed=seed)
     points = {
@@ -272,7 +283,7 @@ def compare(
     }
     points["delta"] = {key: points["finetuned"][key] - value for key, value in points["head"].items()}
     fixed, broken, p = mcnemar(test)
-    best = kept(val, keep_best_of)
+    best = kept(val, keep_best_of if tuned else ["head"])
     warmth = _rounded(temperature(val.labels, val.before if best == "head" else val.after))
     calm = scores(test.labels, rescaled(test.before if best == "head" else test.after, warmth))
     return {
@@ -281,11 +292,16 @@ def compare(
         "fixed": fixed,
         "broken": broken,
         "n_test": len(test.labels),
-        "verdict": verdict(p, intervals["delta"]["accuracy"], confidence),
+        "verdict": verdict(p, intervals["delta"]["accuracy"], confidence) if tuned else NOTHING,
         "kept": best,
         "temperature": warmth,
         "calibrated": {key: _rounded(calm[key]) for key in ("ece", "brier", "log_loss")},
     }
+
+
+def is_tuned(metrics: Mapping[str, Any]) -> bool:
+    """Whether there is a model after fine-tuning: what ``compare`` returned says so by its verdict."""
+    return bool(metrics["verdict"] != NOTHING)
 
 
 def _with_intervals(figures: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, float]:

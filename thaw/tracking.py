@@ -33,6 +33,7 @@ from thaw import artifacts, history, registry
 from thaw.artifacts import PROJECT, Paths, cache, fingerprint, read_json, workspace
 from thaw.config import fail
 from thaw.errors import UserError
+from thaw.evidence import is_tuned
 from thaw.history import Row
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ _NO_MATTER = {
     "finetune.devices",
     "dataset.min_images",
 }
+_COMPARISON = {"finetuned", "delta", "mcnemar_p", "fixed", "broken"}  # what metrics.json says of two models
 _BATCH = 1000  # metrics that MLflow takes at once
 
 
@@ -371,7 +373,11 @@ def begin(client: "MlflowClient", paths: Paths, config: Mapping[str, Any], tags:
 def run_name(config: Mapping[str, Any]) -> str:
     """Return a name that tells runs apart in the run table, what is varied most first: columns there are narrow."""
     backbone, head, finetune = config["backbone"], config["train_head"], config["finetune"]
-    depths = " → ".join(_depth(step["unfreeze"]) for step in (finetune, *finetune["then"]))
+    depths = (
+        "probe"
+        if config.get("rank") == "backbone"
+        else " → ".join(_depth(step["unfreeze"]) for step in (finetune, *finetune.get("then", [])))
+    )
     network = f"{backbone['network']} {backbone['alpha']:g} at {backbone['input_size']} px"
     hidden = "".join(f" {units}" for units in head.get("hidden", []))
     views = f"{config['augment']['views']} views"
@@ -379,7 +385,9 @@ def run_name(config: Mapping[str, Any]) -> str:
     return " · ".join([depths, network, *augmented, head["solver"] + hidden, f"seed {config['seed']}"])
 
 
-def _depth(unfreeze: Mapping[str, Any]) -> str:
+def _depth(unfreeze: Mapping[str, Any] | str) -> str:
+    if isinstance(unfreeze, str):  # none
+        return "head only"
     ((unit, count),) = ((unit, count) for unit, count in unfreeze.items() if count is not None)
     return "all" if unit == "all" else f"last {count} {unit}"
 
@@ -387,6 +395,11 @@ def _depth(unfreeze: Mapping[str, Any]) -> str:
 def headline(metrics: Mapping[str, Any]) -> str:
     """Return the result in one sentence."""
     head, tuned, delta = metrics["head"], metrics["finetuned"], metrics["delta"]
+    if not is_tuned(metrics):
+        return (
+            f"{metrics['verdict'].capitalize()}: accuracy {head['accuracy']:.1%} with the head alone "
+            f"({head['accuracy_low']:.1%} to {head['accuracy_high']:.1%}) on {metrics['n_test']} test images."
+        )
     return (
         f"{metrics['verdict'].capitalize()}: accuracy {head['accuracy']:.1%} before, {tuned['accuracy']:.1%} after, "
         f"difference {100 * delta['accuracy']:+.1f} points ({100 * delta['accuracy_low']:+.1f} to "
@@ -426,10 +439,15 @@ def _is_point(key: str, value: float) -> bool:
 
 
 def points(paths: Paths, metrics: Mapping[str, Any]) -> list[Point]:
-    """Return the figures of ``metrics.json`` and both learning curves, the second one going on where the first ends."""
-    found = [(key, float(value), 0) for key, value in flat(metrics, "/").items() if not isinstance(value, str)]
+    """Return the figures of ``metrics.json`` and both learning curves, the second one going on where the first ends.
+
+    Where nothing was fine-tuned, only those of the head: there is nothing to compare them with.
+    """
+    tuned = is_tuned(metrics)
+    told = {key: value for key, value in metrics.items() if tuned or key not in _COMPARISON}
+    found = [(key, float(value), 0) for key, value in flat(told, "/").items() if not isinstance(value, str)]
     offset = 0
-    for stage in CURVES:
+    for stage in CURVES if tuned else CURVES[:1]:
         rows = history.read(paths.history(stage))
         found += itertools.chain.from_iterable(curve_points(row, offset) for row in rows)
         offset += len(rows)

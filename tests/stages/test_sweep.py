@@ -446,6 +446,24 @@ def test_every_job_is_a_complete_run_of_the_sweep_and_one_sums_it_up(swept: Proj
 
 
 @pytest.mark.slow
+def test_heads_alone_and_fine_tuned_compete_and_either_may_be_promoted(swept: Project, tmp_path: Path) -> None:
+    project = swept.copy(tmp_path / "project")
+    done = project.stage("sweep", "-m", "finetune=none,toy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    row = next(line for line in done.stdout.splitlines() if re.match(r"\d +none ", line))
+    assert row.split()[4] == "head"
+    done = project.stage("sweep", "--promote", row.split()[5])
+    assert "+finetune: none" in done.stdout
+    assert project.repro() == ["finetune", "evaluate"]
+    assert read_json(project.paths.metrics)["verdict"] == "nothing was fine-tuned"
+    lock = project.lock
+    assert project.repro("--force") == list(STAGES)
+    assert project.lock == lock
+    assert project.dvc("plots", "show").startswith("file://")
+    project.dvc("plots", "diff", "HEAD")
+
+
+@pytest.mark.slow
 def test_a_promoted_job_is_what_the_project_then_computes(swept: Project, tmp_path: Path) -> None:
     project = swept.copy(tmp_path / "project")
     (folder,) = (project.root / "multirun" / "sweeps").iterdir()

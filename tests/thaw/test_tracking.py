@@ -96,6 +96,22 @@ def test_a_run_is_complete(paths: Paths, publish: Callable[[], None], workspace:
         assert (files / name).exists(), name
 
 
+def test_a_run_in_which_nothing_was_fine_tuned_tells_of_the_head_alone(tmp_path: Path) -> None:
+    paths = finished.head_only(tmp_path / "head_only")
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
+    (run,) = runs()
+    assert run.info.run_name == "head only · mobilenet_v2 0.35 at 64 px · lbfgs · seed 3"
+    assert run.data.params["finetune.unfreeze"] == "none"
+    assert run.data.metrics["head/accuracy"] == read_json(paths.metrics)["head"]["accuracy"]
+    assert {"temperature", "n_test", "calibrated/ece"} <= {*run.data.metrics}
+    compared = ("finetuned/", "delta/", "mcnemar_p", "fixed", "broken")
+    assert [key for key in run.data.metrics if key.startswith(compared)] == []
+    curve = MlflowClient(tracking.store()).get_metric_history(run.info.run_id, "curve/val_accuracy")
+    assert [point.step for point in curve] == [0, 1, 2]
+    assert run.data.tags["mlflow.note.content"].startswith("Nothing was fine-tuned: accuracy ")
+    assert run.data.tags["kept"] == "head"
+
+
 def test_publishing_again_adds_nothing(publish: Callable[[], None]) -> None:
     publish()
     (first,) = runs()
@@ -159,6 +175,7 @@ def test_only_what_can_change_a_result_is_a_parameter() -> None:
             "last 1 blocks → last 3 blocks → last 6 blocks · mobilenet_v2 0.35 at 96 px · lbfgs",
         ),
         (["~finetune.unfreeze.blocks", "+finetune.unfreeze.all=true"], "all · mobilenet_v2 0.35 at 96 px · lbfgs"),
+        (["finetune=none"], "head only · mobilenet_v2 0.35 at 96 px · lbfgs"),
         (["train_head=mlp"], "last 3 blocks · mobilenet_v2 0.35 at 96 px · adam 256"),
         (["augment=light"], "last 3 blocks · mobilenet_v2 0.35 at 96 px · 4 views · lbfgs"),
     ],
