@@ -21,6 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 class Searcher(Sweeper):
     """Asks ``thaw.searching`` for jobs, batch by batch, and tells it what came of them."""
 
+    hydra_context: HydraContext
+    config: DictConfig
+    launcher: Launcher
+
     def __init__(self, params: Mapping[str, Any] | None, **settings: Any) -> None:
         """Take conf/hydra/sweeper/thaw.yaml: what an experiment varies, and how to search."""
         self.params, self.settings = dict(params or {}), settings
@@ -28,7 +32,7 @@ class Searcher(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra has composed, see ``hydra.plugins.sweeper``."""
         self.hydra_context, self.config, self.task = hydra_context, config, task_function
-        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+        self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
@@ -42,7 +46,7 @@ class Searcher(Sweeper):
 
         sweep = getattr(inspect.unwrap(self.task), "__self__", None)
         if not isinstance(sweep, sweeping.Sweep):  # a stage, which says that it takes no -m
-            self.launcher.launch([arguments], 0)
+            self.launcher.launch([[]], 0)
             return
         given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         space = searching.Space.of(OverridesParser.create(self.hydra_context.config_loader).parse_overrides(given))

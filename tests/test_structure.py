@@ -300,7 +300,7 @@ def test_a_stage_shows_the_configuration_it_would_run_with(project: Project) -> 
     done = project.stage("train_head", "--cfg", "job")
     assert done.returncode == 0, done.stderr
     shown = yaml.safe_load(done.stdout)
-    assert {*shown} == {*CHOICES}
+    assert {*shown} == {*CHOICES, "rank"}
     assert shown["dataset"]["min_images"] == 3, "the toy option of this copy's params.yaml"
 
 

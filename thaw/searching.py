@@ -124,10 +124,11 @@ def search(space: Space, settings: Settings, seed: int, rank: str) -> Search:
     # Both have a seed of their own: what is proposed does not depend on the split.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the constant liar has been for years
-        sampler = {
-            "random": lambda: optuna.samplers.RandomSampler(seed=0),
-            "tpe": lambda: optuna.samplers.TPESampler(seed=0, constant_liar=settings.at_once > 1),
-        }[settings.sampler]()
+        sampler: optuna.samplers.BaseSampler
+        if settings.sampler == "random":
+            sampler = optuna.samplers.RandomSampler(seed=0)
+        else:
+            sampler = optuna.samplers.TPESampler(seed=0, constant_liar=settings.at_once > 1)
     pruner = optuna.pruners.MedianPruner(PATIENCE) if settings.prune else optuna.pruners.NopPruner()
     study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
     return _proposed(study, space, settings, _parts(settings, seed, rank))
@@ -203,8 +204,9 @@ def _distribution(key: str, override: Override) -> Any:
             f"{key}: expected an interval from a lower to a higher value{', both above 0' * log}, found {low:g} to "
             f"{high:g}; correct it"
         )
-    whole = isinstance(low, int) and isinstance(high, int)
-    return IntDistribution(low, high, log=log) if whole else FloatDistribution(low, high, log=log)
+    if isinstance(low, int) and isinstance(high, int):  # Hydra has floats unless it is told int(interval(…))
+        return IntDistribution(low, high, log=log)
+    return FloatDistribution(low, high, log=log)
 
 
 def _overrides(trial: "Trial") -> Job:

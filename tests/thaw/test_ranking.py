@@ -50,7 +50,17 @@ def test_a_job_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     assert len(ranking.ranked([job, job])[0].records) == 1
 
 
-@pytest.mark.parametrize(("other", "p"), [(0.9, "1"), (0.5, "0.00098")])
+def test_different_splits_are_said(tmp_path: Path) -> None:
+    jobs = [rated(tmp_path, "0", 0.9), rated(tmp_path, "1", 0.5)]
+    said = "The jobs differ in the split of the data"
+    assert said not in ranking.summary(ranking.ranked(jobs), jobs, ["name"], [])
+    prepared = jobs[0][1].root / "prepare"
+    prepared.rename(prepared.with_name("other"))
+    prepared.symlink_to("other")
+    assert said in ranking.summary(ranking.ranked(jobs), jobs, ["name"], [])
+
+
+@pytest.mark.parametrize(("other", "p"), [(0.9, "1"), (0.5, "0.00049")])
 def test_backbones_are_compared_on_the_very_same_images(tmp_path: Path, other: float, p: str) -> None:
     jobs = []
     for name, share in (("0", 0.9), ("1", other)):

@@ -72,7 +72,7 @@ def test_tpe_comes_nearer_to_the_best_than_chance_does() -> None:
     [
         ("interval(0.1,0.5)", float, 0.1, 0.5),
         ("tag(log,interval(0.001,1.0))", float, 0.001, 1.0),
-        ("interval(1,4)", int, 1, 4),
+        ("interval(1,4)", float, 1, 4),
         ("int(interval(1.0,4.0))", int, 1, 4),
         ("range(1,5)", int, 1, 4),
         ("3,1", int, 1, 3),
@@ -179,7 +179,7 @@ def test_what_cannot_be_searched_is_said(overrides: Job, chosen: Settings, rank:
 
 @pytest.mark.parametrize(
     ("key", "value", "said"),
-    [("sampler", "optuna", "expected grid, random, tpe, found 'optuna'"), ("trials", 0, "at least 1, found 0")],
+    [("sampler", "optuna", "grid, random, tpe, found 'optuna'"), ("trials", 0, "at least 1, found 0")],
 )
 def test_settings_that_are_none_are_said(key: str, value: int | str, said: str) -> None:
     with pytest.raises(UserError, match=f"hydra.sweeper.{key}: expected .*{said}"):
