@@ -350,7 +350,8 @@ def conclude(sweep: Sweep) -> bool:
     if ranking and sweep.rank == "head":
         name, reason = sweep.finish(winners[0])
         winners = [name] * bool(name)
-    text = summary(ranking, outcomes, sweep.varied, [_outputs(job) for job in winners])
+    whole = [_outputs(job) for job in winners if sweep.rank != "backbone"]
+    text = summary(ranking, outcomes, sweep.varied, whole)
     if reason:
         text += f"\nThe best of them could not be finished: {reason}\n"
     with atomic(sweep.folder / "summary.txt") as partial:
@@ -364,15 +365,21 @@ def conclude(sweep: Sweep) -> bool:
         with atomic(sweep.folder / "parallel.svg") as partial:
             partial.write_text(coordinates.picture(keys, lines, JUDGED[sweep.rank]), encoding="utf-8")
     print(f"\n{text}", end="")
-    whole = dict.fromkeys([*(() if sweep.rank == "backbone" else winners), *_jobs(records, "model")])
-    covered = {configuration(_outputs(job)) for job in whole}
-    parts = [job for part in ("head", "backbone") for job in _jobs(records, part)]
+    figures = {"configurations": float(len(ranking))}
+    if ranking:
+        figures[JUDGED[sweep.rank].replace("-", "_")] = ranking[0].accuracy
+    if whole:
+        metrics = [read_json(one.metrics) for one in whole]
+        figures["accuracy"] = sum(one[one["kept"]]["accuracy"] for one in metrics) / len(metrics)
+    done = [_outputs(job) for job in dict.fromkeys([*(one.root.name for one in whole), *_jobs(records, "model")])]
+    covered = {configuration(one) for one in done}
+    parts = [_outputs(job) for part in ("head", "backbone") for job in _jobs(records, part)]
     tracking.publish_sweep(
         sweep.name,
         sweep.title,
-        [(_outputs(job), read_json(_outputs(job).root / RESULT)["config"]) for job in whole],
-        [_part(_outputs(job)) for job in parts if configuration(_outputs(job)) not in covered],
-        len(ranking),
+        [(one, read_json(one.root / RESULT)["config"]) for one in done],
+        [_part(one) for one in parts if configuration(one) not in covered],
+        figures,
         sweep.folder,
     )
     return not reason and not any(one.reason for one in records)

@@ -125,7 +125,7 @@ def publish_sweep(
     title: str,
     jobs: Sequence[tuple[Paths, Mapping[str, Any]]],
     parts: Sequence[tuple[Paths, Mapping[str, Any], Mapping[str, float]]],
-    tried: int,
+    figures: Mapping[str, float],
     files: Path,
 ) -> None:
     """See to it that MLflow holds a run of each job of a sweep, tagged with it, and one that sums it up.
@@ -136,9 +136,9 @@ def publish_sweep(
     Args:
         name: of the sweep.
         title: what it was asked for.
-        jobs: whole ones, the best first: outputs and resolved configuration.
+        jobs: whole ones: outputs and resolved configuration.
         parts: those of heads or features alone: outputs, resolved configuration, and figures of validation.
-        tried: how many configurations were ranked.
+        figures: of the whole sweep.
         files: the sweep's folder: summary.txt, which becomes the run's description, and whatever tables and pictures
             lie beside it.
 
@@ -156,17 +156,17 @@ def publish_sweep(
             if identical not in tagged:
                 publish(paths, config)
                 _mark(client, identical, name)
-        for paths, config, figures in parts:
+        for paths, config, own in parts:
             tags = identity(paths, config) | {"mlflow.source.name": "python -m stages.sweep"}
             if tags[FINGERPRINT] not in tagged:
                 same = same_runs(client, tags[FINGERPRINT])
                 if not any(run.info.status == "FINISHED" for run in same):
-                    _publish_part(client, paths, config, tags, figures)
+                    _publish_part(client, paths, config, tags, own)
                     for run in same:  # of a process that was killed while it wrote them
                         client.delete_run(run.info.run_id)
                 _mark(client, tags[FINGERPRINT], name)
         with alone():
-            _sum_up(client, known, name, title, jobs, tried, files)
+            _sum_up(client, known, name, title, figures, files)
     except failures() as error:
         print(
             f"warning: MLflow at {public(uri, uri)} did not take this sweep ({public(uri, error)}); all results are in "
@@ -208,13 +208,7 @@ def _swept(client: "MlflowClient", experiment_id: str, name: str) -> list[Any]:
 
 
 def _sum_up(
-    client: "MlflowClient",
-    experiment_id: str,
-    name: str,
-    title: str,
-    jobs: Sequence[tuple[Paths, Mapping[str, Any]]],
-    tried: int,
-    files: Path,
+    client: "MlflowClient", experiment_id: str, name: str, title: str, figures: Mapping[str, float], files: Path
 ) -> None:
     """Write the run that sums a sweep up."""
     earlier = [run for run in _swept(client, experiment_id, name) if SWEEP_SUMMARY in run.data.tags]
@@ -226,12 +220,7 @@ def _sum_up(
         "mlflow.source.name": "python -m stages.sweep",
     }
     run_id = client.create_run(experiment_id, tags=tags, run_name=f"sweep: {title}"[:250]).info.run_id
-    new: list[Point] = [("sweep/configurations", float(tried), 0)]
-    if jobs:
-        metrics = read_json(jobs[0][0].metrics)
-        new.append(("sweep/val_accuracy", metrics[metrics["kept"]]["val_accuracy"], 0))
-        new.append(("sweep/accuracy", metrics[metrics["kept"]]["accuracy"], 0))
-    log(client, run_id, new)
+    log(client, run_id, [(f"sweep/{key}", value, 0) for key, value in figures.items()])
     for file in sorted(files.iterdir()):
         if file.suffix in (".txt", ".csv", ".svg"):
             client.log_artifact(run_id, str(file))
