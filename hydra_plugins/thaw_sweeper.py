@@ -5,17 +5,23 @@ imported when a sweep begins.
 """
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+
+from thaw.errors import UserError
+
+if TYPE_CHECKING:
+    from thaw.sweeping import Sweep
 
 
 class Searcher(Sweeper):
@@ -66,9 +72,19 @@ class Searcher(Sweeper):
                 if reason:
                     sweep.refuse(number, job, config.unusable(reason))
                     number += 1
-            done = iter(self.launcher.launch(composed, number) if composed else [])
+            answers = self._answers(sweep, composed, number)
             number += len(composed)
-            batch = search.send([None if reason else next(done).return_value for reason in reasons])
+            batch = search.send([None if reason else next(answers) for reason in reasons])
+
+    def _answers(self, sweep: "Sweep", jobs: list[list[str]], number: int) -> Iterator[float | None]:
+        """Have jobs done; yield what they return, None for one that was lost on the way."""
+        for job, done in zip(jobs, self.launcher.launch(jobs, number) if jobs else [], strict=True):
+            if done.status is JobStatus.FAILED and isinstance(lost := done._return_value, UserError):
+                sweep.refuse(number, job, str(lost))  # its machine was lost; jobs themselves raise nothing
+                yield None
+            else:
+                yield done.return_value
+            number += 1
 
     def _refused(self, job: list[str]) -> Exception | None:
         """Return why Hydra cannot compose a job, if so."""
