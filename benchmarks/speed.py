@@ -327,7 +327,7 @@ def _extraction(found: Figures, machine: Figures) -> tuple[list[Row], list[str]]
 def _epoch(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
     what = "an epoch of fine-tuning the last 20 layers, validation included, against Keras' whole model"
     ours, theirs = found["thaw"], found["keras"]
-    return [(what, f"{ours:.1f} s", f"{theirs:.1f} s", theirs / ours, "{:.1f} ×", 6, True)], []
+    return [(what, f"{ours:.1f} s", f"{theirs:.1f} s", theirs / ours, "{:.2f} ×", 6, True)], []
 
 
 def _sweeps(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:

@@ -73,7 +73,7 @@ def test_the_page_says_what_is_met_and_what_is_missed() -> None:
         ("2.4 ×", "≥ 2.5 ×", "**missed**"),
         ("4.0 ×", "", ""),  # no target without AMX
         ("0.80", "≥ 0.70", "met"),
-        ("10.0 ×", "≥ 6.0 ×", "met"),
+        ("10.00 ×", "≥ 6.00 ×", "met"),
         ("5.0 ×", "≥ 2.0 ×", "met"),
         ("0.9990", "≥ 0.9900", "met"),
         ("2.08 ×", "≤ 2.10 ×", "met"),

@@ -10,11 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from hydra.core.utils import JobReturn, JobStatus
 from mlflow import MlflowClient
 
+from hydra_plugins.thaw_sweeper import Searcher
 from stages import sweep
 from tests import finished
 from tests.project import STAGES, Project, checkout, repository
@@ -245,6 +248,24 @@ def test_what_cannot_be_composed_fails_at_once_and_stops_nothing(stages: Stages,
     assert rest[0].startswith("3/4  train_head=adam train_head.learning_rate=0.1  validation")
     assert "the best of 2 configurations" in out
     assert "2 of 4 jobs failed" in out
+
+
+def test_a_job_whose_machine_is_lost_is_a_failure_and_a_mistake_in_the_code_is_none(
+    stages: Stages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    returns = [JobReturn(status=JobStatus.COMPLETED, _return_value=0.5)]
+    returns += [
+        JobReturn(status=JobStatus.FAILED, _return_value=error) for error in (UserError("no power"), KeyError())
+    ]
+    searcher = Searcher(None)
+    searcher.launcher = SimpleNamespace(launch=lambda *_: returns)
+    begun = sweeping.Sweep(sweep.STAGES)
+    begun.begin(["seed=0,1,2"], "model", ["seed"], 3)
+    answers = searcher._answers(begun, [["seed=0"], ["seed=1"], ["seed=2"]], 0)
+    assert [next(answers), next(answers)] == [0.5, None]
+    assert "seed=1  failed: no power" in capsys.readouterr().out
+    with pytest.raises(KeyError):
+        next(answers)
 
 
 def test_optuna_proposes_and_the_same_command_finds_it_all_done(stages: Stages, run: Callable[..., str]) -> None:
