@@ -63,19 +63,24 @@ class Copy:
 
     def run(self, *command: str, **variables: str) -> float:
         """Run a command in the copy; return its seconds."""
-        environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "THAW_CACHE": str(self.cache),
-            **variables,
-        }
-        for name in ("MLFLOW_TRACKING_URI", "PYTHONDONTWRITEBYTECODE"):  # of whoever runs this; the second slows all
-            environment.pop(name, None)
         start = time.perf_counter()
-        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment(**variables), capture_output=True, text=True, check=False
+        )
         seconds = time.perf_counter() - start
         if done.returncode:
             sys.exit(f"error: {' '.join(command)} failed:\n{done.stdout}{done.stderr}")
         return seconds
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """Return the environment of commands in the copy."""
+        own = {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "THAW_CACHE": str(self.cache),
+        }
+        # Of whoever runs this; the second slows all.
+        dropped = ("MLFLOW_TRACKING_URI", "PYTHONDONTWRITEBYTECODE")
+        return {name: value for name, value in os.environ.items() if name not in dropped} | own | variables
 
     def repro(self, seed: int) -> dict[str, float]:
         """Time ``dvc repro`` of all stages from nothing; return seconds and test accuracies."""
@@ -90,16 +95,16 @@ class Copy:
         params.write_text(text)
         seconds = self.run("dvc", "repro")
         metrics = read_json(Paths(root=self.root / "artifacts").metrics)
-        self.split()
+        self.split(self.root / "artifacts")
         kept = self.splits.with_name("artifacts")  # for the other benchmarks
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(self.root / "artifacts", kept)
         return {"seconds": seconds} | {part: metrics[part]["accuracy"] for part in ("head", "finetuned")}
 
-    def split(self) -> None:
+    def split(self, artifacts: Path) -> None:
         """Lay out the images as the textbook recipe wants them, so that both are judged on the same test images."""
         shutil.rmtree(self.splits, ignore_errors=True)
-        with (self.root / "artifacts" / "prepare" / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        with (artifacts / "prepare" / "manifest.csv").open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 link = self.splits / row["split"] / row["label"] / Path(row["path"]).name
                 link.parent.mkdir(parents=True, exist_ok=True)

@@ -88,11 +88,15 @@ class Bench:
         places = (self.work / "splits", self.work / "artifacts", project / "data")
         return self.run("epoch", *places, self.weights, cache=self.work / "cache")
 
-    def heads(self) -> Figures:
-        """100 heads; needs what ``pipeline`` has left."""
-        scratch = self.folder / "heads"
-        shutil.rmtree(scratch, ignore_errors=True)
-        return self.run("heads", self.work / "artifacts", scratch, 4 if self.quick else 100, cache=scratch / "cache")
+    def sweeps(self) -> Figures:
+        """Sweeps, part by part."""
+        own, quick = self.folder / "sweeps", ["--quick"] if self.quick else []
+        for part in ("heads", "turns", "memory", "processes"):
+            if not (file := own / f"{part}.json").exists():  # of a run that was stopped
+                found = self.run("sweeps", part, own / part, self.flowers, self.weights, *quick, cache=own / "unused")
+                write_json(file, found)
+                shutil.rmtree(own / part)
+        return {file.stem: read_json(file) for file in sorted(own.glob("*.json"))}
 
     def extraction(self) -> Figures:
         """Feature extraction, network by network."""
@@ -145,9 +149,9 @@ PARTS: dict[str, Callable[[Bench], Figures]] = {
     "extraction": Bench.extraction,
     "pipeline": Bench.pipeline,
     "epoch": Bench.epoch,
-    "heads": Bench.heads,
     "decoding": Bench.decoding,
     "scale": Bench.scale,
+    "sweeps": Bench.sweeps,
 }
 
 
@@ -323,16 +327,61 @@ def _extraction(found: Figures, machine: Figures) -> tuple[list[Row], list[str]]
 def _epoch(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
     what = "an epoch of fine-tuning the last 20 layers, validation included, against Keras' whole model"
     ours, theirs = found["thaw"], found["keras"]
-    return [(what, f"{ours:.1f} s", f"{theirs:.1f} s", theirs / ours, "{:.1f} ×", 6, True)], []
+    return [(what, f"{ours:.1f} s", f"{theirs:.1f} s", theirs / ours, "{:.2f} ×", 6, True)], []
 
 
-def _heads(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
-    what = f"{found['configurations']} configurations of the head on cached features, seconds in all"
-    note = (
-        "Heads: 50 strengths of regularisation for L-BFGS, and 5 rates × 5 dropouts × 2 batch sizes for Adam, each "
-        f"through the stage; medians {found['lbfgs']:.2f} s and {found['adam']:.2f} s."
-    )
-    return [(what, f"{found['seconds']:.0f} s", "", found["seconds"], "{:.0f} s", 60, False)], [note]
+def _sweeps(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
+    heads, turns, memory, processes = (found[part] for part in ("heads", "turns", "memory", "processes"))
+    count, keras = heads["configurations"], heads["keras"]
+    scaled = keras * count
+    first, *_, last = memory["peaks"]
+    rows: list[Row] = [
+        (
+            f"{count} heads in a sweep on cached features against Keras' training through the whole model (scaled)",
+            f"{heads['seconds']:.0f} s",
+            f"{scaled:,.0f} s",
+            scaled / heads["seconds"],
+            "{:.0f} ×",
+            100,
+            True,
+        ),
+        ("the same, seconds in all", f"{heads['seconds']:.0f} s", "", heads["seconds"], "{:.0f} s", 60, False),
+        (
+            f"{turns['jobs']} fine-tuning jobs, two at a time (joblib) against one after the other",
+            f"{turns['joblib']:.0f} s",
+            f"{turns['serial']:.0f} s",
+            turns["joblib"] / turns["serial"],
+            "{:.2f} ×",
+            1,
+            False,
+        ),
+        (
+            f"memory of a sweep of {memory['jobs']} fine-tunings: the last tenth of them against the first",
+            f"{last / 1e9:.2f} GB",
+            f"{first / 1e9:.2f} GB",
+            last / first,
+            "{:.2f} ×",
+            1.1,
+            False,
+        ),
+        (
+            f"{processes['processes']} processes that do {processes['jobs']} jobs, fresh SQLite store: complete runs",
+            f"{processes['complete']}",
+            "",
+            processes["complete"],
+            "{:.0f}",
+            processes["jobs"],
+            True,
+        ),
+    ]
+    return rows, [
+        "Sweeps: the heads are Adam's (5 rates × 5 dropouts × 2 batch sizes × 2 class weights), done by two processes; "
+        f"with the fine-tuning and evaluation of the best one {heads['whole']:.0f} s. Keras: ten epochs of the "
+        f"textbook recipe's head take {keras:.0f} s (the median of {heads['measured']}), times {count}.",
+        "Memory: all processes of the sweep together, the highest in each tenth of the jobs: "
+        f"{', '.join(f'{peak / 1e9:.2f}' for peak in memory['peaks'])} GB; {memory['seconds']:.0f} s in all.",
+        f"Processes: {processes['seconds']:.0f} s in all, {processes['incomplete']} runs that are not finished.",
+    ]
 
 
 def _scale(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
@@ -376,9 +425,9 @@ LAYOUTS: dict[str, Callable[[Figures, Figures], tuple[list[Row], list[str]]]] = 
     "pipeline": _pipeline,
     "extraction": _extraction,
     "epoch": _epoch,
-    "heads": _heads,
     "decoding": _decoding,
     "scale": _scale,
+    "sweeps": _sweeps,
 }
 
 

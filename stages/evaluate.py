@@ -37,7 +37,8 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
     records, classes = manifest.read(paths.manifest), read_json(paths.classes)
     predicted = {stage: predictions.read(paths.predictions(stage)) for stage in MODELS}
     val, test = (pair(predicted, records, classes, split) for split in ("val", "test"))
-    metrics = evidence.compare(val, test, seed=seed, **evaluate.model_dump())
+    tuned = config["finetune"]["unfreeze"] != "none"
+    metrics = evidence.compare(val, test, seed=seed, tuned=tuned, **evaluate.model_dump())
     summary = report.summary(metrics, evaluate.confidence)
     with paths.refused.open(newline="", encoding="utf-8") as file:
         refused = list(csv.DictReader(file))

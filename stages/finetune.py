@@ -7,15 +7,20 @@ artifacts/train_head/head.h5; writes artifacts/finetune/: model.weights.h5 (the 
 part's outputs take, which epoch was kept and how it was mixed). Learns on train, keeps the best epoch on val, resumes
 after a kill.
 
+With ``finetune: none`` nothing is learnt and no model written: the head's predictions are handed on as they are.
+
     python -m stages.finetune
+    python -m stages.finetune finetune=none
 """
 
 import math
+import shutil
+from pathlib import Path
 
 from thaw import adaptation, engine, examples, features, finetuning, heads, history, manifest, predictions, training
 from thaw.artifacts import Paths, read_json, write_json
 from thaw.backbones import FrozenNetwork
-from thaw.config import Augment, Backbone, Finetune, command
+from thaw.config import Augment, Backbone, Finetune, HeadOnly, command
 from thaw.examples import Array
 from thaw.history import Row
 from thaw.inference import softmax
@@ -23,9 +28,21 @@ from thaw.live import Report, curve, silent
 
 
 def run(
-    paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, seed: int, report: Report = silent
+    paths: Paths,
+    backbone: Backbone,
+    augment: Augment,
+    finetune: Finetune | HeadOnly,
+    seed: int,
+    report: Report = silent,
 ) -> None:
-    """Unfreeze, recompile at a low rate, fit, and predict with the best epoch; step by step, each deeper."""
+    """Unfreeze, recompile at a low rate, fit, and predict with the best epoch; step by step, each deeper.
+
+    With ``HeadOnly``, none of it: see ``hand_on``.
+    """
+    if isinstance(finetune, HeadOnly):
+        with paths.stage("finetune", backbone=backbone, augment=augment, finetune=finetune, seed=seed) as out:
+            hand_on(paths, out)
+        return
     records, classes, head = manifest.read(paths.manifest), read_json(paths.classes), heads.Head.load(paths.head)
     wanted = features.views(records, augment, seed)
     mixes = features.mixes(wanted)
@@ -75,6 +92,18 @@ def run(
     mixed = f", mixed {share:g} to {1 - share:g} with the weights before" if share < 1 else ""
     accuracy = rows[best]["val_accuracy"]
     print(f"finetune: validation accuracy {rows[0]['val_accuracy']:.4f} → {accuracy:.4f} in epoch {best}{mixed}")
+
+
+def hand_on(paths: Paths, out: Path) -> None:
+    """Make the model "before" the model "after": its predictions, and a curve that is where it starts."""
+    records, classes, head = manifest.read(paths.manifest), read_json(paths.classes), heads.Head.load(paths.head)
+    val = examples.examples(records, classes, Array.load(paths.features), "val")
+    start = history.row(0, (math.nan, math.nan), training.score(head.logits(val.take()), val.y))
+    history.write(out / "history.csv", [start])
+    # Copied, not computed again: another order of the same sums would be another model in the last bit.
+    shutil.copyfile(paths.predictions("train_head"), out / "predictions.csv")
+    write_json(out / paths.stored("finetune").name, features.size([], ()) | {"epoch": 0, "epochs": 0, "share": 0.0})
+    print(f"finetune: none; validation accuracy {start['val_accuracy']:.4f} stays as it is")
 
 
 if __name__ == "__main__":

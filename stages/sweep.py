@@ -6,20 +6,23 @@ goes on where it was stopped. Any key of the configuration may vary, in Hydra's 
 
     python -m stages.sweep -m backbone=mobilenet_v2,resnet50 train_head=lbfgs,adam
     python -m stages.sweep -m experiment=depth
-    python -m stages.sweep -m --heads experiment=heads   rank heads alone; fine-tune only the best
+    python -m stages.sweep -m experiment=heads           rank heads alone; fine-tune only the best
+    python -m stages.sweep -m experiment=backbones       rank backbones by cross-validated heads
+    python -m stages.sweep -m hydra.sweeper.sampler=tpe 'train_head.dropout=interval(0.0,0.8)' train_head=adam
     python -m stages.sweep --promote JOB                 make a job the project's configuration
 """
 
 import sys
 
 from stages import evaluate, extract_features, finetune, prepare, train_head
-from thaw import promoting, sweeping
+from thaw import probing, promoting, sweeping, tracking
 from thaw.config import fail, launch
 from thaw.errors import UserError
 
 STAGES: sweeping.Stages = {
     "prepare": prepare.run,
     "extract_features": extract_features.run,
+    "probe": probing.run,
     "train_head": train_head.run,
     "finetune": finetune.run,
     "evaluate": evaluate.run,
@@ -33,15 +36,11 @@ def main() -> None:
         if arguments[:1] == ["--promote"]:
             promote(arguments[1:])
             return
-        if heads := "--heads" in arguments:
-            arguments.remove("--heads")
-            sys.argv.remove("--heads")  # it is not Hydra's
-        sweep = sweeping.Sweep.of(arguments, STAGES, heads)
+        tracking.store()  # a wrong address is said before the work, not after it
     except UserError as error:
         fail(error)
+    sweep = sweeping.Sweep(STAGES)
     try:
-        if sweeping.MULTIRUN & {*arguments}:  # composing all jobs takes Hydra a moment
-            print(f"Sweep {sweep.name}: {sweep.total} job{'s' * (sweep.total > 1)}", flush=True)
         launch(sweep.job, __name__)
         succeeded = sweeping.conclude(sweep)
     except KeyboardInterrupt:

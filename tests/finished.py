@@ -1,6 +1,7 @@
 """What a finished pipeline leaves behind, fabricated: the input of the tests of evaluate, the report and tracking."""
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,18 @@ def pipeline(
     Head([(kernel.astype(np.float32), bias.astype(np.float32))]).save(paths.head)
     paths.model.write_bytes(b"model")
     portable.with_head(paths.backbone, Head.load(paths.head).layers, paths.network)
+    return paths
+
+
+def head_only(folder: Path, **how: Any) -> Paths:
+    """``pipeline`` with ``finetune: none``."""
+    paths = pipeline(folder, **how)
+    write_configs(paths, finetune={"finetune": options.HEAD_ONLY})
+    shutil.copyfile(paths.predictions("train_head"), paths.predictions("finetune"))
+    history.write(paths.history("finetune"), history.read(paths.history("finetune"))[:1])
+    write_json(paths.stored("finetune"), {"outputs": 0, "shape": [], "bytes": 0})
+    for file in (paths.model, paths.network, paths.network.with_suffix(".bin")):
+        file.unlink()
     return paths
 
 

@@ -49,6 +49,8 @@ ADAM: dict[str, Any] = {
     "patience": 5,
 }
 
+HEAD_ONLY: dict[str, Any] = {"unfreeze": "none"}
+
 FINETUNE: dict[str, Any] = {
     "unfreeze": {"blocks": 1},
     "then": [],

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
-from benchmarks import heads, results, scale, speed
+from benchmarks import results, scale, speed, sweeps
 from benchmarks.speed import LAYOUTS, PARTS, render
 from thaw.config import compose
+from thaw.searching import Space
 
 FIGURES: dict[str, Any] = {
     "machine": {
@@ -40,7 +42,6 @@ FIGURES: dict[str, Any] = {
         }
     },
     "epoch": {"keras": 20.0, "thaw": 2.0},
-    "heads": {"configurations": 100, "seconds": 70.0, "lbfgs": 0.5, "adam": 0.4},
     "decoding": {
         name: {"milliseconds": ms, "pixels": 0.1, "cosine": 0.999}
         for name, ms in (("full size", 40.0), ("twice", 8.0), ("once", 5.0))
@@ -48,6 +49,12 @@ FIGURES: dict[str, Any] = {
     "scale": {
         count: {stage: {"seconds": s, "memory": 1e9} for stage in ("prepare", "extract_features")}
         for count, s in (("100000", 50.0), ("200000", 104.0))
+    },
+    "sweeps": {
+        "heads": {"configurations": 100, "seconds": 70.0, "whole": 100.0, "keras": 140.0, "measured": 3},
+        "turns": {"jobs": 12, "serial": 200.0, "joblib": 150.0},
+        "memory": {"jobs": 200, "peaks": [1e9, 1.2e9, 1.12e9], "seconds": 800.0},
+        "processes": {"jobs": 200, "processes": 8, "complete": 199, "incomplete": 1, "seconds": 300.0},
     },
 }
 
@@ -66,12 +73,16 @@ def test_the_page_says_what_is_met_and_what_is_missed() -> None:
         ("2.4 ×", "≥ 2.5 ×", "**missed**"),
         ("4.0 ×", "", ""),  # no target without AMX
         ("0.80", "≥ 0.70", "met"),
-        ("10.0 ×", "≥ 6.0 ×", "met"),
-        ("70 s", "≤ 60 s", "**missed**"),
+        ("10.00 ×", "≥ 6.00 ×", "met"),
         ("5.0 ×", "≥ 2.0 ×", "met"),
         ("0.9990", "≥ 0.9900", "met"),
         ("2.08 ×", "≤ 2.10 ×", "met"),
         ("1.00 GB", "≤ 2.50 GB", "met"),
+        ("200 ×", "≥ 100 ×", "met"),
+        ("70 s", "≤ 60 s", "**missed**"),
+        ("0.75 ×", "≤ 1.00 ×", "met"),
+        ("1.12 ×", "≤ 1.10 ×", "**missed**"),
+        ("199", "≥ 200", "**missed**"),
     ]
 
 
@@ -96,9 +107,10 @@ def test_the_flowers_have_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_there_are_a_hundred_different_heads() -> None:
-    grid = heads.grid()
-    assert len({repr(one) for one in grid}) == 100
-    assert [one.solver for one in grid] == ["lbfgs"] * 50 + ["adam"] * 50
+    jobs = Space.of(OverridesParser.create().parse_overrides(list(sweeps.HEADS))).grid()
+    assert len({repr(job) for job in jobs}) == 100
+    for job in (jobs[0], jobs[-1]):
+        compose(job)
 
 
 def test_synthetic_pictures_are_distinct_and_the_same_each_time(tmp_path: Path) -> None:

@@ -343,6 +343,7 @@ def no_tensorflow(tmp_path: Path) -> str:
         ["extract_features"],
         ["train_head"],
         ["train_head", "train_head=adam"],
+        ["finetune", "finetune=none"],
         ["evaluate"],
         ["get_data", "folder", "photos", "--force"],
     ],

@@ -1,6 +1,6 @@
 """What holds the project together, without running it: imports, dvc.yaml, conf/, and what a mistake in it says."""
 
-import itertools
+import importlib
 import re
 import shutil
 import subprocess
@@ -9,21 +9,24 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from tests.project import CHOICES, CODE, PIPELINE, STAGES, Project, checkout, closure, imports
 from thaw import config
 from thaw.artifacts import PROJECT, Paths
-from thaw.config import SECTIONS, Evaluate, command, compose, grid
+from thaw.config import CONF, SECTIONS, Evaluate, command, compose
 from thaw.errors import UserError
+from thaw.searching import Space
 
 EXPERIMENTS = sorted(path.stem for path in PROJECT.glob("conf/experiment/*.yaml"))
 OPTIONS = sorted(
     path.relative_to(PROJECT / "conf").with_suffix("").as_posix()
     for path in PROJECT.glob("conf/*/*.yaml")
-    if path.parent.name != "experiment"
+    if path.parent.name not in ("experiment", "hydra")
 )
 FILES = {path.stem: path for path in PROJECT.glob("stages/*.py")}
 
@@ -117,18 +120,20 @@ def test_every_choice_of_the_project_has_its_folder() -> None:
 def test_every_experiment_opens_with_its_command_and_says_what_it_varies(name: str) -> None:
     package, shown, about, *lines = (PROJECT / f"conf/experiment/{name}.yaml").read_text(encoding="utf-8").splitlines()
     assert package == "# @package _global_"
-    assert shown in [f"# python -m stages.sweep -m {heads}experiment={name}" for heads in ("", "--heads ")]
+    assert shown == f"# python -m stages.sweep -m experiment={name}"
     assert about.startswith("# ")
     assert [line for line in lines if re.match(r"\s*\S+:\s*[^\s#]", line) and " # " not in line] == []
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_configuration_of_an_experiment_is_valid(name: str) -> None:
-    varied = grid([f"experiment={name}"])
-    assert len(varied) > 0
-    jobs = itertools.product(*([f"{key}={value}" for value in values] for key, values in varied.items()))
-    first, *_, last = jobs
-    assert compose(list(first)) != compose(list(last))
+    chosen = f"experiment={name}"
+    importlib.import_module("thaw.sweeping")  # which says what backbones are at hand
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("config", [chosen], return_hydra_config=True)
+    varied = [f"{key}={values}" for key, values in cfg.hydra.sweeper.params.items()]
+    jobs = Space.of(OverridesParser.create().parse_overrides([chosen, *varied])).grid()
+    assert len({repr(compose(job)) for job in jobs}) == len(jobs) > 0
 
 
 # Mistakes, in a copy of conf/ and params.yaml.
@@ -165,6 +170,7 @@ MISTAKES = [
     ("backbone/mobilenet", {"alpha": 0.3}, "alpha must be 0.25 or 0.5 or 0.75 or 1 for mobilenet, and is 0.3"),
     ("backbone/xception", {"input_size": 64}, "input_size must be at least 71 for xception, and is 64"),
     ("backbone/custom", {"weights": "imagenet"}, "weights must be the path of a .keras file for a custom network"),
+    ("backbone/custom", {"custom": {"scal": 1}}, "custom: expected the keys feature_layer, blocks, scale, offset, "),
     ("backbone/custom", {"custom": None}, "expected the key 'custom' with 'network: custom', and only with it"),
     ("backbone/custom", {"network": "vgg16"}, "expected the key 'custom' with 'network: custom', and only with it"),
     ("backbone/mobilenet_v2", {"engine": "onnx"}, "engine: expected 'auto', 'openvino' or 'tensorflow', found 'onnx'"),
@@ -185,6 +191,12 @@ MISTAKES = [
     ),
     ("finetune/last_20", {"unfreeze": {"layer": 2}}, "found 'layer' (did you mean 'layers'?)"),
     ("finetune/last_20", {"unfreeze": {"layers": 0}}, "unfreeze.layers: expected at least 1, found 0"),
+    ("finetune/last_20", {"unfreeze": "some"}, "unfreeze: expected 'layers: N', 'blocks: K' or 'all: true' below it, "),
+    ("finetune/last_20", {"unfreeze": None}, "expected the key 'unfreeze', found"),
+    ("finetune/last_20", {"learning_rat": 1}, "found 'learning_rat' (did you mean 'learning_rate'?)"),
+    ("finetune/progressive", {"then": [{"epoch": 3}]}, "then.0: expected the keys unfreeze, learning_rate, epochs, "),
+    ("finetune/none", {"learning_rate": 0.1}, "expected the keys unfreeze, found 'learning_rate'; correct or remove"),
+    ("finetune/none", {"unfreeze": "nothing"}, "found 'nothing'; correct it, or choose 'finetune: none' to unfreeze"),
     ("finetune/last_20", {"learning_rate": 0}, "learning_rate: expected a value above 0, found 0"),
     ("evaluate/default", {"confidence": 95}, "confidence: expected a value below 1, found 95"),
 ]
@@ -288,7 +300,7 @@ def test_a_stage_shows_the_configuration_it_would_run_with(project: Project) -> 
     done = project.stage("train_head", "--cfg", "job")
     assert done.returncode == 0, done.stderr
     shown = yaml.safe_load(done.stdout)
-    assert {*shown} == {*CHOICES}
+    assert {*shown} == {*CHOICES, "rank"}
     assert shown["dataset"]["min_images"] == 3, "the toy option of this copy's params.yaml"
 
 

@@ -45,6 +45,7 @@ class Architecture:
         alphas: the width multipliers that it comes in.
         narrows: whether an ``alpha`` below 1 makes the features fewer.
         licence: of the ImageNet weights that Keras distributes, as their authors gave it.
+        file: of the ImageNet weights that Keras downloads, without the top.
         below: whether ``blocks`` names the last layer below each block, as first layers have no names of their own.
     """
 
@@ -58,11 +59,18 @@ class Architecture:
     alphas: tuple[float, ...] = (1.0,)
     narrows: bool = True
     below: bool = False
-    licence: str = field(default="Apache-2.0", repr=False)  # changes no features, whose fingerprint is the repr
+    # These change no features, whose fingerprint is the repr.
+    licence: str = field(default="Apache-2.0", repr=False)
+    file: str = field(default="{name}_weights_tf_dim_ordering_tf_kernels_notop.h5", repr=False)
 
     def features(self, alpha: float) -> int:
         """The number of bottleneck features at a width multiplier."""
         return int(self.width * (alpha if self.narrows else max(alpha, 1.0)))
+
+    def weights_file(self, alpha: float) -> str:
+        """The name of the file that Keras keeps its ImageNet weights in."""
+        tenths = "1_0" if alpha == 1 else f"{10 * alpha:.1f}".replace(".", "_")
+        return self.file.format(name=self.builder.lower(), alpha=alpha, tenths=tenths)
 
 
 def _units(name: str, units: Mapping[int, int]) -> tuple[str, ...]:
@@ -126,6 +134,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         size=299,
         least=75,
         below=True,
+        file="inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
     ),
     # Chollet 2016, https://arxiv.org/abs/1610.02357
     "xception": Architecture(
@@ -146,6 +155,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         (*_units("conv_dw_{stage}", dict.fromkeys(range(1, 14), 1)), "conv1"),
         BETWEEN_ONES,
         alphas=(0.25, 0.5, 0.75, 1.0),
+        file="mobilenet_{tenths}_224_tf_no_top.h5",
     ),
     # Sandler et al. 2018, https://arxiv.org/abs/1801.04381; the last convolution never has fewer than 1280 channels.
     "mobilenet_v2": Architecture(
@@ -161,6 +171,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         BETWEEN_ONES,
         alphas=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4),
         narrows=False,
+        file="mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5",
     ),
     # Howard et al. 2019, https://arxiv.org/abs/1905.02244
     "mobilenet_v3_small": Architecture(
@@ -175,6 +186,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         ),
         INSIDE,
         alphas=(0.75, 1.0),
+        file="weights_mobilenet_v3_small_224_{alpha}_float_no_top_v2.h5",
     ),
     "mobilenet_v3_large": Architecture(
         "MobileNetV3Large",
@@ -188,6 +200,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         ),
         INSIDE,
         alphas=(0.75, 1.0),
+        file="weights_mobilenet_v3_large_224_{alpha}_float_no_top_v2.h5",
     ),
     # Huang et al. 2016, https://arxiv.org/abs/1608.06993
     "densenet121": Architecture(
@@ -209,16 +222,39 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     ),
     # Tan and Le 2019, https://arxiv.org/abs/1905.11946
     "efficientnet_b0": Architecture(
-        "EfficientNetB0", 1280, 4_049_571, _efficientnet({1: 1, 2: 2, 3: 2, 4: 3, 5: 3, 6: 4, 7: 1}), INSIDE
+        "EfficientNetB0",
+        1280,
+        4_049_571,
+        _efficientnet({1: 1, 2: 2, 3: 2, 4: 3, 5: 3, 6: 4, 7: 1}),
+        INSIDE,
+        file="{name}_notop.h5",
     ),
     "efficientnet_b1": Architecture(
-        "EfficientNetB1", 1280, 6_575_239, _efficientnet({1: 2, 2: 3, 3: 3, 4: 4, 5: 4, 6: 5, 7: 2}), INSIDE, size=240
+        "EfficientNetB1",
+        1280,
+        6_575_239,
+        _efficientnet({1: 2, 2: 3, 3: 3, 4: 4, 5: 4, 6: 5, 7: 2}),
+        INSIDE,
+        size=240,
+        file="{name}_notop.h5",
     ),
     "efficientnet_b2": Architecture(
-        "EfficientNetB2", 1408, 7_768_569, _efficientnet({1: 2, 2: 3, 3: 3, 4: 4, 5: 4, 6: 5, 7: 2}), INSIDE, size=260
+        "EfficientNetB2",
+        1408,
+        7_768_569,
+        _efficientnet({1: 2, 2: 3, 3: 3, 4: 4, 5: 4, 6: 5, 7: 2}),
+        INSIDE,
+        size=260,
+        file="{name}_notop.h5",
     ),
     "efficientnet_b3": Architecture(
-        "EfficientNetB3", 1536, 10_783_535, _efficientnet({1: 2, 2: 3, 3: 3, 4: 5, 5: 5, 6: 6, 7: 2}), INSIDE, size=300
+        "EfficientNetB3",
+        1536,
+        10_783_535,
+        _efficientnet({1: 2, 2: 3, 3: 3, 4: 5, 5: 5, 6: 6, 7: 2}),
+        INSIDE,
+        size=300,
+        file="{name}_notop.h5",
     ),
     # Tan and Le 2021, https://arxiv.org/abs/2104.00298
     "efficientnet_v2_b0": Architecture(
@@ -232,6 +268,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "stem_conv",
         ),
         INSIDE,
+        file="efficientnetv2-b0_notop.h5",
     ),
     # Liu et al. 2022, https://arxiv.org/abs/2201.03545
     "convnext_tiny": Architecture(
@@ -249,6 +286,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "convnext_tiny_stem",
         ),
         INSIDE,
+        file="convnext_tiny_notop.h5",
         licence="MIT",
     ),
 }

@@ -8,6 +8,7 @@ so that a picture is prepared in the same way wherever it is used, and the graph
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -55,6 +56,14 @@ def weights_id(weights: str) -> str:
 def weights_path(weights: str) -> Path:
     """The file that holds ``weights``; a relative path is looked up in the project."""
     return BUNDLED if weights == "bundled" else workspace() / Path(weights).expanduser()
+
+
+def weights_at_hand(weights: str, network: str, alpha: float) -> bool:
+    """Whether weights are on this machine: shipped, in a file, or downloaded by Keras before."""
+    if weights != "imagenet":
+        return weights_path(weights).is_file()
+    home = Path(os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser())  # as Keras has it
+    return network in ARCHITECTURES and (home / "models" / ARCHITECTURES[network].weights_file(alpha)).is_file()
 
 
 @dataclass(frozen=True)

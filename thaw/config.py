@@ -6,8 +6,10 @@ cannot read a key that DVC does not track.
 """
 
 import difflib
+import functools
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -15,9 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +28,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    Tag,
     TypeAdapter,
     ValidationError,
     field_validator,
@@ -181,6 +182,16 @@ class Unfreeze(Section):
     blocks: Count | None = None
     all: Literal[True] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _says_how_much(cls, given: Any) -> Any:
+        if not isinstance(given, dict | Unfreeze):
+            raise ValueError(  # noqa: TRY004 - pydantic collects ValueErrors
+                f"expected 'layers: N', 'blocks: K' or 'all: true' below it, found {given!r}; correct it, or choose "
+                f"'finetune: none' to unfreeze nothing"
+            )
+        return given
+
     @model_validator(mode="after")
     def _says_one_of_them(self) -> "Unfreeze":
         if sum(value is not None for value in (self.layers, self.blocks, self.all)) != 1:
@@ -229,6 +240,20 @@ class Finetune(Step):
         return [self, *self.then]
 
 
+class HeadOnly(Section):
+    """Nothing is fine-tuned: the head on the frozen backbone is the model before and after."""
+
+    unfreeze: Literal["none"]
+
+
+def _policy(given: Any) -> str:
+    """Which of both kinds of ``conf/finetune/`` is meant."""
+    return "HeadOnly" if isinstance(given, dict) and given.get("unfreeze") == "none" else "Finetune"
+
+
+Policy = Annotated[Annotated[Finetune, Tag("Finetune")] | Annotated[HeadOnly, Tag("HeadOnly")], Discriminator(_policy)]
+
+
 class Evaluate(Section):
     """How sure the comparison has to be."""
 
@@ -242,7 +267,7 @@ _SCHEMAS: Mapping[str, Any] = {
     "backbone": Backbone,
     "augment": Augment,
     "train_head": TrainHead,
-    "finetune": Finetune,
+    "finetune": Policy,
     "evaluate": Evaluate,
     "seed": Annotated[int, Field(ge=0, lt=2**31, strict=True)],
 }
@@ -363,20 +388,21 @@ def command(run: Callable[..., None], curve: Curve | None = None) -> None:
     launch(job, run.__module__)
 
 
-def launch(job: Callable[[DictConfig], None], module: str) -> None:
+def launch(job: Callable[[DictConfig], Any], module: str) -> None:
     """Be a command line of Hydra's: call ``job`` with each configuration that it asks for.
 
     Args:
-        job: may read ``HydraConfig``; a ``UserError`` of its ends the program.
+        job: may read ``HydraConfig``; a ``UserError`` of its ends the program. A sweeper is told what it returns.
         module: whose command line it is; Hydra shows its name.
     """
     shown = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # while it composes, Hydra then raises what it would print in its own way
 
-    def shielded(cfg: DictConfig) -> None:
+    @functools.wraps(job)
+    def shielded(cfg: DictConfig) -> Any:
         os.environ["HYDRA_FULL_ERROR"] = shown
         try:
-            job(cfg)
+            return job(cfg)
         except UserError as error:
             fail(error)
 
@@ -389,27 +415,6 @@ def launch(job: Callable[[DictConfig], None], module: str) -> None:
     except UserError as error:
         os.environ["HYDRA_FULL_ERROR"] = shown
         fail(error)
-
-
-def grid(arguments: list[str]) -> dict[str, list[str]]:
-    """Return the values of each key that a multirun varies: on the command line, or in the experiment that it names.
-
-    Args:
-        arguments: Hydra's overrides; the options before and between them (``-m``) do not matter.
-
-    Raises:
-        UserError: an override is none, or the experiment does not exist.
-    """
-    choices()
-    given = [argument for argument in arguments if not argument.startswith("-")]
-    with _readable(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        named = [one for one in given if one.startswith("experiment=") and "," not in one]
-        cfg = hydra.compose("config", named, return_hydra_config=True)
-        swept = [f"{key}={values}" for key, values in (cfg.hydra.sweeper.params or {}).items()]
-        # As Hydra has it: of two overrides of one key, the last one counts.
-        parsed = {one.get_key_element(): one for one in parser.parse_overrides([*swept, *given])}
-        return {key: list(one.sweep_string_iterator()) for key, one in parsed.items() if one.is_discrete_sweep()}
 
 
 @contextmanager
@@ -427,11 +432,16 @@ def _readable() -> Iterator[None]:
             f"{file}: expected YAML with one 'key: value' a line, found {' '.join(str(error).split())}; mend it"
         ) from None
     except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).partition("Config search path")[0].split())
-        raise UserError(
-            f"expected overrides like train_head=adam or train_head.epochs=20, found: {reason}; "
-            f"'python -m stages.train_head --cfg job' shows all keys"
-        ) from None
+        raise UserError(unusable(error)) from None
+
+
+def unusable(error: Exception) -> str:
+    """Say in one sentence why Hydra cannot compose a configuration."""
+    reason = " ".join(str(error).partition("Config search path")[0].split())
+    return (
+        f"expected overrides like train_head=adam or train_head.epochs=20, found: {reason}; "
+        f"'python -m stages.train_head --cfg job' shows all keys"
+    )
 
 
 def fail(error: UserError) -> None:
@@ -481,7 +491,8 @@ def _explain(section: str, value: Any, error: ValidationError) -> str:
             place = f"{'.'.join(inside[:-1])}: " if inside[:-1] else ""
             return place + _unknown(inside[-1], _keys(SECTIONS[section], complaint["loc"][:-1]))
         case "missing":
-            return f"expected the key '{complaint['loc'][-1]}', found {', '.join(map(str, value))}; add it"
+            found = ", ".join(map(str, complaint["input"]))  # where the key should be
+            return f"expected the key '{complaint['loc'][-1]}', found {found}; add it"
         case "value_error":
             return f"{key}: {expected}" if key else expected
         case "union_tag_not_found" | "union_tag_invalid":
@@ -498,6 +509,8 @@ def _explain(section: str, value: Any, error: ValidationError) -> str:
 
 def _is_key(value: Any, key: str) -> bool:
     """Whether ``key`` stands anywhere in ``value`` (pydantic's locations also hold the names of union members)."""
+    if isinstance(value, list):
+        return any(_is_key(inner, key) for inner in value)
     return isinstance(value, dict) and (key in value or any(_is_key(inner, key) for inner in value.values()))
 
 
@@ -505,6 +518,11 @@ def _keys(schema: TypeAdapter[Any], place: tuple[int | str, ...]) -> list[str]:
     """The valid keys at a place of a section, read off its JSON schema; a place in a union begins with the member."""
     described = here = schema.json_schema()
     for step in place:
-        inner = here.get("properties", {}).get(step) or {"$ref": here["discriminator"]["mapping"][step]}
-        here = described["$defs"][inner["$ref"].rpartition("/")[2]]
+        if isinstance(step, int):  # the members of a list are all of one kind
+            continue
+        # Members of a union go by the value that tells them apart, or else by their name.
+        members = here.get("discriminator", {}).get("mapping", {})
+        inner = here.get("properties", {}).get(step) or members.get(step, f"#/$defs/{step}")
+        (name,) = set(re.findall(r"#/\$defs/(\w+)", str(inner)))
+        here = described["$defs"][name]
     return list(here["properties"])

@@ -8,6 +8,7 @@ said about their difference is paired.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,8 +18,9 @@ from thaw.inference import softmax
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.intp]
-Verdict = Literal["fine-tuning helped", "fine-tuning hurt", "no difference shown"]
+Verdict = Literal["fine-tuning helped", "fine-tuning hurt", "no difference shown", "nothing was fine-tuned"]
 
+NOTHING: Verdict = "nothing was fine-tuned"
 CALIBRATION_BINS = 15
 # Resamples held in memory at once: with 10,000 distinct outcomes a block is 20 MB.
 _BLOCK = 256
@@ -31,6 +33,13 @@ class Pair:
     labels: Labels
     before: NDArray[np.floating[Any]]
     after: NDArray[np.floating[Any]]
+
+
+class Answers(NamedTuple):
+    """One model's probabilities (images × classes) for images whose classes have the numbers ``labels``."""
+
+    labels: Labels
+    probabilities: NDArray[np.floating[Any]]
 
 
 class ByClass(NamedTuple):
@@ -190,6 +199,14 @@ def mcnemar(test: Pair) -> McNemar:
     return McNemar(fixed, broken, min(1.0, 2 * float(bdtr(min(fixed, broken), fixed + broken, 0.5))))
 
 
+def wilson(share: float, images: int, confidence: float) -> Interval:
+    """Return the interval of a share of so many images (Wilson 1927)."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    middle = (share + z * z / (2 * images)) / (1 + z * z / images)
+    half = z / (1 + z * z / images) * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images))
+    return Interval(max(0.0, middle - half), min(1.0, middle + half))
+
+
 def verdict(p: float, difference: Interval, confidence: float) -> Verdict:
     """Say what may be said: a change only if McNemar's test and the difference's interval both show it."""
     if p < 1 - confidence and difference.low > 0:
@@ -238,7 +255,14 @@ def rescaled(probabilities: NDArray[np.floating[Any]], temperature: float) -> Fl
 
 
 def compare(
-    val: Pair, test: Pair, *, confidence: float, resamples: int, seed: int, keep_best_of: Sequence[str]
+    val: Pair,
+    test: Pair,
+    *,
+    confidence: float,
+    resamples: int,
+    seed: int,
+    keep_best_of: Sequence[str],
+    tuned: bool = True,
 ) -> dict[str, Any]:
     """Return the content of ``metrics.json``.
 
@@ -248,6 +272,9 @@ def compare(
     calibrates it, and as ``calibrated`` its ece, brier and log_loss on the test images at that temperature. Shares are
     between 0 and 1. Six significant digits are left, so that the last bit of a sum, which may differ between machines,
     does not show.
+
+    Where nothing was ``tuned``, before and after are one model: the keys are the same, and the head is kept, whatever
+    ``keep_best_of`` says.
     """
     intervals = bootstrap(test, confidence=confidence, resamples=resamples, seed=seed)
     points = {
@@ -256,7 +283,7 @@ def compare(
     }
     points["delta"] = {key: points["finetuned"][key] - value for key, value in points["head"].items()}
     fixed, broken, p = mcnemar(test)
-    best = kept(val, keep_best_of)
+    best = kept(val, keep_best_of if tuned else ["head"])
     warmth = _rounded(temperature(val.labels, val.before if best == "head" else val.after))
     calm = scores(test.labels, rescaled(test.before if best == "head" else test.after, warmth))
     return {
@@ -265,11 +292,16 @@ def compare(
         "fixed": fixed,
         "broken": broken,
         "n_test": len(test.labels),
-        "verdict": verdict(p, intervals["delta"]["accuracy"], confidence),
+        "verdict": verdict(p, intervals["delta"]["accuracy"], confidence) if tuned else NOTHING,
         "kept": best,
         "temperature": warmth,
         "calibrated": {key: _rounded(calm[key]) for key in ("ece", "brier", "log_loss")},
     }
+
+
+def is_tuned(metrics: Mapping[str, Any]) -> bool:
+    """Whether there is a model after fine-tuning: what ``compare`` returned says so by its verdict."""
+    return bool(metrics["verdict"] != NOTHING)
 
 
 def _with_intervals(figures: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from thaw import engine, finetuning
 from thaw.artifacts import Paths, read_json
-from thaw.config import SECTIONS
+from thaw.config import SECTIONS, Finetune
 from thaw.errors import UserError
 from thaw.heads import Head
 from thaw.inference import OpenVino
@@ -54,7 +54,8 @@ def classifier(paths: Paths) -> Any:
     config = read_json(paths.config("finetune"))
     backbone, finetune = (SECTIONS[name].validate_python(config[name]) for name in ("backbone", "finetune"))
     metrics = read_json(paths.metrics)
-    model = finetuning.classifier(backbone, Head.load(paths.head), finetune.dropout, 0)
+    dropout = finetune.dropout if isinstance(finetune, Finetune) else 0.0
+    model = finetuning.classifier(backbone, Head.load(paths.head), dropout, 0)
     if metrics["kept"] == "finetuned":
         model.load_weights(paths.model)
     scaled = keras.layers.Rescaling(1 / metrics["temperature"], name="calibration")(model.output)

@@ -14,7 +14,8 @@ import yaml
 from thaw import config
 from thaw.artifacts import atomic, plain, read_json
 from thaw.errors import UserError
-from thaw.sweeping import FOLDER, RESULT
+from thaw.ranking import RESULT
+from thaw.sweeping import FOLDER
 
 Edit = tuple[int, int, str]  # of a text: from, to, and what comes in between
 

@@ -73,17 +73,23 @@ class Story:
     config: Mapping[str, Any]
     data: Path
 
+    @property
+    def tuned(self) -> bool:
+        """Whether there are two models to tell of; else all that is shown is "before"."""
+        return evidence.is_tuned(self.metrics)
+
 
 def write_html(path: Path, story: Story) -> None:
     """Write the report as one HTML file that needs nothing beside it."""
     before, after = _confusion(story)
+    matrices = {"Before": _matrix(before, story.classes), "After": _matrix(after, story.classes)}
     page = _render(
         "report.html.j2",
         story,
         tracks=_tracks(story.metrics),
-        curves=_curves(story.curves),
+        curves=_curves(story.curves if story.tuned else {"train_head": story.curves["train_head"]}),
         plot=_PLOT,
-        matrices={"Before": _matrix(before, story.classes), "After": _matrix(after, story.classes)},
+        matrices=matrices if story.tuned else {"The head": matrices["Before"]},
         confusions=_confusions(before, after, story.classes),
         galleries=_galleries(story),
         kinds=story.prepared["refused"],
@@ -119,6 +125,7 @@ def _render(template: str, story: Story, **more: Any) -> str:
     environment.filters |= {"percent": percent, "points": points, "p_value": p_value, "plain": plain}
     return environment.get_template(template).render(
         metrics=story.metrics,
+        tuned=story.tuned,
         confidence=story.config["evaluate"]["confidence"],
         classes=story.classes,
         figures=_figures(story.metrics),
@@ -159,15 +166,25 @@ def summary(metrics: Mapping[str, Any], confidence: float) -> str:
         value, low, high = (show(metrics[model][key]) for key in ("accuracy", "accuracy_low", "accuracy_high"))
         return f"{name:<20}{value:>9}   {low} to {high}{note}"
 
-    return "\n".join(
-        [
-            f"{metrics['n_test']} test images".ljust(20) + f"{'accuracy':>9}   {confidence:.0%} interval",
+    if evidence.is_tuned(metrics):
+        answer = [
             row("before (head only)", "head", percent),
             row("after fine-tuning", "finetuned", percent),
             row("difference", "delta", points, " percentage points"),
             "",
             f"Verdict: {metrics['verdict']} (McNemar's exact p = {p_value(metrics['mcnemar_p'])}; "
             f"{metrics['fixed']} images fixed, {metrics['broken']} broken)",
+        ]
+    else:
+        answer = [
+            row("head only", "head", percent),
+            "",
+            f"Verdict: {metrics['verdict']} (finetune: none), so before and after are the same model",
+        ]
+    return "\n".join(
+        [
+            f"{metrics['n_test']} test images".ljust(20) + f"{'accuracy':>9}   {confidence:.0%} interval",
+            *answer,
             f"Kept: {keeping(metrics)}",
             "",
             "The report     artifacts/evaluate/report.html",
@@ -183,6 +200,8 @@ def keeping(metrics: Mapping[str, Any]) -> str:
     """Say which model is kept, and why."""
     name = {"head": "the head alone", "finetuned": "the fine-tuned model"}[metrics["kept"]]
     before, after = (percent(metrics[model]["val_accuracy"]) for model in ("head", "finetuned"))
+    if not evidence.is_tuned(metrics):
+        return f"{name} (validation accuracy {before})"
     return f"{name} (validation accuracy {before} before, {after} after)"
 
 
@@ -223,6 +242,7 @@ def _write_csv(path: Path, header: list[str], rows: Iterable[list[Any]]) -> None
 
 def _figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Lay out the table of all figures: for each its texts before, after and of the difference, and who is better."""
+    columns = 3 if evidence.is_tuned(metrics) else 1
     table = []
     for key, name, meaning, smaller_is_better, is_share in _FIGURES:
         if key not in metrics["head"]:
@@ -230,7 +250,7 @@ def _figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         level: Callable[[float], str] = percent if is_share else "{:.3f}".format
         change: Callable[[float], str] = points if is_share else lambda value: _minus(f"{value:+.3f}")
         cells = []
-        for model, show in (("head", level), ("finetuned", level), ("delta", change)):
+        for model, show in (("head", level), ("finetuned", level), ("delta", change))[:columns]:
             ends = [show(metrics[model][f"{key}_{end}"]) for end in ("low", "high") if f"{key}_{end}" in metrics[model]]
             cells.append({"value": show(metrics[model][key]), "interval": " to ".join(ends)})
         gain = metrics["delta"][key] * (-1 if smaller_is_better else 1)
@@ -242,6 +262,9 @@ def _figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _tracks(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Lay out the dot-and-interval plots: one of both models, one of their difference with its zero line."""
     figures = {"accuracy": "Accuracy", "macro_f1": "Macro F1"}
+    if not evidence.is_tuned(metrics):
+        alone = [(name, "before", metrics["head"], key) for key, name in figures.items()]
+        return [_track("On the test images", alone, percent, "{:g}%".format, [])]
     models = {"head": "before", "finetuned": "after"}
     levels = [
         (f"{name} {tone}", tone, metrics[model], key) for key, name in figures.items() for model, tone in models.items()
@@ -304,8 +327,8 @@ def _ticks(values: Iterable[float], about: int) -> list[float]:
 
 
 def _curves(curves: Mapping[str, list[Row]]) -> list[dict[str, Any]]:
-    """Lay out both learning curves; the same figure has the same axis in both, so that they can be compared."""
-    names = {"train_head": "Before: the head", "finetune": "After: fine-tuning"}
+    """Lay out the learning curves; the same figure has the same axis in both, so that they can be compared."""
+    names = {"train_head": "Before: the head", "finetune": "After: fine-tuning"} if len(curves) > 1 else {}
     panels = []
     for stage, rows in curves.items():
         # A row of the L-BFGS solver is a candidate for the regularisation and no epoch.
@@ -316,7 +339,7 @@ def _curves(curves: Mapping[str, list[Row]]) -> list[dict[str, Any]]:
             every = [row[key] for rs in curves.values() for row in rs for key in (figure, f"val_{figure}")]
             ticks = _ticks([value for value in every if math.isfinite(value)] or [0, 1], 4)
             series = {tone: [row[key] for row in rows] for tone, key in (("train", figure), ("val", f"val_{figure}"))}
-            title = f"{names[stage]}, {figure}"
+            title = f"{names.get(stage, 'The head')}, {figure}"
             x_title = "inverse regularisation (1/λ)" if solved else "epoch"
             panels.append(_panel(title, x_title, labels, series, ticks, kept, figure == "accuracy"))
     return panels
@@ -392,7 +415,7 @@ def _matrix(counts: Counts, classes: list[str]) -> dict[str, Any]:
 
 
 def _confusions(before: Counts, after: Counts, classes: list[str]) -> list[dict[str, Any]]:
-    """Return the pairs of classes that the two models confuse most."""
+    """Return the pairs of classes that are confused most."""
     errors = before + after
     np.fill_diagonal(errors, 0)
     worst = np.argsort(-errors, axis=None, kind="stable")[:CONFUSIONS]
@@ -432,7 +455,7 @@ def _galleries(story: Story) -> list[dict[str, Any]]:
         ("Broken", "Right before, wrong after; the largest losses first.", right_before & ~right_after, gain),
         (
             "Surest errors",
-            "Wrong after fine-tuning; the surest first. Look here for wrong labels.",
+            f"Wrong{' after fine-tuning' if story.tuned else ''}; the surest first. Look here for wrong labels.",
             ~right_after,
             -test.after.max(1),
         ),
@@ -447,15 +470,15 @@ def _galleries(story: Story) -> list[dict[str, Any]]:
                 for place in everyone[chosen][np.argsort(order[chosen], kind="stable")][:GALLERY]
             ],
         }
-        for title, meaning, chosen, order in galleries
+        for title, meaning, chosen, order in (galleries if story.tuned else galleries[-1:])
     ]
 
 
 def _picture(story: Story, place: int) -> dict[str, Any]:
-    """Lay out one test image with what both models say."""
+    """Lay out one test image with what the models say."""
     label = int(story.test.labels[place])
     guesses = []
-    for tone, model in (("before", story.test.before), ("after", story.test.after)):
+    for tone, model in (("before", story.test.before), ("after", story.test.after))[: 2 if story.tuned else 1]:
         best = int(model[place].argmax())
         guesses.append(
             {"tone": tone, "name": story.classes[best], "sure": float(model[place, best]), "right": best == label}
@@ -510,7 +533,11 @@ def _notes(prepared: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[str]
 def _stored(stored: Mapping[str, Mapping[str, Any]]) -> str:
     """Say what the feature store keeps, or would keep, for this run."""
     names = {"extract_features": "bottleneck features", "finetune": "outputs of the frozen part"}
-    parts = [f"{one['outputs']:,} {names[stage]} take {one['bytes'] / 1e6:,.1f} MB" for stage, one in stored.items()]
+    parts = [
+        f"{one['outputs']:,} {names[stage]} take {one['bytes'] / 1e6:,.1f} MB"
+        for stage, one in stored.items()
+        if one["outputs"]
+    ]
     return f"In the feature store, {_and(parts)}."
 
 

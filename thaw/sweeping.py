@@ -8,7 +8,8 @@ by the next job, by the same sweep after a kill, and by another sweep.
     multirun/jobs/<job>/              a finished job: links to its stages, and result.json
     multirun/sweeps/<sweep>/          a record and a log of each job; summary.txt, table.csv, parallel.svg
 
-The stages are handed in by ``stages.sweep``; the library knows none of them.
+The stages are handed in by ``stages.sweep``; the library knows none of them. Which configurations there are is the
+matter of ``thaw.searching``; Hydra's launchers do the jobs, wherever they are told to.
 """
 
 import csv
@@ -19,32 +20,33 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from thaw import coordinates, evidence, manifest, predictions, tracking
+from thaw import coordinates, tracking
 from thaw.artifacts import PROJECT, Paths, alone, atomic, fingerprint, plain, read_json, write_json
-from thaw.backbones import FrozenNetwork
-from thaw.config import SECTIONS, grid, sources, validate
+from thaw.backbones import FrozenNetwork, weights_at_hand
+from thaw.config import CONF, SECTIONS, sources, validate
 from thaw.errors import UserError
+from thaw.ranking import JUDGED, RESULT, SHORT, Record, configuration, ranked, shown, summary, table, validation
 from thaw.worker import Worker, WorkerError
 
 FOLDER, DATA = PROJECT / "multirun", PROJECT / "data"
-RESULT = "result.json"  # of a job; it is there when the job is finished
-MULTIRUN = {"-m", "--multirun"}  # Hydra's option
 PATIENCE = 7 * 24 * 60 * 60  # seconds that a job waits for a stage that another one is at
-SHORT = 10  # letters of a job's name that are shown, and suffice
-MODELS = {"head": "train_head", "finetuned": "finetune"}  # what may be kept, and the stage that made it
-BEFORE = ("prepare", "extract_features", "train_head")  # the stages of a head
+# What is compared, and the stages that it takes; the last one's folder gives a job its name.
+RANKS = {
+    "backbone": ("prepare", "extract_features", "probe"),
+    "head": ("prepare", "extract_features", "train_head"),
+    "model": ("prepare", "extract_features", "train_head", "finetune", "evaluate"),
+}
 
 Stages = Mapping[str, Callable[..., None]]
 
@@ -70,27 +72,6 @@ class Job:
     sweep: str
 
 
-@dataclass(frozen=True)
-class Record:
-    """What became of a job in one sweep; a file of its own in the sweep's folder.
-
-    Attributes:
-        number: of the job in the sweep, from 0.
-        values: of the keys that the sweep varies.
-        job: its name; empty if it failed.
-        reason: why it failed; empty if it did not.
-        seconds: what it took; 0 if it was finished already.
-        began: when, in seconds since 1970.
-    """
-
-    number: int
-    values: Mapping[str, str]
-    job: str = ""
-    reason: str = ""
-    seconds: float = 0.0
-    began: float = 0.0
-
-
 def listing(data: Path) -> str:
     """Hash the names, sizes and times of all data files: another hash means that they may have changed."""
     lines = []
@@ -111,17 +92,19 @@ def folders(job: Job) -> Iterator[tuple[str, dict[str, Any], Path]]:
     for name, run in job.stages.items():
         sections = {key: job.sections[key] for key in inspect.signature(run).parameters if key in SECTIONS}
         network = [FrozenNetwork(job.sections["backbone"]).fingerprint] if "backbone" in sections else []
-        folder = FOLDER / "stages" / name / fingerprint(_code(name), *sections.values(), *network, *before)
+        folder = FOLDER / "stages" / name / fingerprint(_code(name, run), *sections.values(), *network, *before)
         yield name, sections, folder
         # What prepare has found counts, not when the files were last touched.
         before = sorted(folder.iterdir()) if name == "prepare" else [folder.name]
 
 
 @lru_cache
-def _code(stage: str) -> str:
-    """Hash the code that a stage depends on."""
+def _code(stage: str, run: Callable[..., None]) -> str:
+    """Hash the code that a stage depends on; a probe trains heads, and adds a file of its own."""
     pipeline = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    return fingerprint(*(PROJECT / one for one in pipeline[stage]["deps"] if one.startswith(("thaw/", "stages/"))))
+    named = pipeline[stage if stage in pipeline else "train_head"]["deps"]
+    files = {PROJECT / one for one in named if one.startswith(("thaw/", "stages/"))}
+    return fingerprint(*sorted(files | {Path(inspect.getfile(run))}))
 
 
 def finished(job: Job) -> str:
@@ -206,58 +189,46 @@ def _link(done: Mapping[str, Path], folder: Path) -> None:
 
 @dataclass
 class Sweep:
-    """A sweep while it runs, as Hydra's jobs see it.
+    """A sweep while it runs, as Hydra's sweeper and its jobs see it.
 
     Attributes:
-        name: a hash of what was asked for.
+        stages: all that jobs may run, by name.
+        name: a hash of what was asked for; empty until it begins.
         title: what was asked for.
-        varied: the keys that vary, with their values.
-        stages: all of them.
-        heads: jobs end with the head, which is ranked; the winner alone is fine-tuned and evaluated.
+        rank: what is compared: one of ``RANKS``.
+        varied: the keys that vary.
+        total: how many jobs there are, if none is given up.
         listing: the state of the data.
-        total: how many jobs there are.
     """
 
-    name: str
-    title: str
-    varied: Mapping[str, Sequence[str]]
     stages: Stages
-    heads: bool = False
-    listing: str = field(default_factory=lambda: listing(DATA))
+    name: str = ""
+    title: str = ""
+    rank: str = "model"
+    varied: Sequence[str] = ()
+    total: int = 0
+    listing: str = ""
 
-    @classmethod
-    def of(cls, arguments: list[str], stages: Stages, heads: bool = False) -> "Sweep":
-        """Make the sweep that a command line asks for, and forget what an earlier run of it has recorded.
-
-        Args:
-            arguments: Hydra's.
-            stages: all of them, in order.
-            heads: see ``Sweep``.
-
-        Raises:
-            UserError: see ``config.grid``; or MLflow's address is unusable.
-        """
-        tracking.store()  # a wrong address is said before the work, not after it
-        asked = grid(arguments) if MULTIRUN & {*arguments} else {}  # else Hydra shows something, or ``job`` complains
-        varied = {key.lstrip("+~"): values for key, values in asked.items()}
-        title = " ".join([*["--heads"] * heads, *(one for one in arguments if not one.startswith("-"))])
-        sweep = cls(fingerprint(title)[:SHORT], title, varied, stages, heads)
-        for record in sweep.folder.glob("*.json"):
+    def begin(self, asked: Sequence[str], rank: str, varied: Iterable[str], total: int) -> None:
+        """Take what Hydra was asked for, and forget what an earlier run of the same sweep has recorded."""
+        self.title, self.rank, self.total = " ".join(asked), rank, total
+        self.varied = [key.lstrip("+~") for key in varied]
+        self.name = fingerprint(self.title)[:SHORT]
+        self.listing = listing(DATA)
+        for record in self.folder.glob("*.json"):
             record.unlink()
-        return sweep
+        print(f"Sweep {self.name}: {total} job{'s' * (total > 1)}", flush=True)
 
     @property
     def folder(self) -> Path:
         """Where its records are."""
         return FOLDER / "sweeps" / self.name
 
-    @property
-    def total(self) -> int:
-        """How many jobs there are."""
-        return int(np.prod([len(values) for values in self.varied.values()], dtype=int))
-
-    def job(self, cfg: DictConfig) -> None:
+    def job(self, cfg: DictConfig) -> float | None:
         """Do one job, whatever comes of it, record that, and say it in one line.
+
+        Returns:
+            The accuracy that it is ranked by; None if it failed.
 
         Raises:
             UserError: Hydra was not told to do several runs.
@@ -269,42 +240,50 @@ class Sweep:
                 "found a single run; add -m"
             )
         overrides = [str(one) for one in state.overrides.task]
-        given = dict(one.lstrip("+~").partition("=")[::2] for one in overrides)
-        values = {key: given[key] for key in self.varied if key in given}
         chosen = {key: value for key, value in state.runtime.choices.items() if key in SECTIONS}
         about = {"choices": chosen, "overrides": overrides}
         began = time.time()
         name, reason, new = "", "", False
         try:
             sections = validate(cfg, list(SECTIONS), sources())
-            stages = {key: run for key, run in self.stages.items() if not self.heads or key in BEFORE}
-            name, reason, new = self._do(sections, stages, about, f"{state.job.num}.log")
+            name, reason, new = self._do(sections, cfg.rank, about, f"{state.job.num}.log")
         except UserError as error:
             reason = str(error)
         seconds = round(time.time() - began, 2) if new else 0.0
-        record = Record(state.job.num, values, name, reason, seconds, began)
+        values = self._values(overrides)
+        return self._recorded(Record(state.job.num, values, name, reason, cfg.rank, seconds, began))
+
+    def refuse(self, number: int, overrides: Sequence[str], reason: str) -> None:
+        """Record and say that a job cannot even be begun."""
+        self._recorded(Record(number, self._values(overrides), "", reason, self.rank, 0.0, time.time()))
+
+    def _values(self, overrides: Sequence[str]) -> dict[str, str]:
+        """Return what a job has for the keys that vary; several seeds of one configuration vary as well."""
+        given = dict(one.lstrip("+~").partition("=")[::2] for one in overrides)
+        return {key: given[key] for key in dict.fromkeys((*self.varied, "seed")) if key in given}
+
+    def _recorded(self, record: Record) -> float | None:
         write_json(self.folder / f"{record.number}.json", vars(record))
-        print(self._status(record), flush=True)
+        accuracy = None if record.reason else validation(_outputs(record.job))[0]
+        print(self._status(record, accuracy), flush=True)
+        return accuracy
 
     def finish(self, job: str) -> tuple[str, str]:
-        """Fine-tune and evaluate a job that has not been; return the name of the whole job, or why that failed."""
-        if not self.heads:
-            return job, ""
+        """Fine-tune and evaluate the best head; return the name of the whole job, or why that failed."""
         result = read_json(FOLDER / "jobs" / job / RESULT)
         sections = {name: SECTIONS[name].validate_python(result["config"][name]) for name in SECTIONS}
         about = {key: result[key] for key in ("choices", "overrides")}
         print("\nThe best head is fine-tuned and evaluated now.", flush=True)
-        name, reason, _ = self._do(sections, self.stages, about, "winner.log")
+        name, reason, _ = self._do(sections, "model", about, "winner.log")
         return name, reason
 
-    def _do(
-        self, sections: Mapping[str, Any], stages: Stages, about: Mapping[str, Any], log: str
-    ) -> tuple[str, str, bool]:
+    def _do(self, sections: Mapping[str, Any], rank: str, about: Mapping[str, Any], log: str) -> tuple[str, str, bool]:
         """Do a job if it is not done; return its name, why it has failed, and whether anything had to be done.
 
         Raises:
             UserError: a backbone's weights are not there.
         """
+        stages = {name: self.stages[name] for name in RANKS[rank]}
         job = Job(sections, stages, about, self.listing, self.folder / log, self.name)
         if name := finished(job):
             return name, "", False
@@ -315,25 +294,37 @@ class Sweep:
         except WorkerError as error:
             return "", f"{error}; perhaps memory ran out: close other programs, or take a smaller backbone", True
 
-    def _status(self, record: Record) -> str:
+    def _status(self, record: Record, accuracy: float | None) -> str:
         """Say in one line what became of a job, and how long the others may take."""
         records = self.records()  # other processes may have written some
         at = f"{len(records):>{len(str(self.total))}}/{self.total}"
-        what = _what(record)
-        if record.reason:
+        what = record.what + "  head alone" * (record.rank != self.rank)
+        if accuracy is None:
             return f"{at}  {what}  failed: {record.reason}"
-        accuracy, _ = validation(_outputs(record.job))
         took = f"{record.seconds:.1f} s" if record.seconds else "finished before"
         # By the clock, not by the sum of what they took: jobs may run side by side.
         pace = (time.time() - min(one.began for one in records)) / max(1, sum(one.seconds > 0 for one in records))
         left = (self.total - len(records)) * pace
         remaining = f"  about {_duration(left)} left" if left and record.seconds else ""
-        return f"{at}  {what}  validation {accuracy:.1%}  {took}{remaining}"
+        return f"{at}  {what}  {JUDGED[self.rank]} {accuracy:.1%}  {took}{remaining}"
 
     def records(self) -> list[Record]:
         """What became of its jobs, in their order."""
         found = [Record(**read_json(file)) for file in self.folder.glob("*.json")]
         return sorted(found, key=lambda one: one.number)
+
+
+def at_hand() -> list[str]:
+    """Return the options of conf/backbone/ whose weights are on this machine."""
+    found = []
+    for file in sorted((CONF / "backbone").glob("*.yaml")):
+        option = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if weights_at_hand(option["weights"], option["network"], option["alpha"]):
+            found.append(file.stem)
+    return found
+
+
+OmegaConf.register_new_resolver("at_hand", lambda: ",".join(at_hand()), replace=True)  # conf/experiment/backbones.yaml
 
 
 @lru_cache
@@ -348,137 +339,63 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def kept(paths: Paths) -> str:
-    """Return which model a job keeps: ``head`` or ``finetuned``."""
-    return str(read_json(paths.metrics)["kept"]) if paths.metrics.exists() else "head"
-
-
-def validation(paths: Paths) -> tuple[float, float]:
-    """Return the accuracy and the cross-entropy (nats) on the validation images of the model that a job keeps."""
-    found, classes = predictions.read(paths.predictions(MODELS[kept(paths)])), read_json(paths.classes)
-    labels = {record.path: classes.index(record.label) for record in manifest.read(paths.manifest)}
-    rows = [row for row, split in enumerate(found.splits) if split == "val"]
-    true = np.array([labels[found.paths[row]] for row in rows], dtype=np.intp)
-    return evidence.accuracy(true, found.probabilities[rows]), evidence.log_loss(true, found.probabilities[rows])
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A configuration of a sweep with what it is ranked by.
-
-    Attributes:
-        record: the first one of this configuration.
-        accuracy: of the model that is kept, on the validation images.
-        loss: its cross-entropy there, in nats.
-        kept: which model that is.
-        data: the name of the split that it was judged on.
-    """
-
-    record: Record
-    accuracy: float
-    loss: float
-    kept: str
-    data: str
-
-
-def ranked(records: Sequence[Record]) -> list[Ranked]:
-    """Put finished configurations in order: by validation accuracy, of equals by the lower cross-entropy there.
-
-    The same configuration, written in two ways, counts once. The test images have no say.
-    """
-    found = []
-    for record in {one.job: one for one in reversed(records) if one.job}.values():
-        paths = _outputs(record.job)
-        found.append(Ranked(record, *validation(paths), kept(paths), (paths.root / "prepare").resolve().name))
-    return sorted(found, key=lambda one: (-one.accuracy, one.loss, one.record.number))
-
-
-def table(ranking: Sequence[Ranked], varied: Sequence[str]) -> list[list[str]]:
-    """Lay the ranking out: a header, and a row for each configuration."""
-    header = ["rank", *varied, "validation", "loss", "kept", "job"]
-    return [header] + [
-        [
-            str(place),
-            *(one.record.values.get(key, "") for key in varied),
-            f"{one.accuracy:.1%}",
-            f"{one.loss:.4f}",
-            one.kept,
-            one.record.job[:SHORT],
-        ]
-        for place, one in enumerate(ranking, 1)
-    ]
-
-
-def summary(ranking: Sequence[Ranked], records: Sequence[Record], varied: Sequence[str], winner: Paths | None) -> str:
-    """Return the ranked table, the winner with its test figure, and what failed.
-
-    Args:
-        ranking: the finished configurations, the best first.
-        records: of all jobs.
-        varied: the keys to show.
-        winner: the outputs of the best one; None if there are none.
-    """
-    lines: list[str] = []
-    if ranking:
-        rows = table(ranking, varied)
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        lines.append("")
-    if len({one.data for one in ranking}) > 1:
-        lines.append("The jobs differ in the split of the data, so their validation figures are of different images.")
-    if ranking and winner is not None:
-        lines += _winner(ranking, winner)
-    if failed := [one for one in records if one.reason]:
-        lines += ["", f"{len(failed)} of {len(records)} jobs failed; the same command tries them again:"]
-        lines += [f"  {_what(one)}: {one.reason}" for one in failed]
-    return "\n".join(lines).strip("\n") + "\n"
-
-
-def _winner(ranking: Sequence[Ranked], winner: Paths) -> list[str]:
-    best, name = ranking[0], winner.root.name[:SHORT]
-    metrics = read_json(winner.metrics)
-    model = metrics["kept"]
-    test = metrics[model]
-    count = f"the best of {len(ranking)} configurations" if len(ranking) > 1 else "one configuration"
-    flatters = ", which flatters the best of many" if len(ranking) > 1 else ""
-    tuned = f"; fine-tuned: {validation(winner)[0]:.1%}" if model != best.kept else ""
-    return [
-        f"Winner: job {name}, {count} by validation accuracy ({best.accuracy:.1%}{flatters}{tuned}).",
-        f"On {metrics['n_test']} test images, which chose nothing: {test['accuracy']:.1%} "
-        f"({test['accuracy_low']:.1%} to {test['accuracy_high']:.1%}).",
-        f"To make it the project's configuration: python -m stages.sweep --promote {name}",
-    ]
-
-
-def _what(record: Record) -> str:
-    return " ".join(f"{key}={value}" for key, value in record.values.items())
-
-
 def conclude(sweep: Sweep) -> bool:
     """Rank the jobs of a sweep, write, print and publish its summary; return whether all jobs have succeeded."""
-    records, varied = sweep.records(), list(sweep.varied)
+    records = sweep.records() if sweep.name else []
     if not records:  # Hydra was asked for something else: --help, --cfg job
         return True
-    ranking = ranked(records)
-    name, reason = sweep.finish(ranking[0].record.job) if ranking else ("", "")
-    text = summary(ranking, records, varied, _outputs(name) if name else None)
+    outcomes = [(record, _outputs(record.job)) for record in records]
+    ranking = ranked(outcomes, sweep.rank)
+    winners, reason = [one.job for one in ranking[0].records] if ranking else [], ""
+    if ranking and sweep.rank == "head":
+        name, reason = sweep.finish(winners[0])
+        winners = [name] * bool(name)
+    whole = [_outputs(job) for job in winners if sweep.rank != "backbone"]
+    text = summary(ranking, outcomes, sweep.varied, whole)
     if reason:
         text += f"\nThe best of them could not be finished: {reason}\n"
     with atomic(sweep.folder / "summary.txt") as partial:
         partial.write_text(text, encoding="utf-8")
     cells = io.StringIO()
-    csv.writer(cells, lineterminator="\n").writerows(table(ranking, varied))
+    csv.writer(cells, lineterminator="\n").writerows(table(ranking, sweep.varied) if ranking else [])
     with atomic(sweep.folder / "table.csv") as partial:
         partial.write_text(cells.getvalue(), encoding="utf-8")
-    if ranking and varied:
-        lines = [([one.record.values.get(key, "") for key in varied], one.accuracy) for one in ranking]
+    if ranking and (keys := shown(ranking, sweep.varied)):
+        lines = [([one.records[0].values.get(key, "") for key in keys], one.accuracy) for one in ranking]
         with atomic(sweep.folder / "parallel.svg") as partial:
-            partial.write_text(coordinates.picture(varied, lines, "validation"), encoding="utf-8")
+            partial.write_text(coordinates.picture(keys, lines, JUDGED[sweep.rank]), encoding="utf-8")
     print(f"\n{text}", end="")
-    jobs = [name] * bool(name) if sweep.heads else [one.record.job for one in ranking]
-    published = [(_outputs(job), read_json(_outputs(job).root / RESULT)["config"]) for job in jobs]
-    tracking.publish_sweep(sweep.name, sweep.title, published, len(ranking), sweep.folder)
+    figures = {"configurations": float(len(ranking))}
+    if ranking:
+        figures[JUDGED[sweep.rank].replace("-", "_")] = ranking[0].accuracy
+    if whole:
+        metrics = [read_json(one.metrics) for one in whole]
+        figures["accuracy"] = sum(one[one["kept"]]["accuracy"] for one in metrics) / len(metrics)
+    done = [_outputs(job) for job in dict.fromkeys([*(one.root.name for one in whole), *_jobs(records, "model")])]
+    covered = {configuration(one) for one in done}
+    parts = [_outputs(job) for part in ("head", "backbone") for job in _jobs(records, part)]
+    tracking.publish_sweep(
+        sweep.name,
+        sweep.title,
+        [(one, read_json(one.root / RESULT)["config"]) for one in done],
+        [_part(one) for one in parts if configuration(one) not in covered],
+        figures,
+        sweep.folder,
+    )
     return not reason and not any(one.reason for one in records)
+
+
+def _jobs(records: Sequence[Record], rank: str) -> list[str]:
+    return [one.job for one in records if one.job and one.rank == rank]
+
+
+def _part(paths: Paths) -> tuple[Paths, dict[str, Any], dict[str, float]]:
+    """Return the outputs of a job that fine-tunes nothing, its configuration, and figures for MLflow."""
+    config = read_json(paths.root / RESULT)["config"] | {"finetune": {"unfreeze": "none"}}
+    accuracy, loss = validation(paths)
+    if paths.predictions("probe").exists():
+        return paths, config | {"rank": "backbone"}, {"probe/accuracy": accuracy, "probe/log_loss": loss}
+    return paths, config, {"head/val_accuracy": accuracy, "head/val_log_loss": loss}
 
 
 def _outputs(job: str) -> Paths:

@@ -33,6 +33,7 @@ from thaw import artifacts, history, registry
 from thaw.artifacts import PROJECT, Paths, cache, fingerprint, read_json, workspace
 from thaw.config import fail
 from thaw.errors import UserError
+from thaw.evidence import is_tuned
 from thaw.history import Row
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ _NO_MATTER = {
     "finetune.devices",
     "dataset.min_images",
 }
+_COMPARISON = {"finetuned", "delta", "mcnemar_p", "fixed", "broken"}  # what metrics.json says of two models
 _BATCH = 1000  # metrics that MLflow takes at once
 
 
@@ -119,7 +121,12 @@ def publish(paths: Paths, config: Mapping[str, Any]) -> None:
 
 
 def publish_sweep(
-    name: str, title: str, jobs: Sequence[tuple[Paths, Mapping[str, Any]]], tried: int, files: Path
+    name: str,
+    title: str,
+    jobs: Sequence[tuple[Paths, Mapping[str, Any]]],
+    parts: Sequence[tuple[Paths, Mapping[str, Any], Mapping[str, float]]],
+    figures: Mapping[str, float],
+    files: Path,
 ) -> None:
     """See to it that MLflow holds a run of each job of a sweep, tagged with it, and one that sums it up.
 
@@ -129,8 +136,9 @@ def publish_sweep(
     Args:
         name: of the sweep.
         title: what it was asked for.
-        jobs: those that are to have a run, the best first: outputs and resolved configuration.
-        tried: how many configurations were ranked.
+        jobs: whole ones: outputs and resolved configuration.
+        parts: those of heads or features alone: outputs, resolved configuration, and figures of validation.
+        figures: of the whole sweep.
         files: the sweep's folder: summary.txt, which becomes the run's description, and whatever tables and pictures
             lie beside it.
 
@@ -147,18 +155,46 @@ def publish_sweep(
             identical = identity(paths, config)[FINGERPRINT]
             if identical not in tagged:
                 publish(paths, config)
-                for run in same_runs(client, identical):
-                    # A configuration may be part of several sweeps.
-                    names = run.data.tags.get(SWEEP, "").split()
-                    client.set_tag(run.info.run_id, SWEEP, " ".join(dict.fromkeys([*names, name])))
+                _mark(client, identical, name)
+        for paths, config, own in parts:
+            tags = identity(paths, config) | {"mlflow.source.name": "python -m stages.sweep"}
+            if tags[FINGERPRINT] not in tagged:
+                same = same_runs(client, tags[FINGERPRINT])
+                if not any(run.info.status == "FINISHED" for run in same):
+                    _publish_part(client, paths, config, tags, own)
+                    for run in same:  # of a process that was killed while it wrote them
+                        client.delete_run(run.info.run_id)
+                _mark(client, tags[FINGERPRINT], name)
         with alone():
-            _sum_up(client, known, name, title, jobs, tried, files)
+            _sum_up(client, known, name, title, figures, files)
     except failures() as error:
         print(
             f"warning: MLflow at {public(uri, uri)} did not take this sweep ({public(uri, error)}); all results are in "
             f"multirun/, and the same command publishes them once it answers",
             file=sys.stderr,
         )
+
+
+def _mark(client: "MlflowClient", identical: str, sweep: str) -> None:
+    """Tag the runs of one fingerprint with a sweep; a configuration may be part of several."""
+    for run in same_runs(client, identical):
+        names = run.data.tags.get(SWEEP, "").split()
+        client.set_tag(run.info.run_id, SWEEP, " ".join(dict.fromkeys([*names, sweep])))
+
+
+def _publish_part(
+    client: "MlflowClient",
+    paths: Paths,
+    config: Mapping[str, Any],
+    tags: Mapping[str, str],
+    figures: Mapping[str, float],
+) -> None:
+    """Write the run of a configuration that nothing was fine-tuned or tested for; a whole one takes its place."""
+    run_id = begin(client, paths, config, tags)
+    curve = history.read(paths.history("train_head")) if paths.history("train_head").exists() else []
+    found = [(key, value, 0) for key, value in figures.items()]
+    log(client, run_id, [*found, *itertools.chain.from_iterable(curve_points(row, 0) for row in curve)])
+    client.set_terminated(run_id, "FINISHED")
 
 
 def _swept(client: "MlflowClient", experiment_id: str, name: str) -> list[Any]:
@@ -172,13 +208,7 @@ def _swept(client: "MlflowClient", experiment_id: str, name: str) -> list[Any]:
 
 
 def _sum_up(
-    client: "MlflowClient",
-    experiment_id: str,
-    name: str,
-    title: str,
-    jobs: Sequence[tuple[Paths, Mapping[str, Any]]],
-    tried: int,
-    files: Path,
+    client: "MlflowClient", experiment_id: str, name: str, title: str, figures: Mapping[str, float], files: Path
 ) -> None:
     """Write the run that sums a sweep up."""
     earlier = [run for run in _swept(client, experiment_id, name) if SWEEP_SUMMARY in run.data.tags]
@@ -190,12 +220,7 @@ def _sum_up(
         "mlflow.source.name": "python -m stages.sweep",
     }
     run_id = client.create_run(experiment_id, tags=tags, run_name=f"sweep: {title}"[:250]).info.run_id
-    new: list[Point] = [("sweep/configurations", float(tried), 0)]
-    if jobs:
-        metrics = read_json(jobs[0][0].metrics)
-        new.append(("sweep/val_accuracy", metrics[metrics["kept"]]["val_accuracy"], 0))
-        new.append(("sweep/accuracy", metrics[metrics["kept"]]["accuracy"], 0))
-    log(client, run_id, new)
+    log(client, run_id, [(f"sweep/{key}", value, 0) for key, value in figures.items()])
     for file in sorted(files.iterdir()):
         if file.suffix in (".txt", ".csv", ".svg"):
             client.log_artifact(run_id, str(file))
@@ -337,7 +362,11 @@ def begin(client: "MlflowClient", paths: Paths, config: Mapping[str, Any], tags:
 def run_name(config: Mapping[str, Any]) -> str:
     """Return a name that tells runs apart in the run table, what is varied most first: columns there are narrow."""
     backbone, head, finetune = config["backbone"], config["train_head"], config["finetune"]
-    depths = " → ".join(_depth(step["unfreeze"]) for step in (finetune, *finetune["then"]))
+    depths = (
+        "probe"
+        if config.get("rank") == "backbone"
+        else " → ".join(_depth(step["unfreeze"]) for step in (finetune, *finetune.get("then", [])))
+    )
     network = f"{backbone['network']} {backbone['alpha']:g} at {backbone['input_size']} px"
     hidden = "".join(f" {units}" for units in head.get("hidden", []))
     views = f"{config['augment']['views']} views"
@@ -345,7 +374,9 @@ def run_name(config: Mapping[str, Any]) -> str:
     return " · ".join([depths, network, *augmented, head["solver"] + hidden, f"seed {config['seed']}"])
 
 
-def _depth(unfreeze: Mapping[str, Any]) -> str:
+def _depth(unfreeze: Mapping[str, Any] | str) -> str:
+    if isinstance(unfreeze, str):  # none
+        return "head only"
     ((unit, count),) = ((unit, count) for unit, count in unfreeze.items() if count is not None)
     return "all" if unit == "all" else f"last {count} {unit}"
 
@@ -353,6 +384,11 @@ def _depth(unfreeze: Mapping[str, Any]) -> str:
 def headline(metrics: Mapping[str, Any]) -> str:
     """Return the result in one sentence."""
     head, tuned, delta = metrics["head"], metrics["finetuned"], metrics["delta"]
+    if not is_tuned(metrics):
+        return (
+            f"{metrics['verdict'].capitalize()}: accuracy {head['accuracy']:.1%} with the head alone "
+            f"({head['accuracy_low']:.1%} to {head['accuracy_high']:.1%}) on {metrics['n_test']} test images."
+        )
     return (
         f"{metrics['verdict'].capitalize()}: accuracy {head['accuracy']:.1%} before, {tuned['accuracy']:.1%} after, "
         f"difference {100 * delta['accuracy']:+.1f} points ({100 * delta['accuracy_low']:+.1f} to "
@@ -392,10 +428,15 @@ def _is_point(key: str, value: float) -> bool:
 
 
 def points(paths: Paths, metrics: Mapping[str, Any]) -> list[Point]:
-    """Return the figures of ``metrics.json`` and both learning curves, the second one going on where the first ends."""
-    found = [(key, float(value), 0) for key, value in flat(metrics, "/").items() if not isinstance(value, str)]
+    """Return the figures of ``metrics.json`` and both learning curves, the second one going on where the first ends.
+
+    Where nothing was fine-tuned, only those of the head: there is nothing to compare them with.
+    """
+    tuned = is_tuned(metrics)
+    told = {key: value for key, value in metrics.items() if tuned or key not in _COMPARISON}
+    found = [(key, float(value), 0) for key, value in flat(told, "/").items() if not isinstance(value, str)]
     offset = 0
-    for stage in CURVES:
+    for stage in CURVES if tuned else CURVES[:1]:
         rows = history.read(paths.history(stage))
         found += itertools.chain.from_iterable(curve_points(row, offset) for row in rows)
         offset += len(rows)

@@ -53,6 +53,19 @@ def test_outputs(tmp_path: Path, published: list[Paths], capsys: pytest.CaptureF
     }
 
 
+@pytest.mark.parametrize("candidates", [["finetuned"], ["head", "finetuned"]], ids=" and ".join)
+def test_where_nothing_was_fine_tuned_the_head_is_kept_and_compared_with_nothing(
+    tmp_path: Path, candidates: list[str]
+) -> None:
+    paths = finished.head_only(tmp_path)
+    evaluate.run(paths, finished.EVALUATE.model_copy(update={"keep_best_of": candidates}), finished.SEED)
+    metrics = read_json(paths.metrics)
+    assert metrics["kept"] == "head"
+    assert metrics["verdict"] == "nothing was fine-tuned"
+    assert set(metrics["delta"].values()) == {0}
+    assert (paths.finished / "model.xml").exists()
+
+
 def test_every_byte_is_the_same_twice(tmp_path: Path) -> None:
     paths = finished.pipeline(tmp_path)
     outputs = []

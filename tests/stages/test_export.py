@@ -1,5 +1,6 @@
 """export: every format gives the finished model's answers, or is not written."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from tests import options
 from tests.project import squares
 from thaw import exporting, tracking
 from thaw.artifacts import Paths, read_json
-from thaw.config import Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs
+from thaw.config import Augment, Backbone, Dataset, Evaluate, Finetune, HeadOnly, Lbfgs
 from thaw.errors import UserError
 from thaw.exporting import FORMATS, Format
 
@@ -73,6 +74,18 @@ def test_every_format_gives_the_same_answers(paths: Paths, kept: str, monkeypatc
     assert [line.split(" | ")[0] for line in report.splitlines() if line.startswith("| ")][1:] == [
         f"| {name}" for name in FORMATS
     ]
+
+
+@pytest.mark.slow
+def test_where_nothing_was_fine_tuned_the_head_is_exported(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "publish", lambda *_: None)
+    made = Paths(paths.data, paths.root.parent / "head_only")
+    shutil.copytree(paths.root, made.root)
+    augment, nothing = Augment.model_validate(options.AUGMENT), HeadOnly.model_validate(options.HEAD_ONLY)
+    finetune.run(made, Backbone.model_validate(options.BACKBONE), augment, nothing, seed=0)
+    evaluate.run(made, Evaluate(confidence=0.95, resamples=100, keep_best_of=["finetuned"]), 0)
+    export.run(made, ["keras"])
+    assert (made.root / "export" / "model.keras").exists()
 
 
 @pytest.mark.slow

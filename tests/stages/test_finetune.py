@@ -16,7 +16,7 @@ from tests.test_pipeline import squares
 from thaw import finetuning, history, images, portable, predictions
 from thaw.artifacts import PROJECT, Paths, read_json
 from thaw.backbones import cut
-from thaw.config import Adam, Augment, Backbone, Dataset, Finetune, Lbfgs, compose
+from thaw.config import Adam, Augment, Backbone, Dataset, Finetune, HeadOnly, Lbfgs, compose
 from thaw.errors import UserError
 from thaw.heads import Head
 from thaw.inference import OpenVino, softmax
@@ -154,6 +154,29 @@ def test_a_progressive_run_that_was_killed_goes_on_to_the_very_same_weights(
         _run(paths, then=DEEPER)
     assert len(done) == 4 - epoch
     assert {name: (paths.root / "finetune" / name).read_bytes() for name in expected} == expected
+
+
+def test_where_nothing_is_fine_tuned_the_head_is_handed_on(paths: Paths) -> None:
+    told: list[dict[str, float]] = []
+    finetune.run(paths, TOY, AUGMENT, HeadOnly.model_validate(options.HEAD_ONLY), seed=0, report=told.append)
+    assert {file.name for file in (paths.root / "finetune").iterdir()} == {
+        "config.json",
+        "history.csv",
+        "meta.json",
+        "predictions.csv",
+    }
+    before, after = (paths.predictions(stage).read_bytes() for stage in ("train_head", "finetune"))
+    assert after == before
+    assert told == [], "there is no curve"
+
+
+def test_where_nothing_is_fine_tuned_the_curve_is_the_row_before_training(paths: Paths) -> None:
+    finetune.run(paths, TOY, AUGMENT, HeadOnly.model_validate(options.HEAD_ONLY), seed=0)
+    (row,) = history.read(paths.history("finetune"))
+    best = min(history.read(paths.history("train_head")), key=lambda row: row["val_loss"])
+    assert list(row) == list(history.COLUMNS)
+    assert np.isnan([row["loss"], row["accuracy"]]).all(), "as in every curve of fine-tuning"
+    assert (row["val_loss"], row["val_accuracy"]) == pytest.approx((best["val_loss"], best["val_accuracy"]))
 
 
 def test_a_step_that_is_less_deep_is_refused(paths: Paths) -> None:

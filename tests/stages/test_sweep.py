@@ -10,16 +10,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from hydra.core.utils import JobReturn, JobStatus
 from mlflow import MlflowClient
 
+from hydra_plugins.thaw_sweeper import Searcher
 from stages import sweep
 from tests import finished
 from tests.project import STAGES, Project, checkout, repository
 from tests.thaw.test_worker import alive
-from thaw import predictions, sweeping, tracking
+from thaw import manifest, predictions, sweeping, tracking
 from thaw.artifacts import Paths, read_json, write_json
 from thaw.config import Adam, Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs
 from thaw.errors import UserError
@@ -54,6 +57,14 @@ class Stages:
         assert paths.manifest.exists()
         self._copy(paths, "extract_features")
 
+    def probe(self, paths: Paths, train_head: Adam | Lbfgs, seed: int) -> None:
+        assert paths.backbone.exists()
+        self.ran.append("probe")
+        found = predictions.read(self._source.predictions("train_head"))
+        records = [one for one in manifest.read(paths.manifest) if one.split != "train"]
+        with paths.stage("probe") as out:
+            predictions.write(out / "predictions.csv", found.classes, records, found.probabilities)
+
     def train_head(self, paths: Paths, train_head: Adam | Lbfgs, seed: int) -> None:
         assert paths.backbone.exists()
         self._copy(paths, "train_head")
@@ -86,7 +97,7 @@ class Inline:
 def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
     source = finished.pipeline(tmp_path)
     found = Stages(source)
-    monkeypatch.setattr(sweep, "STAGES", {name: getattr(found, name) for name in STAGES})
+    monkeypatch.setattr(sweep, "STAGES", {name: getattr(found, name) for name in (*STAGES, "probe")})
     monkeypatch.setattr(sweeping, "FOLDER", tmp_path / "multirun")
     monkeypatch.setattr(sweeping, "DATA", source.data)
     monkeypatch.setattr(sweeping, "worker", Inline)
@@ -182,13 +193,13 @@ def test_a_failure_is_told_and_stops_nothing(stages: Stages, run: Callable[..., 
 def test_heads_are_compared_alone_and_the_best_one_is_finished(
     stages: Stages, run: Callable[..., str], tmp_path: Path
 ) -> None:
-    out = run("--heads", "train_head=adam,mlp", "train_head.learning_rate=0.01,0.001")
+    out = run("rank=head", "train_head=adam,mlp", "train_head.learning_rate=0.01,0.001")
     assert stages.ran == [*STAGES[:2], *4 * ["train_head"], "finetune", "evaluate"]
     assert out.count("75.0%") == 1, "of the winner only"
     (whole,) = [job for job in (tmp_path / "multirun" / "jobs").iterdir() if (job / "evaluate").exists()]
     assert f"--promote {whole.name[:10]}" in out
-    assert {row.split()[-2] for row in out.split("\n\n")[2].splitlines()[1:]} == {"head"}
-    again = run("--heads", "train_head=adam,mlp", "train_head.learning_rate=0.01,0.001")
+    assert out.split("\n\n")[2].splitlines()[0].split()[-2:] == ["loss", "job"]
+    again = run("rank=head", "train_head=adam,mlp", "train_head.learning_rate=0.01,0.001")
     assert stages.ran == []
     assert again.count("finished before") == 4
     run("train_head=adam,mlp", "train_head.learning_rate=0.01,0.001")
@@ -197,14 +208,97 @@ def test_heads_are_compared_alone_and_the_best_one_is_finished(
 
 def test_a_winner_that_cannot_be_finished_is_told(stages: Stages, run: Callable[..., str]) -> None:
     stages.broken = {0.001: UserError("expected a finite loss, found nan")}
-    out = run("--heads", "train_head=adam,mlp", "finetune.learning_rate=0.001", status=1)
+    out = run("rank=head", "train_head=adam,mlp", "finetune.learning_rate=0.001", status=1)
     assert out.endswith("\nThe best of them could not be finished: expected a finite loss, found nan\n")
     assert "Winner" not in out
 
 
-def test_different_splits_are_said(run: Callable[..., str]) -> None:
-    assert "their validation figures are of different images" in run("seed=0,1")
-    assert "different images" not in run("train_head=adam,mlp")
+def test_seeds_are_repetitions_and_their_mean_is_ranked(run: Callable[..., str]) -> None:
+    out = run("seed=0,1,2", "finetune.learning_rate=0.1,0.2")
+    header, *rows = out.split("\n\n")[1].splitlines()
+    assert header.split() == ["rank", "finetune.learning_rate", "validation", "loss", "kept", "job"]
+    assert len(rows) == 2
+    assert all("% ± 0.0" in row for row in rows)
+    assert "Figures are means of 3 seeds, which differ in their split, ± their standard deviation." in out
+    assert "On 60 test images, which chose nothing: 75.0% on average, 75.0% to 75.0%." in out
+    assert "different images" not in out
+    assert run("finetune.learning_rate=0.1,0.2", "hydra.sweeper.seeds=3").count("finished before") == 6
+
+
+def test_a_configuration_that_lacks_a_seed_is_not_ranked(
+    run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlucky(_: Inline, job: sweeping.Job, wears: bool) -> tuple[str, str]:
+        if job.sections["seed"] == 1 and job.sections["finetune"].learning_rate == 0.2:
+            return "", "bad luck"
+        return sweeping.attempt(job)
+
+    monkeypatch.setattr(Inline, "__call__", unlucky)
+    out = run("finetune.learning_rate=0.1,0.2", "seed=0,1", status=1)
+    assert "1 more configuration was given up early or cut short by a failure." in out
+    assert "one configuration by validation" in out
+
+
+def test_what_cannot_be_composed_fails_at_once_and_stops_nothing(stages: Stages, run: Callable[..., str]) -> None:
+    out = run("train_head=lbfgs,adam", "train_head.learning_rate=0.1,0.2", status=1)
+    first, second, *rest = out.splitlines()
+    for line in (first, second):
+        assert "train_head=lbfgs train_head.learning_rate=0." in line
+        assert "failed: expected overrides like" in line
+    assert rest[0].startswith("3/4  train_head=adam train_head.learning_rate=0.1  validation")
+    assert "the best of 2 configurations" in out
+    assert "2 of 4 jobs failed" in out
+
+
+def test_a_job_whose_machine_is_lost_is_a_failure_and_a_mistake_in_the_code_is_none(
+    stages: Stages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    returns = [JobReturn(status=JobStatus.COMPLETED, _return_value=0.5)]
+    returns += [
+        JobReturn(status=JobStatus.FAILED, _return_value=error) for error in (UserError("no power"), KeyError())
+    ]
+    searcher = Searcher(None)
+    searcher.launcher = SimpleNamespace(launch=lambda *_: returns)
+    begun = sweeping.Sweep(sweep.STAGES)
+    begun.begin(["seed=0,1,2"], "model", ["seed"], 3)
+    answers = searcher._answers(begun, [["seed=0"], ["seed=1"], ["seed=2"]], 0)
+    assert [next(answers), next(answers)] == [0.5, None]
+    assert "seed=1  failed: no power" in capsys.readouterr().out
+    with pytest.raises(KeyError):
+        next(answers)
+
+
+def test_optuna_proposes_and_the_same_command_finds_it_all_done(stages: Stages, run: Callable[..., str]) -> None:
+    command = ["train_head=adam", "train_head.dropout=interval(0.0,0.9)", "finetune=last_20,last_2_blocks"]
+    search = ["hydra.sweeper.sampler=tpe", "hydra.sweeper.trials=4"]
+    out = run(*command, *search)
+    assert out.count("head alone") == 4
+    assert {stages.ran.count(stage) for stage in ("train_head", "finetune")} == {4}
+    again = run(*command, *search)
+    assert stages.ran == []
+    assert again.count("finished before") == 8
+    assert again.split("\n\n")[1:] == out.split("\n\n")[1:]
+
+
+def test_backbones_are_ranked_by_heads_with_intervals(
+    stages: Stages, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = run("rank=backbone", "backbone=mobilenet_v2_bundled,custom", "backbone.weights=random", status=1)
+    assert stages.ran == ["prepare", "extract_features", "probe"]
+    assert "custom network" in out
+    header, row = out.split("\n\n")[1].splitlines()
+    assert header.split() == ["rank", "backbone", "cross-validated", "interval", "p", "loss", "job"]
+    assert re.search(r"\d\d\.\d% +\d\d\.\d% to \d\d\.\d%", row)
+    assert "the test images have no part in it" in out
+    assert "75.0%" not in out
+
+
+def test_backbones_at_hand_are_those_whose_weights_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    assert sweeping.at_hand() == ["mobilenet_v2_bundled"]
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "efficientnetb0_notop.h5").touch()
+    assert sweeping.at_hand() == ["efficientnet_b0", "mobilenet_v2_bundled"]
 
 
 def test_a_process_that_dies_is_a_failure(run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,31 +365,6 @@ def test_the_same_configuration_written_in_two_ways_counts_once(run: Callable[..
     assert "one configuration" in run("finetune.learning_rate=0.1,1e-1")
 
 
-def rated(folder: Path, name: str, accuracy: float, sure: float) -> sweeping.Record:
-    """Fabricate a job that gets a share of the validation images right, more or less surely."""
-    paths = finished.pipeline(folder / name)
-    found = predictions.read(paths.predictions("finetune"))
-    for number, row in enumerate(row for row, split in enumerate(found.splits) if split == "val"):
-        label = int(found.paths[row].startswith("class_1"))
-        right = number < accuracy * found.splits.count("val")
-        found.probabilities[row] = [1 - sure, sure] if label == right else [sure, 1 - sure]
-    records = [one for one in sweeping.manifest.read(paths.manifest) if one.split != "train"]
-    predictions.write(paths.predictions("finetune"), found.classes, records, found.probabilities)
-    write_json(paths.root / "evaluate" / "metrics.json", {"kept": "finetuned"})
-    shutil.move(paths.root, sweeping.FOLDER / "jobs" / name)
-    return sweeping.Record(int(name), {}, name)
-
-
-def test_the_ranking_is_by_validation_accuracy_then_by_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeping, "FOLDER", tmp_path / "multirun")
-    (tmp_path / "multirun" / "jobs").mkdir(parents=True)
-    jobs = [rated(tmp_path, "0", 0.5, 0.9), rated(tmp_path, "1", 0.8, 0.6), rated(tmp_path, "2", 0.8, 0.7)]
-    ranking = sweeping.ranked([*jobs, sweeping.Record(3, {}, reason="failed")])
-    assert [one.record.number for one in ranking] == [2, 1, 0]
-    assert [one.accuracy for one in ranking] == [0.8, 0.8, 0.5]
-    assert ranking[0].loss < ranking[1].loss
-
-
 # Through the real command line.
 
 
@@ -308,7 +377,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
     ("arguments", "said"),
     [
         (["seed=1"], "expected -m and the keys to vary"),
-        (["-m", "train_head=lbfgz,adam"], "'train_head/lbfgz' Available options in 'train_head': adam lbfgs mlp"),
+        (["-m", "train_head=lbfgz"], "'train_head/lbfgz' Available options in 'train_head': adam lbfgs mlp"),
+        (["-m", "rank=heads"], "rank: expected model, head, backbone, found 'heads'; correct it"),
+        (["-m", "seed=interval(0,3)"], "seed: expected values to choose among, found an interval"),
         (["-m", "experiment=nothing"], "'experiment/nothing'"),
         (["-m", "seed=[0"], "at input '[0'"),
         (["--promote", "abc"], "expected the name of one of 0 finished jobs, found 'abc', which none of them begin"),
@@ -389,6 +460,24 @@ def test_every_job_is_a_complete_run_of_the_sweep_and_one_sums_it_up(swept: Proj
     for run in jobs:
         assert {"head/accuracy", "finetuned/accuracy", "curve/val_loss"} <= {*run.data.metrics}
     assert {run.data.params["train_head.solver"] for run in jobs} == {"lbfgs", "adam"}
+
+
+@pytest.mark.slow
+def test_heads_alone_and_fine_tuned_compete_and_either_may_be_promoted(swept: Project, tmp_path: Path) -> None:
+    project = swept.copy(tmp_path / "project")
+    done = project.stage("sweep", "-m", "finetune=none,toy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    row = next(line for line in done.stdout.splitlines() if re.match(r"\d +none ", line))
+    assert row.split()[4] == "head"
+    done = project.stage("sweep", "--promote", row.split()[5])
+    assert "+finetune: none" in done.stdout
+    assert project.repro() == ["finetune", "evaluate"]
+    assert read_json(project.paths.metrics)["verdict"] == "nothing was fine-tuned"
+    lock = project.lock
+    assert project.repro("--force") == list(STAGES)
+    assert project.lock == lock
+    assert project.dvc("plots", "show").startswith("file://")
+    project.dvc("plots", "diff", "HEAD")
 
 
 @pytest.mark.slow

@@ -197,8 +197,13 @@ def test_imagenet_weights_without_a_network_say_how_to_supply_a_file(
     monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a closed port: no network, on any machine
+    asked: list[str] = []
+    get_file = file_utils.get_file
+    monkeypatch.setattr(file_utils, "get_file", lambda name, *a, **k: asked.append(name) or get_file(name, *a, **k))
+    backbone = family(toy, name, weights="imagenet", input_size=96)
     with pytest.raises(UserError, match="expected to download the ImageNet weights .* set 'weights:' to its path"):
-        network(family(toy, name, weights="imagenet", input_size=96))
+        network(backbone)
+    assert asked == [ARCHITECTURES[name].weights_file(backbone.alpha)]
 
 
 def test_a_fingerprint_changes_with_whatever_changes_the_outputs(toy: Backbone, headless: dict[str, Path]) -> None:

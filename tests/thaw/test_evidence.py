@@ -206,3 +206,10 @@ def test_calibration_helps_and_changes_no_answer() -> None:
     assert evidence.log_loss(labels[test], calm) < evidence.log_loss(labels[test], sure[test])
     assert evidence.calibration_error(labels[test], calm) < evidence.calibration_error(labels[test], sure[test])
     np.testing.assert_array_equal(calm.argmax(axis=1), sure[test].argmax(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1)]
+)
+def test_wilson_s_interval_is_that_of_the_textbooks(right: int, images: int, low: float, high: float) -> None:
+    assert evidence.wilson(right / images, images, 0.95) == pytest.approx((low, high), abs=1e-4)

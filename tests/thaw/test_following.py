@@ -77,6 +77,19 @@ def test_both_stages_and_evaluate_make_one_run(paths: Paths) -> None:
     assert done.data.metrics["delta/accuracy"] > 0
 
 
+def test_where_nothing_is_fine_tuned_the_run_is_the_head_s(paths: Paths, tmp_path: Path) -> None:
+    paths = finished.head_only(tmp_path / "head_only")
+    follow(sent(paths, "train_head", history.read(paths.history("train_head"))))
+    follow(sent(paths, "finetune", []))
+    (run,) = runs()
+    assert run.info.status == "SCHEDULED"
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
+    (done,) = runs()
+    assert done.info.run_id == run.info.run_id
+    assert done.info.status == "FINISHED"
+    assert [step for step, _ in curve(done)] == [0, 1, 2]
+
+
 @pytest.mark.parametrize(("end", "status"), [(None, "KILLED"), ("KILLED", "KILLED"), ("FAILED", "FAILED")])
 def test_a_training_that_stops_is_marked_and_goes_on_in_the_same_run(
     paths: Paths, end: str | None, status: str

@@ -134,6 +134,15 @@ def test_keys_that_appear_and_go_are_followed(folder: Path) -> None:
     assert OmegaConf.load(folder / "conf" / "finetune" / "last_3_blocks.yaml").unfreeze == {"all": True}
 
 
+def test_policies_of_either_kind_take_each_other_s_place(folder: Path) -> None:
+    wanted = finish(folder, "abcdef", ["finetune=none"], finetune="none")
+    promote("abcdef")
+    assert plain(compose([])) == wanted
+    wanted = finish(folder, "fedcba", ["finetune=last_20", "finetune.epochs=3"], finetune="last_20")
+    promote("fedcba")
+    assert plain(compose([])) == wanted
+
+
 @pytest.mark.parametrize(("name", "found"), [("x", "none"), ("a", "2"), ("", "2")])
 def test_a_job_must_be_named_clearly(folder: Path, name: str, found: str) -> None:
     finish(folder, "abc", [])

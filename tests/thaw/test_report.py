@@ -81,6 +81,30 @@ def test_headline_says_the_verdict(tmp_path: Path, gain: float) -> None:
     assert f">{verdict.capitalize()}</h1>" in page
 
 
+def test_where_nothing_was_fine_tuned_nothing_is_compared(tmp_path: Path) -> None:
+    paths = finished.head_only(tmp_path)
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
+    page = paths.report.read_text(encoding="utf-8")
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert ">Nothing was fine-tuned</h1>" in page
+    assert "before and after are the same model" in page
+    texts = {
+        "report": re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL),
+        "card": (paths.finished / "README.md").read_text(encoding="utf-8"),
+        "summary": paths.summary.read_text(encoding="utf-8"),
+    }
+    accuracy = f"{read_json(paths.metrics)['head']['accuracy']:.1%}"
+    for name, text in texts.items():
+        assert accuracy in text, name
+        assert "finetune: none" in text, name
+        assert "othing was fine-tuned" in text, name
+        compared = re.sub("[bB]efore and after are the same model", "", text)
+        for word in ("before", "after", "difference, ", "McNemar", "Broken", "fine-tuned model", "helped", "None"):
+            assert word not in compared, f"{name}: {word}"
+
+
 def test_galleries_show_what_changed(tmp_path: Path) -> None:
     paths, page = evaluated(tmp_path)
     metrics = read_json(paths.metrics)

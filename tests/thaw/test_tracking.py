@@ -96,6 +96,22 @@ def test_a_run_is_complete(paths: Paths, publish: Callable[[], None], workspace:
         assert (files / name).exists(), name
 
 
+def test_a_run_in_which_nothing_was_fine_tuned_tells_of_the_head_alone(tmp_path: Path) -> None:
+    paths = finished.head_only(tmp_path / "head_only")
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
+    (run,) = runs()
+    assert run.info.run_name == "head only · mobilenet_v2 0.35 at 64 px · lbfgs · seed 3"
+    assert run.data.params["finetune.unfreeze"] == "none"
+    assert run.data.metrics["head/accuracy"] == read_json(paths.metrics)["head"]["accuracy"]
+    assert {"temperature", "n_test", "calibrated/ece"} <= {*run.data.metrics}
+    compared = ("finetuned/", "delta/", "mcnemar_p", "fixed", "broken")
+    assert [key for key in run.data.metrics if key.startswith(compared)] == []
+    curve = MlflowClient(tracking.store()).get_metric_history(run.info.run_id, "curve/val_accuracy")
+    assert [point.step for point in curve] == [0, 1, 2]
+    assert run.data.tags["mlflow.note.content"].startswith("Nothing was fine-tuned: accuracy ")
+    assert run.data.tags["kept"] == "head"
+
+
 def test_publishing_again_adds_nothing(publish: Callable[[], None]) -> None:
     publish()
     (first,) = runs()
@@ -159,6 +175,7 @@ def test_only_what_can_change_a_result_is_a_parameter() -> None:
             "last 1 blocks → last 3 blocks → last 6 blocks · mobilenet_v2 0.35 at 96 px · lbfgs",
         ),
         (["~finetune.unfreeze.blocks", "+finetune.unfreeze.all=true"], "all · mobilenet_v2 0.35 at 96 px · lbfgs"),
+        (["finetune=none"], "head only · mobilenet_v2 0.35 at 96 px · lbfgs"),
         (["train_head=mlp"], "last 3 blocks · mobilenet_v2 0.35 at 96 px · adam 256"),
         (["augment=light"], "last 3 blocks · mobilenet_v2 0.35 at 96 px · 4 views · lbfgs"),
     ],
@@ -333,7 +350,7 @@ def swept(paths: Paths, publish: Callable[[], None], monkeypatch: pytest.MonkeyP
     files.mkdir()
     for name in ("summary.txt", "table.csv", "0.json", "0.log"):
         (files / name).write_text("rank  validation\n1     90.0%\n", encoding="utf-8")
-    return lambda name: tracking.publish_sweep(name, "seed=1,2", [(paths, config)], 7, files)
+    return lambda name: tracking.publish_sweep(name, "seed=1,2", [(paths, config)], [], {"configurations": 7}, files)
 
 
 def by_kind() -> tuple[list[Any], list[Any]]:
@@ -345,16 +362,11 @@ def by_kind() -> tuple[list[Any], list[Any]]:
 def test_a_sweep_has_a_run_of_each_job_and_one_that_sums_it_up(swept: Callable[[str], None], paths: Paths) -> None:
     swept("first")
     (job,), (summary,) = by_kind()
-    metrics = read_json(paths.metrics)
     assert job.data.tags[tracking.SWEEP] == summary.data.tags[tracking.SWEEP] == "first"
     assert summary.info.run_name == "sweep: seed=1,2"
     assert summary.info.status == "FINISHED"
     assert "90.0%" in summary.data.tags["mlflow.note.content"]
-    assert summary.data.metrics == {
-        "sweep/configurations": 7,
-        "sweep/val_accuracy": metrics[metrics["kept"]]["val_accuracy"],
-        "sweep/accuracy": metrics[metrics["kept"]]["accuracy"],
-    }
+    assert summary.data.metrics == {"sweep/configurations": 7}
     client = MlflowClient(tracking.store())
     assert [one.path for one in client.list_artifacts(summary.info.run_id)] == ["summary.txt", "table.csv"]
 
@@ -384,6 +396,45 @@ def test_a_sweep_brings_lost_runs_back(swept: Callable[[str], None]) -> None:
     (job,), _ = by_kind()
     assert job.info.status == "FINISHED"
     assert job.data.metrics == lost.data.metrics
+
+
+@pytest.fixture
+def heads(paths: Paths) -> Callable[[str], None]:
+    """Publish a sweep of one head."""
+    config = evaluate.configuration(paths, finished.EVALUATE, finished.SEED) | {"finetune": {"unfreeze": "none"}}
+    files = paths.root.parent / "files"
+    files.mkdir()
+    (files / "summary.txt").write_text("rank", encoding="utf-8")
+    parts = [(paths, config, {"head/val_accuracy": 0.75})]
+    return lambda name: tracking.publish_sweep(name, "rank=head", [], parts, {}, files)
+
+
+def test_a_head_alone_has_a_run_with_its_curve_and_nothing_of_the_test_images(heads: Callable[[str], None]) -> None:
+    heads("first")
+    (run,), (_,) = by_kind()
+    assert run.info.run_name.startswith("head only · ")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["finetune.unfreeze"] == "none"
+    assert run.data.metrics["head/val_accuracy"] == 0.75
+    assert {key for key in run.data.metrics if not key.startswith("curve/")} == {"head/val_accuracy"}
+    assert "curve/val_loss" in run.data.metrics
+
+
+def test_a_head_s_run_is_found_again_by_its_own_and_other_sweeps(heads: Callable[[str], None]) -> None:
+    for name in ("first", "first", "second"):
+        heads(name)
+    (run,), _ = by_kind()
+    assert run.data.tags[tracking.SWEEP] == "first second"
+
+
+def test_a_head_s_run_that_was_left_unfinished_is_replaced(heads: Callable[[str], None]) -> None:
+    heads("first")
+    (run,), _ = by_kind()
+    MlflowClient(tracking.store()).set_terminated(run.info.run_id, "KILLED")
+    heads("second")
+    (other,), _ = by_kind()
+    assert other.info.run_id != run.info.run_id
+    assert other.info.status == "FINISHED"
 
 
 def test_an_unreachable_server_costs_a_sweep_a_warning_only(
