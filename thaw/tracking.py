@@ -523,6 +523,7 @@ def _quieten() -> None:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # seven attempts would take four minutes
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }.items():
         os.environ.setdefault(key, value)
     logging.getLogger("psycopg").setLevel(logging.ERROR)  # it tells of transactions that MLflow gives up by itself

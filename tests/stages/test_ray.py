@@ -125,6 +125,7 @@ def test_a_machine_that_loses_its_power_changes_nothing(tmp_path: Path, token: d
         ) as sweep:
             try:
                 cut = _both_at_work(there, sweep)
+                assert any("multiprocessing.spawn" in str(one.cmdline()) for one in second.processes()), "at a job"
                 second.unplug()
                 assert any(place.exists() for place in cut), "what it was at is left half-written"
                 out, err = sweep.communicate(timeout=400)
