@@ -73,11 +73,11 @@ class Sweeps:
 
     def heads(self) -> dict[str, Any]:
         """100 heads on cached features, against Keras' training of the head through the whole model."""
-        overrides = ["dataset=flowers", "backbone=mobilenet_v2", "rank=head"]
-        self._sweep(*overrides, "train_head=lbfgs,mlp")  # the features are there now, and a finished pipeline
+        overrides = ["dataset=flowers", "backbone=mobilenet_v2"]
+        self._sweep(*overrides, "finetune=none")  # the features are there now
         kept = [HEADS[0], *(one.partition(",")[0] if self.quick else one for one in HEADS[1:])]
-        moments = self._sweep(*overrides, *kept, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-        count = len(moments) - 2  # the first line announces, the last one is the end
+        moments = self._sweep(*overrides, "rank=head", *kept, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+        count = len(moments) - 1  # the last one is the end
         job = min((self.copy.root / "multirun" / "jobs").iterdir())  # all have the same split
         seconds = [self._keras(job) for _ in range(1 if self.quick else KERAS)]
         return {
@@ -91,30 +91,26 @@ class Sweeps:
     def turns(self) -> dict[str, Any]:
         """The same fine-tuning jobs one after the other, and two at a time."""
         rates = [f"{rate:g}" for rate in (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)[: 1 if self.quick else 6]]
-        overrides = [
-            "dataset=flowers",
-            "backbone=mobilenet_v2",
-            "finetune.epochs=2",
-            "finetune=last_2_blocks,last_3_blocks",
-        ]
-        overrides.append(f"finetune.learning_rate={','.join(rates)}")
-        self._sweep(*overrides[:2], "rank=head", "train_head=lbfgs,mlp")
+        data = ["dataset=flowers", "backbone=mobilenet_v2"]
+        depths = "finetune=last_2_blocks,last_3_blocks"
+        jobs = [*data, depths, "finetune.epochs=2", f"finetune.learning_rate={','.join(rates)}"]
+        self._sweep(*data, depths, "finetune.epochs=1")  # what is frozen has run, for both
         found = {}
         for name, launcher in (("serial", []), ("joblib", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])):
             shutil.rmtree(self.copy.root / "multirun")
-            self._sweep(*overrides[:2], "rank=head", "train_head=lbfgs,mlp")  # both find the head
-            found[name] = self._sweep(*overrides, *launcher)[-1]
+            self._sweep(*data, "finetune=none")  # both find the head
+            found[name] = self._sweep(*jobs, *launcher)[-1]
         return {"jobs": 2 * len(rates), **found}
 
     def memory(self) -> dict[str, Any]:
-        """The memory of a sweep of 200 fine-tunings: its peak while each block of 20 ran."""
+        """The memory of a sweep of 200 fine-tunings: the highest in each tenth of the jobs."""
         count = 4 if self.quick else 200
         rates = ",".join(f"{1e-5 * 1.02**number:.6g}" for number in range(count))
         peaks: list[float] = []
         moments = self._sweep("finetune.epochs=1", f"finetune.learning_rate={rates}", peaks=peaks)
-        block = max(1, (len(peaks) - 1) // 10)
+        block = max(1, count // 10)
         return {
-            "jobs": len(moments) - 2,
+            "jobs": len(moments) - 1,
             "peaks": [max(peaks[at : at + block]) for at in range(0, count, block)],
             "seconds": moments[-1],
         }
@@ -135,33 +131,34 @@ class Sweeps:
         return {"jobs": count, "processes": 8, "complete": complete, "incomplete": others, "seconds": seconds}
 
     def _sweep(self, *overrides: str, peaks: list[float] | None = None) -> list[float]:
-        """Run a sweep; return the seconds after which each line of a job came, and the end.
+        """Run a sweep; return the seconds after which each job's line came, and those of the end.
 
         Args:
             overrides: of Hydra.
-            peaks: is given the highest memory of all its processes before each of these lines, in bytes.
+            peaks: is given the memory of all its processes while each job ran, in bytes.
         """
         environment = self.copy.environment(MLFLOW_TRACKING_URI=f"sqlite:///{self.database}")
-        start, moments, highest = time.perf_counter(), list[float](), 0.0
-        command = [sys.executable, "-m", "stages.sweep", "-m", *overrides]
-        with subprocess.Popen(
-            command, cwd=self.copy.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as running:
-            assert running.stdout is not None
-            os.set_blocking(running.stdout.fileno(), False)
-            said = ""
-            while running.poll() is None:
+        start, moments, seen = time.perf_counter(), list[float](), list[float]()
+        command, log = [sys.executable, "-m", "stages.sweep", "-m", *overrides], self.copy.root.parent / "log"
+        with (
+            log.open("w") as out,
+            subprocess.Popen(
+                command, cwd=self.copy.root, env=environment, stdout=out, stderr=subprocess.STDOUT
+            ) as running,
+        ):
+            ended = False
+            while not ended:
                 time.sleep(SAMPLE)
-                highest = max(highest, _memory(running.pid)) if peaks is not None else 0.0
-                said += running.stdout.read() or ""
-                new = len([line for line in said.splitlines() if _counts(line)]) + 1 - len(moments)
+                ended = running.poll() is not None  # before looking for new lines: the last ones count as well
+                if peaks is not None:
+                    seen.append(_memory(running.pid))
+                new = len([line for line in log.read_text().splitlines() if _counts(line)]) - len(moments)
                 moments += [time.perf_counter() - start] * new
-                if peaks is not None and new:
-                    peaks += [highest] * new
-                    highest = 0.0
-            said += running.stdout.read() or ""
-            if running.returncode:
-                sys.exit(f"error: {' '.join(command)} failed:\n{said}{running.stderr.read() if running.stderr else ''}")
+                if peaks is not None and new:  # not the highest: what forks is counted twice for a moment
+                    peaks += [statistics.median(seen)] * new
+                    seen = []
+        if running.returncode:
+            sys.exit(f"error: {' '.join(command)} failed:\n{log.read_text()}")
         return [*moments, time.perf_counter() - start]
 
     def _keras(self, job: Path) -> float:
