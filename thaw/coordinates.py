@@ -1,9 +1,11 @@
 """A picture of a sweep: parallel coordinates, an axis for each key that varied, and the last one for the figure."""
 
+import math
 from collections.abc import Sequence
 from html import escape
 
 WIDTH, HEIGHT, SIDE, TOP, BOTTOM = 180, 320, 90, 40, 24  # pixels: between axes, of an axis, and the margins
+LABELS = 16  # of an axis, at most: what there is room for
 STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#1c2430;stroke:#fff;stroke-width:4px;paint-order:stroke}"
     ".key{font-weight:600}"
@@ -38,7 +40,8 @@ def picture(keys: Sequence[str], jobs: Sequence[tuple[Sequence[str], float]], fi
         title = escape(f"{what}: {number:.1%}")
         parts.append(f'<polyline{best} points="{points}"><title>{title}</title></polyline>')
     for at, (key, axis) in enumerate(zip(keys, axes, strict=True)):
-        marks = [(value, _level(number, len(axis))) for number, value in enumerate(axis)]
+        every = math.ceil(len(axis) / LABELS)
+        marks = [(value, _level(number, len(axis))) for number, value in enumerate(axis) if number % every == 0]
         parts += _axis(SIDE + WIDTH * at, key, marks)
     ends = [(f"{low:.1%}", 0.0), (f"{high:.1%}", 1.0)] if high > low else [(f"{low:.1%}", 0.5)]
     parts += [*_axis(right, figure, ends), "</svg>", ""]

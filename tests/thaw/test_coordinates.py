@@ -34,3 +34,11 @@ def test_one_job_and_one_value_lie_in_the_middle() -> None:
     root = ElementTree.fromstring(coordinates.picture(["seed"], [(["0"], 0.5)], "validation"))
     (line,) = root.findall(f"{SVG}polyline")
     assert len({*re.findall(r",(\S+)", line.get("points", ""))}) == 1
+
+
+def test_an_axis_of_many_values_names_as_many_as_there_is_room_for() -> None:
+    jobs = [([str(number)], number / 100) for number in reversed(range(100))]
+    root = ElementTree.fromstring(coordinates.picture(["rate"], jobs, "validation"))
+    named = [str(text.text) for text in root.findall(f"{SVG}text")]
+    assert named[:4] == ["rate", "0", "7", "14"]
+    assert len(named) <= coordinates.LABELS + 4  # both axes' names, and both ends of the second one
