@@ -11,7 +11,6 @@ to be done.
 import io
 import os
 import socket
-import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -84,6 +83,7 @@ def connect(settings: Mapping[str, Any]) -> Any:
         UserError: Ray is not installed or does not answer.
     """
     from thaw.errors import UserError
+    from thaw.tracking import public
 
     for key in ("RAY_USAGE_STATS_ENABLED", "RAY_COLOR_PREFIX"):
         os.environ.setdefault(key, "0")
@@ -103,8 +103,8 @@ def connect(settings: Mapping[str, Any]) -> Any:
             ray.init(**settings)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(
-            f"hydra/launcher=ray: expected Ray to answer at {place}, found: {_brief(error)}; 'ray start --head' starts "
-            f"a cluster, 'ray status' asks it"
+            f"hydra/launcher=ray: expected Ray to answer at {place}, found: {public('', error)}; 'ray start --head' "
+            f"starts a cluster, 'ray status' asks it"
         ) from None
     return ray
 
@@ -161,16 +161,13 @@ def _perform(
 
 def _lost(overrides: list[str], error: Exception) -> JobReturn:
     from thaw.errors import UserError
+    from thaw.tracking import public
 
     reason = UserError(
         f"expected {' '.join(overrides)} to be done on one of Ray's machines, found: "
-        f"{_brief(getattr(error, 'cause', None) or error)}; the same command tries it again"
+        f"{public('', getattr(error, 'cause', None) or error)}; the same command tries it again"
     )
     return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=reason)
-
-
-def _brief(error: Exception) -> str:
-    return textwrap.shorten(str(error) or type(error).__name__, 160, placeholder=" …")
 
 
 def _plain(settings: DictConfig) -> dict[str, Any]:

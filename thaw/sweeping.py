@@ -36,7 +36,7 @@ from thaw.artifacts import PROJECT, Paths, alone, atomic, fingerprint, plain, re
 from thaw.backbones import FrozenNetwork, weights_at_hand
 from thaw.config import CONF, SECTIONS, sources, validate
 from thaw.errors import UserError
-from thaw.ranking import JUDGED, RESULT, SHORT, Record, configuration, ranked, shown, summary, table, validation
+from thaw.ranking import JUDGED, RESULT, SHORT, Ranked, Record, configuration, ranked, shown, summary, table, validation
 from thaw.worker import Worker, WorkerError
 
 FOLDER, DATA = PROJECT / "multirun", PROJECT / "data"
@@ -365,6 +365,12 @@ def conclude(sweep: Sweep) -> bool:
         with atomic(sweep.folder / "parallel.svg") as partial:
             partial.write_text(coordinates.picture(keys, lines, JUDGED[sweep.rank]), encoding="utf-8")
     print(f"\n{text}", end="")
+    _publish(sweep, records, ranking, whole)
+    return not reason and not any(one.reason for one in records)
+
+
+def _publish(sweep: Sweep, records: Sequence[Record], ranking: Sequence[Ranked], whole: Sequence[Paths]) -> None:
+    """Publish a sweep; ``whole`` are the outputs of the best configuration's whole jobs."""
     figures = {"configurations": float(len(ranking))}
     if ranking:
         figures[JUDGED[sweep.rank].replace("-", "_")] = ranking[0].accuracy
@@ -382,7 +388,6 @@ def conclude(sweep: Sweep) -> bool:
         figures,
         sweep.folder,
     )
-    return not reason and not any(one.reason for one in records)
 
 
 def _jobs(records: Sequence[Record], rank: str) -> list[str]:
