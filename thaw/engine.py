@@ -5,6 +5,7 @@ no TensorFlow.
 """
 
 import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -111,13 +112,20 @@ def save_ir(model: Any, outputs: int, path: Path) -> None:
     """
     import openvino
     import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     image = tf.TensorSpec((1, *model.input.shape[1:]), tf.uint8)
-    # From the traced function, not from a SavedModel on disk: the same graph, several times as fast.
     function = tf.function(lambda x: model(x, training=False), input_signature=[image]).get_concrete_function()
-    ir = openvino.convert_model(function)
-    # Activations with a gradient of their own (EfficientNet's swish) leave what it would need as further outputs.
-    ir = openvino.Model(ir.get_results()[:outputs], ir.get_parameters(), "network")
+    frozen = convert_variables_to_constants_v2(function)
+    # As a file, so that OpenVINO's own reader takes it: openvino.convert_model takes the function as it is, and fails
+    # from Python 3.13 on.
+    with tempfile.TemporaryDirectory() as scratch:
+        graph = Path(scratch, "graph.pb")
+        graph.write_bytes(frozen.graph.as_graph_def().SerializeToString(deterministic=True))
+        ir = openvino.Core().read_model(graph)
+    # By name: a graph has no order of its own, and what it would need for its gradients may be further outputs.
+    results = [ir.output(tensor.name).get_node() for tensor in frozen.outputs[:outputs]]
+    ir = openvino.Model(results, ir.get_parameters(), "network")
     # Names count what the process has built before: without them, the same network is the same file.
     for number, operation in enumerate(ir.get_ordered_ops()):
         operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
