@@ -47,11 +47,11 @@ def measure(data: Path, folder: Path, overrides: list[str]) -> dict[str, dict[st
     """Run the whole pipeline for one configuration, unless it has been run; return its metrics."""
     configuration = compose(overrides)
     paths = Paths(data, folder / fingerprint(str(data), *configuration.values()))
-    if not paths.metrics.exists():
+    if not paths.figures.exists():
         for stage in STAGES:
             names = inspect.signature(stage.run).parameters
             stage.run(paths, **{name: configuration[name] for name in names if name in configuration})
-    metrics: dict[str, dict[str, float]] = read_json(paths.metrics)
+    metrics: dict[str, dict[str, float]] = read_json(paths.figures)
     return metrics
 
 

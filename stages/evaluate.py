@@ -1,21 +1,21 @@
 """Compare the models before and after fine-tuning: the only stage that looks at the labels of the test images.
 
 Reads artifacts/prepare/, both predictions and learning curves, what every stage was configured with, and of data/ the
-images to show. Writes artifacts/evaluate/: metrics.json, plots/, report.html, summary.txt and model/ (the model that is
-kept, ready to use); then publishes the finished run to MLflow and prints the summary. Needs no TensorFlow.
+images to show. Writes artifacts/evaluate/: metrics.json (the few figures that people compare), figures.json (all),
+plots/ and environment.json, which are small and belong in Git; report.html, summary.txt and model/ (the model that is
+kept, ready to use). Then publishes the finished run to MLflow and prints the summary. Needs no TensorFlow.
 
     python -m stages.evaluate
 """
 
 import csv
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from thaw import evidence, examples, history, manifest, portable, predictions, report, tracking
-from thaw.artifacts import Paths, plain, read_json, write_json
-from thaw.config import SECTIONS, Evaluate, command
+from thaw import evidence, examples, history, machine, manifest, portable, predictions, report, tracking
+from thaw.artifacts import Paths, read_json, write_json
+from thaw.config import Evaluate, command, recorded
 from thaw.errors import UserError
 from thaw.evidence import Pair
 from thaw.heads import Head
@@ -33,17 +33,17 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
         UserError: the stages before do not fit together, or MLflow's address is unusable.
     """
     tracking.store()  # a wrong address is said before the work, not after it
-    config = configuration(paths, evaluate, seed)
+    config = recorded(paths, evaluate=evaluate, seed=seed)
     records, classes = manifest.read(paths.manifest), read_json(paths.classes)
     predicted = {stage: predictions.read(paths.predictions(stage)) for stage in MODELS}
     val, test = (pair(predicted, records, classes, split) for split in ("val", "test"))
     tuned = config["finetune"]["unfreeze"] != "none"
-    metrics = evidence.compare(val, test, seed=seed, tuned=tuned, **evaluate.model_dump())
-    summary = report.summary(metrics, evaluate.confidence)
+    figures = evidence.compare(val, test, seed=seed, tuned=tuned, **evaluate.model_dump())
+    summary = report.summary(figures, evaluate.confidence)
     with paths.refused.open(newline="", encoding="utf-8") as file:
         refused = list(csv.DictReader(file))
     story = report.Story(
-        metrics=metrics,
+        metrics=figures,
         classes=classes,
         paths=[record.path for record in records if record.split == "test"],
         test=test,
@@ -55,36 +55,21 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
         data=paths.data,
     )
     with paths.stage("evaluate", evaluate=evaluate, seed=seed) as out:
-        write_json(out / paths.metrics.name, metrics)
-        report.write_plots(out / "plots", classes, test)
+        write_json(out / paths.figures.name, figures)
+        write_json(out / paths.metrics.name, evidence.metrics(figures))
+        write_json(out / paths.environment.name, machine.environment())
+        report.write_plots(out / "plots", story)
         report.write_html(out / paths.report.name, story)
         (out / paths.summary.name).write_text(summary, encoding="utf-8")
         backbone = config["backbone"]
-        facts = Facts(classes, backbone["input_size"], backbone["precision"], metrics["temperature"])
+        facts = Facts(classes, backbone["input_size"], backbone["precision"], figures["temperature"])
         card = report.card(story)
-        if metrics["kept"] == "head":
+        if figures["kept"] == "head":
             portable.write(out / paths.finished.name, paths.backbone, facts, card, Head.load(paths.head).layers)
         else:
             portable.write(out / paths.finished.name, paths.network, facts, card)
     tracking.publish(paths, config)
     print(summary, end="")
-
-
-def configuration(paths: Paths, evaluate: Evaluate, seed: int) -> dict[str, Any]:
-    """Put together, in the order of ``params.yaml``, what every stage ran with.
-
-    Raises:
-        UserError: two stages ran with different values of one section, so their results cannot be compared.
-    """
-    found = plain({"evaluate": evaluate, "seed": seed})
-    for stage in ("prepare", "extract_features", *MODELS):
-        for section, value in read_json(paths.config(stage)).items():
-            if found.setdefault(section, value) != value:
-                raise UserError(
-                    f"{stage}: expected to have run with {section} {found[section]} like the other stages, found "
-                    f"{value}; run 'dvc repro' to bring all stages to one configuration"
-                )
-    return {section: found[section] for section in SECTIONS}
 
 
 def pair(predicted: Mapping[str, Predictions], records: list[Record], classes: list[str], split: Split) -> Pair:

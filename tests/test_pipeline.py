@@ -26,6 +26,7 @@ from thaw.artifacts import Paths, read_json
 from thaw.config import Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs
 
 GATE = 0.9
+MODELS = ("finetuned", "head")
 NOTHING: list[str] = []
 AUGMENT = Augment.model_validate(options.AUGMENT)
 LBFGS = Lbfgs.model_validate(options.LBFGS)
@@ -64,7 +65,7 @@ def status(finished: Project) -> Iterator[Any]:
 
 
 def test_the_metrics_are_those_that_were_promised(finished: Project) -> None:
-    metrics = read_json(finished.paths.metrics)
+    metrics = read_json(finished.paths.figures)
     figures = {"accuracy", "accuracy_low", "accuracy_high", "macro_f1"}
     for model in ("head", "finetuned", "delta"):
         assert figures <= {*metrics[model]}
@@ -74,7 +75,7 @@ def test_the_metrics_are_those_that_were_promised(finished: Project) -> None:
 
 
 def test_colour_squares_pass_the_gate(finished: Project) -> None:
-    metrics = read_json(finished.paths.metrics)
+    metrics = read_json(finished.paths.figures)
     assert metrics["head"]["accuracy"] >= GATE
     assert metrics["finetuned"]["accuracy"] >= GATE
 
@@ -92,7 +93,7 @@ def test_squares_with_shuffled_labels_fail_the_gate(
     gentle = Finetune.model_validate(options.FINETUNE | {"label_smoothing": 0, "decay": "none", "epochs": 2})
     finetune.run(paths, toy, AUGMENT, gentle, seed=0)
     evaluate.run(paths, Evaluate(confidence=0.95, resamples=500, keep_best_of=["head", "finetuned"]), seed=0)
-    metrics = read_json(paths.metrics)
+    metrics = read_json(paths.figures)
     assert metrics["head"]["accuracy"] < GATE - 0.2
     assert metrics["finetuned"]["accuracy"] < GATE - 0.2
     assert metrics["verdict"] != "fine-tuning helped"
@@ -113,15 +114,23 @@ def test_dvc_shows_the_metrics(finished: Project) -> None:
     assert shown[""]["data"]["artifacts/evaluate/metrics.json"]["data"] == read_json(finished.paths.metrics)
 
 
+def test_the_metrics_that_dvc_shows_fit_a_terminal(finished: Project) -> None:
+    lines = finished.dvc("metrics", "show").splitlines()
+    assert max(map(len, lines)) <= 100
+    assert len(read_json(finished.paths.metrics)) <= 12
+
+
 def test_dvc_shows_the_plots(project: Project) -> None:
     page = Path(project.dvc("plots", "show").strip().removeprefix("file://")).read_text(encoding="utf-8")
     drawn = set(re.findall(r"vegaEmbed\('#(\w+)'", page))
     assert drawn == {name for plot in yaml.safe_load((project.root / "dvc.yaml").read_text())["plots"] for name in plot}
 
 
-def test_the_pipeline_leaves_nothing_for_git_but_its_lock(finished: Project) -> None:
+def test_the_pipeline_leaves_for_git_its_lock_and_what_people_compare(finished: Project) -> None:
     names = finished.shell("git", "show", "--name-only", "--format=", "HEAD").split()
-    assert names == ["dvc.lock"]
+    plots = [f"plots/{kind}_{model}.csv" for kind in ("confusion", "curve", "reliability") for model in MODELS]
+    files = ["environment.json", "figures.json", "metrics.json", *sorted(plots)]
+    assert names == [*(f"artifacts/evaluate/{file}" for file in files), "dvc.lock"]
 
 
 # The same bytes again.

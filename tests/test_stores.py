@@ -14,6 +14,7 @@ from stages import evaluate
 from tests import finished, servers
 from thaw import history, tracking
 from thaw.artifacts import PROJECT, Paths, write_json
+from thaw.config import recorded
 from thaw.following import follow
 from thaw.portable import Model
 
@@ -71,7 +72,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracking, "publish", lambda *_: None)
         evaluate.run(found, finished.EVALUATE, finished.SEED)
-    write_json(tmp_path / "config.json", evaluate.configuration(found, finished.EVALUATE, finished.SEED))
+    write_json(tmp_path / "config.json", recorded(found, evaluate=finished.EVALUATE, seed=finished.SEED))
     return found
 
 

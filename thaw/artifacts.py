@@ -97,9 +97,19 @@ class Paths:
         return self.root / "evaluate" / "model"
 
     @property
+    def figures(self) -> Path:
+        """All figures of the comparison, see ``thaw.evidence.compare``."""
+        return self.root / "evaluate" / "figures.json"
+
+    @property
     def metrics(self) -> Path:
-        """What ``dvc metrics show`` shows."""
+        """The few of them that ``dvc metrics show`` shows, see ``thaw.evidence.metrics``."""
         return self.root / "evaluate" / "metrics.json"
+
+    @property
+    def environment(self) -> Path:
+        """What they were computed with, see ``thaw.machine.environment``."""
+        return self.root / "evaluate" / "environment.json"
 
     @property
     def report(self) -> Path:

@@ -37,11 +37,20 @@ from pydantic import (
 from yaml import MarkedYAMLError
 
 from thaw.architectures import ARCHITECTURES
-from thaw.artifacts import PROJECT, Paths, plain
+from thaw.artifacts import PROJECT, Paths, plain, read_json
 from thaw.errors import UserError
 
 CONF = PROJECT / "conf"
 PARAMS = PROJECT / "params.yaml"
+
+# Keys that say how something is computed or where it is kept, and change no result by more than rounding.
+NO_MATTER = {
+    "backbone.engine",
+    "backbone.keep_blocks",
+    "backbone.cache_limit_gb",
+    "finetune.devices",
+    "dataset.min_images",
+}
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -344,6 +353,28 @@ def compose(overrides: list[str], names: list[str] | None = None) -> dict[str, A
     with _readable(), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose("config", overrides, return_hydra_config=True)
     return validate(cfg, names or list(SECTIONS), _files(cfg.hydra.runtime.choices, overrides))
+
+
+def recorded(paths: Paths, **given: Any) -> dict[str, Any]:
+    """Put together, in the order of ``params.yaml``, what every stage ran with, as plain values.
+
+    Args:
+        paths: of the pipeline.
+        given: sections of a stage that is still running; without them, what ``evaluate`` has left.
+
+    Raises:
+        UserError: two stages ran with different values of one section, so their results cannot be compared.
+        FileNotFoundError: a stage has not run.
+    """
+    found = plain(given) or read_json(paths.config("evaluate"))
+    for stage in ("prepare", "extract_features", "train_head", "finetune"):
+        for section, value in read_json(paths.config(stage)).items():
+            if found.setdefault(section, value) != value:
+                raise UserError(
+                    f"{stage}: expected to have run with {section} {found[section]} like the other stages, found "
+                    f"{value}; run 'dvc repro' to bring all stages to one configuration"
+                )
+    return {section: found[section] for section in SECTIONS}
 
 
 Curve = Callable[[str, Paths, Mapping[str, Any]], AbstractContextManager[Any]]

@@ -264,7 +264,7 @@ def compare(
     keep_best_of: Sequence[str],
     tuned: bool = True,
 ) -> dict[str, Any]:
-    """Return the content of ``metrics.json``.
+    """Return the content of ``figures.json``.
 
     ``head``, ``finetuned`` and ``delta`` (after - before) hold the same keys: accuracy and macro_f1 with their
     intervals (…_low, …_high), top_3 (with more than three classes), ece, brier, log_loss, all of the test images, and
@@ -297,6 +297,24 @@ def compare(
         "temperature": warmth,
         "calibrated": {key: _rounded(calm[key]) for key in ("ece", "brier", "log_loss")},
     }
+
+
+def metrics(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Return the few of all ``figures`` that a person compares, for ``metrics.json``: as many as a table has room for.
+
+    ``before`` and ``after`` are accuracies on the test images, ``gain`` is their difference with its interval,
+    ``p`` McNemar's, ``val_kept`` the validation accuracy of the model that is kept. Shares between 0 and 1.
+    """
+    head, tuned, delta = figures["head"], figures["finetuned"], figures["delta"]
+    shares = {
+        "before": head["accuracy"],
+        "after": tuned["accuracy"],
+        "gain": delta["accuracy"],
+        "gain_low": delta["accuracy_low"],
+        "gain_high": delta["accuracy_high"],
+    }
+    found = {key: round(value, 4) for key, value in shares.items()} | {"p": float(f"{figures['mcnemar_p']:.2g}")}
+    return found | {"val_kept": round(figures[figures["kept"]]["val_accuracy"], 4)}
 
 
 def is_tuned(metrics: Mapping[str, Any]) -> bool:

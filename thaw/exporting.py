@@ -53,7 +53,7 @@ def classifier(paths: Paths) -> Any:
 
     config = read_json(paths.config("finetune"))
     backbone, finetune = (SECTIONS[name].validate_python(config[name]) for name in ("backbone", "finetune"))
-    metrics = read_json(paths.metrics)
+    metrics = read_json(paths.figures)
     dropout = finetune.dropout if isinstance(finetune, Finetune) else 0.0
     model = finetuning.classifier(backbone, Head.load(paths.head), dropout, 0)
     if metrics["kept"] == "finetuned":

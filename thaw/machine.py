@@ -1,11 +1,41 @@
-"""What this machine offers: processor cores, and a GPU that TensorFlow could use."""
+"""What this machine is: its processor, cores and GPU, and the versions of what computes on it."""
 
 import math
 import os
-from importlib.metadata import PackageNotFoundError, distribution
+import platform
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP, CPU = Path("/sys/fs/cgroup"), Path("/proc/cpuinfo")
+PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "openvino", "scikit-learn", "scipy", "numpy", "pillow")
+# What libraries choose their kernels by, the best first: a flag of /proc/cpuinfo, and how people call it.
+INSTRUCTIONS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
+
+
+def environment() -> dict[str, str | int]:
+    """Say what a result may depend on beside data, configuration and code: to the last bit, or more.
+
+    Returns:
+        The processor, the number of threads, Python's version, and those of the packages that compute.
+    """
+    found: dict[str, str | int] = {"processor": processor(), "threads": cores()}
+    found["python"] = platform.python_version()
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):  # there is one of the two TensorFlows
+            found[package] = version(package)
+    return found
+
+
+def processor() -> str:
+    """Name the kind of processor, by what decides which kernels compute on it: ``x86_64 with AVX-512``."""
+    kind = platform.machine().lower()
+    try:
+        flags = set(CPU.read_text(encoding="utf-8").partition("\nflags")[2].partition("\n")[0].split())
+    except OSError:  # no Linux
+        return kind
+    best = next((name for flag, name in INSTRUCTIONS.items() if flag in flags), "")
+    return f"{kind} with {best}" if best else kind
 
 
 def cores() -> int:

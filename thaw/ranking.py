@@ -52,7 +52,7 @@ Outcome = tuple[Record, Paths]  # and where the job's outputs are, if it is fini
 
 def kept(paths: Paths) -> str:
     """Return which model a job keeps: ``head`` or ``finetuned``."""
-    return str(read_json(paths.metrics)["kept"]) if paths.metrics.exists() else "head"
+    return str(read_json(paths.figures)["kept"]) if paths.figures.exists() else "head"
 
 
 def judged(paths: Paths) -> evidence.Answers:

@@ -18,7 +18,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from thaw import evidence, images
+from thaw import evidence, history, images
 from thaw.architectures import ARCHITECTURES
 from thaw.artifacts import atomic
 from thaw.evidence import Pair
@@ -33,7 +33,7 @@ _THUMBNAIL = 240  # pixels of the longer side, for sharp screens
 _PIXEL_ART = 64  # images up to this size stay as they are and are enlarged without smoothing
 _PLOT = (390, 210, 40, 12, 12, 34)  # a learning curve: width, height, then its margins left, right, top and bottom
 
-# Key of metrics.json, name, meaning, whether smaller is better, whether it is a share (shown as a percentage).
+# Key of figures.json, name, meaning, whether smaller is better, whether it is a share (shown as a percentage).
 _FIGURES = (
     ("accuracy", "Accuracy", "share of images whose most probable class is right", False, True),
     ("macro_f1", "Macro F1", "mean F1 of the classes: a small class counts as much as a large one", False, True),
@@ -147,10 +147,15 @@ def _confusion(story: Story) -> tuple[Counts, Counts]:
     return before, after
 
 
-def write_plots(folder: Path, classes: list[str], test: Pair) -> None:
-    """Write what ``dvc plots`` draws: confusion_….csv and reliability_….csv of ``head`` and ``finetuned``."""
+def write_plots(folder: Path, story: Story) -> None:
+    """Write what ``dvc plots`` draws: a curve_….csv, confusion_….csv and reliability_….csv of either model."""
     folder.mkdir()
-    for model, probabilities in (("head", test.before), ("finetuned", test.after)):
+    classes, test = story.classes, story.test
+    for model, probabilities, curve in (
+        ("head", test.before, story.curves["train_head"]),
+        ("finetuned", test.after, story.curves["finetune"]),
+    ):
+        history.write(folder / f"curve_{model}.csv", curve)
         pairs = zip(test.labels, probabilities.argmax(1), strict=True)
         rows = ([classes[actual], classes[predicted]] for actual, predicted in pairs)
         _write_csv(folder / f"confusion_{model}.csv", ["actual", "predicted"], rows)

@@ -5,7 +5,8 @@ files alone, so it makes no difference which stages DVC took from its cache, and
 ``dvc repro -f -s evaluate``. This is the only module that imports mlflow, and only where it is needed: the import takes
 seconds.
 
-    python -m thaw.tracking ui [--port 5000]
+    python -m thaw.tracking ui [--port 5000]     show all runs
+    python -m thaw.tracking publish              publish the results in artifacts/, if that has not been done
 """
 
 import argparse
@@ -14,15 +15,14 @@ import json
 import logging
 import math
 import os
-import platform
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -31,10 +31,11 @@ from omegaconf import OmegaConf
 
 from thaw import artifacts, history, registry
 from thaw.artifacts import PROJECT, Paths, cache, fingerprint, read_json, workspace
-from thaw.config import fail
+from thaw.config import NO_MATTER, fail, recorded
 from thaw.errors import UserError
 from thaw.evidence import is_tuned
 from thaw.history import Row
+from thaw.machine import environment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,15 +45,7 @@ PUBLISHED = "thaw.published"  # when evaluate has last seen to a run, in seconds
 SWEEP, SWEEP_SUMMARY = "thaw.sweep", "thaw.sweep.summary"  # of the runs of a sweep: its name; of its summary
 CURVES = ("train_head", "finetune")
 Point = tuple[str, float, int]  # of a metric: key, value, step
-# They say how something is computed or where it is kept, and change no result.
-_NO_MATTER = {
-    "backbone.engine",
-    "backbone.keep_blocks",
-    "backbone.cache_limit_gb",
-    "finetune.devices",
-    "dataset.min_images",
-}
-_COMPARISON = {"finetuned", "delta", "mcnemar_p", "fixed", "broken"}  # what metrics.json says of two models
+_COMPARISON = {"finetuned", "delta", "mcnemar_p", "fixed", "broken"}  # what figures.json says of two models
 _BATCH = 1000  # metrics that MLflow takes at once
 
 
@@ -92,8 +85,8 @@ def publish(paths: Paths, config: Mapping[str, Any]) -> None:
         UserError: see ``store``.
     """
     uri = store()
-    metrics = read_json(paths.metrics)
-    outputs = [paths.metrics, *(file for stage in CURVES for file in (paths.predictions(stage), paths.history(stage)))]
+    metrics = read_json(paths.figures)
+    outputs = [paths.figures, *(file for stage in CURVES for file in (paths.predictions(stage), paths.history(stage)))]
     tags = identity(paths, config) | {
         OUTPUTS: fingerprint(*outputs),
         "verdict": metrics["verdict"],
@@ -118,6 +111,33 @@ def publish(paths: Paths, config: Mapping[str, Any]) -> None:
             f"artifacts/, and 'dvc repro -f -s evaluate' publishes them once it answers",
             file=sys.stderr,
         )
+
+
+def catch_up(paths: Paths) -> None:
+    """Publish what the outputs in the workspace say, unless that has been done: whoever pulled them has no run of them.
+
+    Raises:
+        UserError: see ``store``.
+    """
+    if not paths.figures.exists():
+        return
+    config = recorded(paths)
+    if not _is_known(store(), identity(paths, config)[FINGERPRINT]):
+        publish(paths, config)
+
+
+def _is_known(uri: str, identical: str) -> bool:
+    """Whether an SQLite store has a finished run of a fingerprint: asked without MLflow, whose import takes seconds."""
+    database = _database(uri)
+    if database is None or not database.exists():
+        return False
+    query = (
+        "SELECT 1 FROM runs JOIN tags ON runs.run_uuid = tags.run_uuid "
+        "WHERE tags.key = ? AND tags.value = ? AND runs.status = 'FINISHED' AND runs.lifecycle_stage = 'active'"
+    )
+    with closing(sqlite3.connect(database)) as connection, suppress(sqlite3.Error):
+        return connection.execute(query, (FINGERPRINT, identical)).fetchone() is not None
+    return False
 
 
 def publish_sweep(
@@ -413,7 +433,7 @@ def parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     if not config["augment"]["views"]:
         changed["augment"] = {"views": 0}  # the rest has no say
     found = flat(changed, ".")
-    return {key: value for key, value in found.items() if key not in _NO_MATTER and value != []}
+    return {key: value for key, value in found.items() if key not in NO_MATTER and value != []}
 
 
 def curve_points(row: Row, offset: int) -> list[Point]:
@@ -428,7 +448,7 @@ def _is_point(key: str, value: float) -> bool:
 
 
 def points(paths: Paths, metrics: Mapping[str, Any]) -> list[Point]:
-    """Return the figures of ``metrics.json`` and both learning curves, the second one going on where the first ends.
+    """Return the figures of ``figures.json`` and both learning curves, the second one going on where the first ends.
 
     Where nothing was fine-tuned, only those of the head: there is nothing to compare them with.
     """
@@ -448,7 +468,7 @@ def identity(paths: Paths, config: Mapping[str, Any]) -> dict[str, str]:
     tags = {
         FINGERPRINT: fingerprint(json.dumps(config, sort_keys=True), paths.manifest),
         "mlflow.source.name": "dvc repro",
-        "environment": ", ".join(f"{package} {number}" for package, number in _versions().items()),
+        "environment": ", ".join(f"{key} {value}" for key, value in environment().items()),
     }
     git = ["git", "-C", str(PROJECT)]
     try:
@@ -469,14 +489,6 @@ def identity(paths: Paths, config: Mapping[str, Any]) -> dict[str, str]:
     if tracked.exists():
         tags["data_md5"] = str(OmegaConf.select(OmegaConf.load(tracked), "outs[0].md5"))
     return tags
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("keras", "tensorflow", "tensorflow-cpu", "openvino", "scikit-learn", "numpy"):
-        with suppress(PackageNotFoundError):  # there is one of the two TensorFlows
-            found[package] = version(package)
-    return found
 
 
 def experiment(client: "MlflowClient") -> str:
@@ -551,6 +563,7 @@ def ui(port: int) -> None:
                 f"expected port {port} to be free, found another program on it (MLflow may be running already: "
                 f"http://127.0.0.1:{port}); choose another, for instance 'python -m thaw.tracking ui --port {port + 1}'"
             ) from None
+    catch_up(Paths())
     _quieten()
     # This server shows runs; the workers for MLflow's own background jobs would only take memory.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
@@ -571,12 +584,16 @@ def ui(port: int) -> None:
 def main() -> None:
     """Be the command line."""
     parser = argparse.ArgumentParser(prog="python -m thaw.tracking", description="The runs of this project in MLflow.")
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("ui", help="serve the run table on 127.0.0.1")
     serve.add_argument("--port", type=int, default=5000)
+    commands.add_parser("publish", help="publish the results in artifacts/, if that has not been done")
     arguments = parser.parse_args()
     try:
-        ui(arguments.port)
+        if arguments.command == "publish":
+            catch_up(Paths())
+        else:
+            ui(arguments.port)
     except UserError as error:
         fail(error)
 

@@ -29,16 +29,18 @@ def run(paths: Paths) -> None:
 def test_outputs(tmp_path: Path, published: list[Paths], capsys: pytest.CaptureFixture[str]) -> None:
     paths = finished.pipeline(tmp_path)
     run(paths)
-    metrics = read_json(paths.metrics)
+    metrics = read_json(paths.figures)
     for model in ("head", "finetuned", "delta"):
         assert {"accuracy", "accuracy_low", "accuracy_high", "macro_f1", "val_accuracy"} <= set(metrics[model])
     assert metrics["n_test"] == 60
     assert metrics["verdict"] == "fine-tuning helped"
     assert capsys.readouterr().out == paths.summary.read_text(encoding="utf-8")
     assert published == [paths]
-    written = {file.relative_to(paths.metrics.parent).as_posix() for file in paths.metrics.parent.rglob("*.*")}
+    written = {file.relative_to(paths.figures.parent).as_posix() for file in paths.figures.parent.rglob("*.*")}
     assert written == {
         "config.json",
+        "environment.json",
+        "figures.json",
         "metrics.json",
         "report.html",
         "summary.txt",
@@ -46,6 +48,8 @@ def test_outputs(tmp_path: Path, published: list[Paths], capsys: pytest.CaptureF
         "model/model.json",
         "model/model.xml",
         "model/model.bin",
+        "plots/curve_head.csv",
+        "plots/curve_finetuned.csv",
         "plots/confusion_head.csv",
         "plots/confusion_finetuned.csv",
         "plots/reliability_head.csv",
@@ -59,7 +63,7 @@ def test_where_nothing_was_fine_tuned_the_head_is_kept_and_compared_with_nothing
 ) -> None:
     paths = finished.head_only(tmp_path)
     evaluate.run(paths, finished.EVALUATE.model_copy(update={"keep_best_of": candidates}), finished.SEED)
-    metrics = read_json(paths.metrics)
+    metrics = read_json(paths.figures)
     assert metrics["kept"] == "head"
     assert metrics["verdict"] == "nothing was fine-tuned"
     assert set(metrics["delta"].values()) == {0}
@@ -71,19 +75,19 @@ def test_every_byte_is_the_same_twice(tmp_path: Path) -> None:
     outputs = []
     for _ in range(2):
         run(paths)
-        outputs.append({file: file.read_bytes() for file in paths.metrics.parent.rglob("*.*")})
+        outputs.append({file: file.read_bytes() for file in paths.figures.parent.rglob("*.*")})
     assert outputs[0] == outputs[1]
 
 
 def test_order_of_predictions_does_not_matter(tmp_path: Path) -> None:
     paths = finished.pipeline(tmp_path)
     run(paths)
-    expected = paths.metrics.read_bytes()
+    expected = paths.figures.read_bytes()
     file = paths.predictions("finetune")
     header, *rows = file.read_text(encoding="utf-8").splitlines()
     file.write_text("\n".join([header, *reversed(rows)]) + "\n", encoding="utf-8")
     run(paths)
-    assert paths.metrics.read_bytes() == expected
+    assert paths.figures.read_bytes() == expected
 
 
 def test_predictions_of_other_images_are_refused(tmp_path: Path) -> None:
@@ -95,7 +99,7 @@ def test_predictions_of_other_images_are_refused(tmp_path: Path) -> None:
     expected = r"finetune/predictions.csv: expected the 60 test images .* found 59 .* 'class_0/002.png'.*dvc repro"
     with pytest.raises(UserError, match=expected):
         run(paths)
-    assert not paths.metrics.parent.exists()
+    assert not paths.figures.parent.exists()
 
 
 def test_predictions_of_other_classes_are_refused(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Paths:
 def test_every_format_gives_the_same_answers(paths: Paths, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "publish", lambda *_: None)
     evaluate.run(paths, Evaluate(confidence=0.95, resamples=100, keep_best_of=[kept]), 0)  # type: ignore[list-item]
-    assert read_json(paths.metrics)["kept"] == kept
+    assert read_json(paths.figures)["kept"] == kept
     export.run(paths, [*FORMATS])
     folder = paths.root / "export"
     assert {file.name for file in folder.iterdir()} == {"report.md", *(one.name for one in FORMATS.values())}

@@ -80,7 +80,7 @@ class Stages:
         self.ran.append("evaluate")
         with paths.stage("evaluate") as out:
             figures = {"val_accuracy": 0.8, "accuracy": 0.75, "accuracy_low": 0.6, "accuracy_high": 0.9}
-            write_json(out / "metrics.json", {"kept": "finetuned", "n_test": 60, "finetuned": figures})
+            write_json(out / "figures.json", {"kept": "finetuned", "n_test": 60, "finetuned": figures})
 
 
 class Inline:
@@ -472,7 +472,7 @@ def test_heads_alone_and_fine_tuned_compete_and_either_may_be_promoted(swept: Pr
     done = project.stage("sweep", "--promote", row.split()[5])
     assert "+finetune: none" in done.stdout
     assert project.repro() == ["finetune", "evaluate"]
-    assert read_json(project.paths.metrics)["verdict"] == "nothing was fine-tuned"
+    assert read_json(project.paths.figures)["verdict"] == "nothing was fine-tuned"
     lock = project.lock
     assert project.repro("--force") == list(STAGES)
     assert project.lock == lock
@@ -496,7 +496,7 @@ def test_a_promoted_job_is_what_the_project_then_computes(swept: Project, tmp_pa
             if file.is_file():
                 same = (swept_paths.root / file.relative_to(project.paths.root)).read_bytes() == file.read_bytes()
                 assert same, file.relative_to(project.root)
-    assert read_json(project.paths.metrics) == read_json(swept_paths.metrics)
+    assert read_json(project.paths.figures) == read_json(swept_paths.figures)
 
 
 @pytest.mark.slow

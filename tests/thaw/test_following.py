@@ -16,6 +16,7 @@ from stages import evaluate
 from tests import finished
 from thaw import following, history, live, tracking
 from thaw.artifacts import PROJECT, Paths
+from thaw.config import recorded
 from thaw.following import follow
 
 Row = dict[str, float]
@@ -33,7 +34,7 @@ def paths(tmp_path: Path, fresh: bytes, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def config(paths: Paths) -> dict[str, Any]:
-    return evaluate.configuration(paths, finished.EVALUATE, finished.SEED)
+    return recorded(paths, evaluate=finished.EVALUATE, seed=finished.SEED)
 
 
 def sent(paths: Paths, stage: str, rows: list[Row], end: str | None = "SCHEDULED") -> list[str]:

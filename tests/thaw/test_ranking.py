@@ -20,7 +20,7 @@ def rated(folder: Path, name: str, accuracy: float, sure: float = 0.9, seed: int
         found.probabilities[row] = [1 - sure, sure] if label == right else [sure, 1 - sure]
     records = [one for one in manifest.read(paths.manifest) if one.split != "train"]
     predictions.write(paths.predictions("finetune"), found.classes, records, found.probabilities)
-    write_json(paths.root / "evaluate" / "metrics.json", {"kept": "finetuned"})
+    write_json(paths.root / "evaluate" / "figures.json", {"kept": "finetuned"})
     write_json(paths.root / "result.json", {"config": {"name": name, "seed": seed}})
     return Record(int(name), {"name": name, "seed": str(seed)}, f"{name}-{seed}"), paths
 

@@ -54,7 +54,8 @@ def test_report_is_well_formed_and_needs_nothing_beside_it(tmp_path: Path) -> No
     tags.feed(evaluated(tmp_path)[1])
     assert tags.open == []
     assert tags.addresses
-    assert all(address.startswith("data:image/") for address in tags.addresses)
+    beside = [address for address in tags.addresses if not address.startswith("data:image/")]
+    assert beside == ["../verification.svg"], "and that is only shown if it is there"
     assert not {"script", "link", "iframe"} & tags.names
 
 
@@ -76,7 +77,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gain", [3.0, 0.0, -2.5])
 def test_headline_says_the_verdict(tmp_path: Path, gain: float) -> None:
     paths, page = evaluated(tmp_path, gain=gain)
-    verdict = read_json(paths.metrics)["verdict"]
+    verdict = read_json(paths.figures)["verdict"]
     assert verdict == {3.0: "fine-tuning helped", 0.0: "no difference shown", -2.5: "fine-tuning hurt"}[gain]
     assert f">{verdict.capitalize()}</h1>" in page
 
@@ -95,7 +96,7 @@ def test_where_nothing_was_fine_tuned_nothing_is_compared(tmp_path: Path) -> Non
         "card": (paths.finished / "README.md").read_text(encoding="utf-8"),
         "summary": paths.summary.read_text(encoding="utf-8"),
     }
-    accuracy = f"{read_json(paths.metrics)['head']['accuracy']:.1%}"
+    accuracy = f"{read_json(paths.figures)['head']['accuracy']:.1%}"
     for name, text in texts.items():
         assert accuracy in text, name
         assert "finetune: none" in text, name
@@ -107,7 +108,7 @@ def test_where_nothing_was_fine_tuned_nothing_is_compared(tmp_path: Path) -> Non
 
 def test_galleries_show_what_changed(tmp_path: Path) -> None:
     paths, page = evaluated(tmp_path)
-    metrics = read_json(paths.metrics)
+    metrics = read_json(paths.figures)
     assert f"<h3>Fixed: {metrics['fixed']}</h3>" in page
     assert f"<h3>Broken: {metrics['broken']}</h3>" in page
     assert "data:image/png;base64" in page, "small images stay lossless"
@@ -155,7 +156,7 @@ def test_data_that_were_split_and_used_whole(tmp_path: Path) -> None:
 
 def test_plots_hold_every_test_image(tmp_path: Path) -> None:
     paths, _ = evaluated(tmp_path)
-    metrics, folder = read_json(paths.metrics), paths.report.parent / "plots"
+    metrics, folder = read_json(paths.figures), paths.report.parent / "plots"
     for model in ("head", "finetuned"):
         with (folder / f"confusion_{model}.csv").open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -168,7 +169,7 @@ def test_plots_hold_every_test_image(tmp_path: Path) -> None:
 
 def test_summary_says_it_all(tmp_path: Path) -> None:
     paths, _ = evaluated(tmp_path)
-    metrics, text = read_json(paths.metrics), paths.summary.read_text(encoding="utf-8")
+    metrics, text = read_json(paths.figures), paths.summary.read_text(encoding="utf-8")
     for model in ("head", "finetuned"):
         assert f"{metrics[model]['accuracy']:.1%}" in text
         assert f"{metrics[model]['accuracy_low']:.1%} to {metrics[model]['accuracy_high']:.1%}" in text

@@ -18,7 +18,7 @@ from stages import evaluate
 from tests import finished, options
 from thaw import tracking
 from thaw.artifacts import PROJECT, Paths, plain, read_json, write_json
-from thaw.config import compose
+from thaw.config import compose, recorded
 from thaw.errors import UserError
 
 
@@ -54,7 +54,7 @@ def runs(experiment: str = "thaw") -> list[Any]:
 def test_a_run_is_complete(paths: Paths, publish: Callable[[], None], workspace: Path) -> None:
     publish()
     (run,) = runs()
-    metrics = read_json(paths.metrics)
+    metrics = read_json(paths.figures)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "last 2 blocks · mobilenet_v2 0.35 at 64 px · lbfgs · seed 3"
     assert run.data.params["backbone.input_size"] == "64"
@@ -102,7 +102,7 @@ def test_a_run_in_which_nothing_was_fine_tuned_tells_of_the_head_alone(tmp_path:
     (run,) = runs()
     assert run.info.run_name == "head only · mobilenet_v2 0.35 at 64 px · lbfgs · seed 3"
     assert run.data.params["finetune.unfreeze"] == "none"
-    assert run.data.metrics["head/accuracy"] == read_json(paths.metrics)["head"]["accuracy"]
+    assert run.data.metrics["head/accuracy"] == read_json(paths.figures)["head"]["accuracy"]
     assert {"temperature", "n_test", "calibrated/ece"} <= {*run.data.metrics}
     compared = ("finetuned/", "delta/", "mcnemar_p", "fixed", "broken")
     assert [key for key in run.data.metrics if key.startswith(compared)] == []
@@ -204,7 +204,7 @@ def test_a_folder_is_refused_before_anything_is_written(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(UserError, match="expected a database or a server"):
         publish()
-    assert not paths.metrics.exists()
+    assert not paths.figures.exists()
 
 
 def test_an_unreachable_server_costs_a_warning_only(
@@ -251,7 +251,7 @@ def test_a_deleted_database_is_filled_again_also_by_two_processes_at_once(
     database.unlink()
 
     config = workspace / "config.json"
-    write_json(config, evaluate.configuration(paths, finished.EVALUATE, finished.SEED))
+    write_json(config, recorded(paths, evaluate=finished.EVALUATE, seed=finished.SEED))
     code = f"""
 import json, sys
 from pathlib import Path
@@ -345,7 +345,7 @@ def swept(paths: Paths, publish: Callable[[], None], monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("THAW_SWEEP", "first")
     publish()
     monkeypatch.delenv("THAW_SWEEP")
-    config = evaluate.configuration(paths, finished.EVALUATE, finished.SEED)
+    config = recorded(paths, evaluate=finished.EVALUATE, seed=finished.SEED)
     files = paths.root.parent / "files"
     files.mkdir()
     for name in ("summary.txt", "table.csv", "0.json", "0.log"):
@@ -401,7 +401,7 @@ def test_a_sweep_brings_lost_runs_back(swept: Callable[[str], None]) -> None:
 @pytest.fixture
 def heads(paths: Paths) -> Callable[[str], None]:
     """Publish a sweep of one head."""
-    config = evaluate.configuration(paths, finished.EVALUATE, finished.SEED) | {"finetune": {"unfreeze": "none"}}
+    config = recorded(paths, evaluate=finished.EVALUATE, seed=finished.SEED) | {"finetune": {"unfreeze": "none"}}
     files = paths.root.parent / "files"
     files.mkdir()
     (files / "summary.txt").write_text("rank", encoding="utf-8")
