@@ -3,7 +3,7 @@
 Each seed is another split and another order of training; the pipeline's own stages run, under .cache/benchmarks, and
 share the feature store, so that only the first seed extracts features. What is finished is not run again.
 
-    python -m benchmarks.accuracy DATA [--seeds 0 1 2] [OVERRIDE ...]
+    python -m benchmarks.accuracy DATA [--seeds 0,1,2] [OVERRIDE ...]
     python -m benchmarks.accuracy flowers/ backbone=mobilenet_v2 backbone.weights=mobilenet_v2.weights.h5
 """
 
@@ -25,7 +25,7 @@ def main() -> None:
     """Be the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description="Accuracy over several seeds.")
     parser.add_argument("data", type=Path, help="a data folder, as prepare takes it")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="as 0,1,2")
     parser.add_argument("overrides", nargs="*", help="of the configuration, in Hydra's syntax")
     given = parser.parse_intermixed_args()
     folder = cache() / "benchmarks"
@@ -41,6 +41,11 @@ def main() -> None:
     ]
     for seed, row in zip([*given.seeds, "mean"], [*rows, tuple(map(mean, zip(*rows, strict=True)))], strict=True):
         print(f"{seed:>6}{row[0]:>8.0f}{row[1]:>8.4f}{row[2]:>8.4f}{row[3]:>+12.4f}")
+
+
+def numbers(text: str) -> list[int]:
+    """Read numbers as 0,1,2: one word, so that what follows it on the command line is something else."""
+    return [int(one) for one in text.split(",")]
 
 
 def measure(data: Path, folder: Path, overrides: list[str]) -> dict[str, dict[str, float]]:

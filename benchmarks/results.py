@@ -3,7 +3,7 @@
 The pipeline's own stages run, for each seed on another split. Figures lie in .cache/benchmarks/results/, one file for
 each fine-tuning, so that what was stopped goes on where it was.
 
-    python -m benchmarks.results --flowers FOLDER --hymenoptera FOLDER --weights FOLDER [--seeds 0 1 2]
+    python -m benchmarks.results --flowers FOLDER --hymenoptera FOLDER --weights FOLDER [--seeds 0,1,2]
 
 WEIGHTS holds MobileNetV2 1.0, MobileNetV2 0.35 and MobileNet 0.75, as .h5 files that the backbones here name.
 """
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.accuracy import numbers
 from thaw import examples, manifest, predictions
 from thaw.artifacts import PROJECT, Paths, atomic, cache, fingerprint, read_json, write_json
 from thaw.config import compose
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--flowers", type=Path, required=True, help="TensorFlow's flower photos, in class folders")
     parser.add_argument("--hymenoptera", type=Path, required=True, help="ants and bees, with train/ and val/")
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2])
     parser.add_argument("--one", nargs=4, metavar=("DATA", "BACKBONE", "SIZE", "SEED"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     data = {"tf_flowers": given.flowers.absolute(), "hymenoptera": given.hymenoptera.absolute()}

@@ -8,7 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
-from benchmarks import results, scale, speed, sweeps
+from benchmarks import accuracy, results, scale, speed, sweeps
 from benchmarks.speed import LAYOUTS, PARTS, render
 from thaw.config import compose
 from thaw.searching import Space
@@ -153,3 +153,22 @@ def test_results_name_what_is_incomplete_and_what_was_refused() -> None:
 def test_every_policy_of_the_results_is_a_valid_configuration() -> None:
     for overrides in results.POLICIES.values():
         compose(overrides)
+
+
+@pytest.mark.parametrize(
+    "order", [("--seeds", "0,4", "data", "augment=none"), ("data", "--seeds", "0,4", "augment=none")]
+)
+def test_seeds_and_overrides_may_come_in_any_order(
+    order: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+
+    def measure(data: Path, folder: Path, overrides: list[str]) -> dict[str, Any]:
+        asked.append((data.name, overrides))
+        return {"n_test": 9, **{model: {"accuracy": 0.5} for model in ("head", "finetuned", "delta")}}
+
+    monkeypatch.setattr(accuracy, "measure", measure)
+    monkeypatch.setattr("sys.argv", ["accuracy", *order])
+    accuracy.main()
+    assert asked == [("data", ["augment=none", "seed=0"]), ("data", ["augment=none", "seed=4"])]
+    assert "mean" in capsys.readouterr().out

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION = "champion"
-MODULES = ("__init__", "errors", "machine", "images", "inference", "portable")  # that a model carries with it
+MODULES = (
+    "__init__",
+    "chatter",
+    "errors",
+    "machine",
+    "images",
+    "inference",
+    "portable",
+)  # that a model carries with it
 REQUIREMENTS = ("mlflow", "numpy", "openvino", "pillow", "tqdm")
 
 

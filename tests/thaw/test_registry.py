@@ -118,7 +118,7 @@ def test_a_store_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch, t
 
 def test_a_model_carries_exactly_the_modules_that_it_imports() -> None:
     imported = closure("thaw/served.py") - {"thaw/served.py"}
-    assert {f"thaw/{name}.py" for name in registry.MODULES} == imported | {"thaw/__init__.py"}
+    assert {f"thaw/{name}.py" for name in registry.MODULES} == imported | {"thaw/__init__.py", "thaw/chatter.py"}
 
 
 def test_a_model_runs_without_the_project_and_unpickles_nothing(tmp_path: Path) -> None:
