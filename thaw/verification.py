@@ -26,8 +26,9 @@ from thaw.artifacts import PROJECT, Paths, atomic
 from thaw.config import NO_MATTER, fail
 from thaw.errors import UserError
 
-# The share of test images for which rounding may change the predicted class, before and after fine-tuning. Measured on
-# the sample with other instruction sets, threads and engines: tests/thaw/test_verification.py.
+# The share of test images for which rounding may change the predicted class, before and after fine-tuning. On the
+# sample, with other instruction sets, threads and engines, it was 0 and at most 1.6% (accuracy: 0 and 1.1 points);
+# tests/thaw/test_verification.py.
 ROUNDING = {"head": 0.01, "finetuned": 0.05}
 EVALUATED = "artifacts/evaluate"
 ENVIRONMENT = f"{EVALUATED}/environment.json"
@@ -164,7 +165,7 @@ def verify(paths: Paths) -> Verdict:
         before = Result.read(_committed)
     except OSError:
         verdict = Verdict(
-            "nothing to compare with, as none is committed",
+            "there is none yet",
             ["'git add dvc.lock artifacts && git commit' makes this one the result to compare with"],
         )
     else:
