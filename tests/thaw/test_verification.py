@@ -126,7 +126,7 @@ def verify(project: Project) -> str:
 
 def test_a_result_is_compared_with_the_committed_one(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "project")
-    assert "nothing to compare with, as none is committed" in verify(project)
+    assert verify(project).startswith("Compared with the committed result: there is none yet\n  'git add ")
     project.commit()
     assert verify(project) == "Compared with the committed result: the same, to the byte\n"
     picture = project.paths.root / "verification.svg"
@@ -192,9 +192,6 @@ def test_other_arithmetic_changes_the_sample_by_no_more_than_rounding(tmp_path: 
             assert np.mean(answers[0] != answers[1]) <= ROUNDING[model]
             true = np.array([before.classes.index(labels[path]) for path in before.paths])[test]
             assert abs(np.mean(answers[0] == true) - np.mean(answers[1] == true)) <= 0.02
-        before, now = (
-            predictions.read(reference.predictions("train_head")),
-            predictions.read(other.predictions("train_head")),
-        )
+        before, now = (predictions.read(one.predictions("train_head")) for one in (reference, other))
         # L-BFGS stops near the same point, not at it: its tolerance is more than rounding.
         assert np.abs(now.probabilities - before.probabilities).max() <= 0.02
