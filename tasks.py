@@ -112,8 +112,7 @@ def main(arguments: Arguments) -> int:
 
 def install() -> int:
     """Make .venv from requirements.lock, unless it has been made from this lock and in this place."""
-    ready = VENV / ".ready"
-    made = f"{hashlib.sha256((ROOT / 'requirements.lock').read_bytes()).hexdigest()} {VENV}"
+    ready, made = VENV / ".ready", origin(ROOT)
     if ready.exists() and ready.read_text(encoding="utf-8") == made:
         return 0
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
@@ -122,7 +121,6 @@ def install() -> int:
             f"expected Python 3.11 to 3.13, found {found}; name another one, as in 'make repro PYTHON=python3.12'"
         )
     print(f"Installing the pinned packages into {VENV.name}: a minute or two, once.", flush=True)
-    # Cleared: the programs of an environment name its folder, so one that was moved or copied is of no use.
     subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
     # The lock is complete, so nothing is resolved: pip before 23.3 would ask for the newest coverage[toml].
     options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "-r", "requirements.lock"]
@@ -134,6 +132,11 @@ def install() -> int:
         return fail("expected to install requirements.lock, found what pip says above; mend that and try again")
     ready.write_text(made, encoding="utf-8")
     return 0
+
+
+def origin(root: Path) -> str:
+    """Say what a project's environment is made from, and where: its programs name the folder they are in."""
+    return f"{hashlib.sha256((root / 'requirements.lock').read_bytes()).hexdigest()} {root / '.venv'}"
 
 
 def python(*arguments: str, check: bool = False, quiet: bool = False) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+import tasks
 from tests import options
 from thaw.artifacts import PROJECT, Paths
 
@@ -127,9 +128,9 @@ class Project:
             command, cwd=self.root, env=self.environment() | variables, capture_output=True, text=True, check=False
         )
 
-    def shell(self, *command: str) -> str:
+    def shell(self, *command: str, **variables: str) -> str:
         """Run a command that has to succeed, and return what it said."""
-        done = self.run(*command)
+        done = self.run(*command, **variables)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
@@ -144,6 +145,19 @@ class Project:
     def stage(self, name: str, *overrides: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run one stage as DVC does, whatever comes of it."""
         return self.run(sys.executable, "-m", f"stages.{name}", *overrides, **variables)
+
+    def bash(self, commands: str, **variables: str) -> str:
+        """Run commands as a page prints them; all have to succeed. Returns what they said."""
+        return self.shell("bash", "-euo", "pipefail", "-c", commands, **variables)
+
+    def install(self) -> None:
+        """Give it the environment that runs the tests as its own, as ``make setup`` would."""
+        venv = self.root / ".venv"
+        venv.mkdir()
+        for entry in Path(sys.prefix).iterdir():
+            if entry.name != ".ready":
+                (venv / entry.name).symlink_to(entry)
+        (venv / ".ready").write_text(tasks.origin(self.root), encoding="utf-8")
 
     def edit(self, file: str, old: str, new: str) -> None:
         """Replace the one place in a file that matches the regular expression ``old``."""
@@ -172,6 +186,13 @@ class Project:
         """The same project, data and artifacts in another folder, for a test to change."""
         shutil.copytree(self.root, root, symlinks=True, ignore=shutil.ignore_patterns(".site", "__pycache__"))
         return Project(root, self.variables)
+
+
+def printed(page: str, heading: str) -> list[str]:
+    """The blocks of commands that a page prints below a heading of the second order."""
+    text = (PROJECT / page).read_text(encoding="utf-8")
+    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```bash\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
 
 
 def ran(output: str) -> list[str]:

@@ -24,6 +24,20 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_every_page_is_found_from_readme() -> None:
+    found, waiting = set(), {PAGES[0]}
+    while waiting:
+        page = waiting.pop()
+        found.add(page)
+        links = re.findall(r"\]\((?!https?:)([^)#]+\.md)", page.read_text(encoding="utf-8"))
+        waiting |= {(page.parent / link).resolve() for link in links} - found
+    assert found == {*PAGES}
+
+
+def test_readme_is_read_in_one_go() -> None:
+    assert len(README.splitlines()) <= 160
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(PROJECT).as_posix())
 def test_every_command_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
@@ -34,7 +48,8 @@ def test_every_command_exists(page: Path) -> None:
 
 
 def test_the_table_of_options_is_what_conf_holds() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \| (`.*?`) \|", README, re.M))
+    choices = (PROJECT / "docs" / "choices.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (`.*?`) \|", choices, re.M))
     found = {choice: sorted(re.findall(r"`(\w+)`", options)) for choice, options in rows.items() if choice in SECTIONS}
     expected = {
         choice: sorted(path.stem for path in (PROJECT / "conf" / choice).glob("*.yaml"))
@@ -45,7 +60,8 @@ def test_the_table_of_options_is_what_conf_holds() -> None:
 
 
 def test_every_value_that_readme_sets_is_valid() -> None:
-    assignments = re.findall(r"-S (\S+)", README)
+    assignments = [found for page in PAGES for found in re.findall(r"-S (\S+)", page.read_text(encoding="utf-8"))]
+    assignments = [one for one in assignments if one.strip("…`")]
     assert assignments
     for assignment in assignments:
         key, _, values = assignment.partition("=")

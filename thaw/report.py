@@ -195,7 +195,7 @@ def summary(metrics: Mapping[str, Any], confidence: float) -> str:
             "The report     artifacts/evaluate/report.html",
             "The model      artifacts/evaluate/model; python -m stages.predict PHOTO uses it",
             "All runs       make ui",
-            "Your photos    python -m stages.get_data folder PATH, then make repro (README says more)",
+            "Your photos    make data FROM=FOLDER, then make repro",
             "",
         ]
     )
