@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 
 from omegaconf import OmegaConf
 
-from thaw import artifacts, history, registry
+from thaw import artifacts, history, moving, registry
 from thaw.artifacts import PROJECT, Paths, cache, fingerprint, read_json, workspace
 from thaw.config import NO_MATTER, fail, recorded
 from thaw.errors import UserError
@@ -97,9 +97,7 @@ def publish(paths: Paths, config: Mapping[str, Any]) -> None:
         with alone():
             client = connect(uri)
             same = same_runs(client, tags[FINGERPRINT])
-            done = [
-                run for run in same if run.info.status == "FINISHED" and run.data.tags.get(OUTPUTS) == tags[OUTPUTS]
-            ]
+            done = [run for run in same if _is_done(client, run, tags[OUTPUTS])]
             complete = done[0].info.run_id if done else _complete(client, same, paths, config, tags, metrics)
             for run in same:
                 if run.info.run_id != complete:
@@ -111,6 +109,12 @@ def publish(paths: Paths, config: Mapping[str, Any]) -> None:
             f"artifacts/, and 'dvc repro -f -s evaluate' publishes them once it answers",
             file=sys.stderr,
         )
+
+
+def _is_done(client: "MlflowClient", run: Any, outputs: str) -> bool:
+    """Whether a run is complete, of these outputs, and has its files: a database may have been copied without them."""
+    finished = run.info.status == "FINISHED" and run.data.tags.get(OUTPUTS) == outputs
+    return finished and bool(client.list_artifacts(run.info.run_id))
 
 
 def catch_up(paths: Paths) -> None:
@@ -132,11 +136,14 @@ def _is_known(uri: str, identical: str) -> bool:
     if database is None or not database.exists():
         return False
     query = (
-        "SELECT 1 FROM runs JOIN tags ON runs.run_uuid = tags.run_uuid "
+        "SELECT artifact_uri FROM runs JOIN tags ON runs.run_uuid = tags.run_uuid "
         "WHERE tags.key = ? AND tags.value = ? AND runs.status = 'FINISHED' AND runs.lifecycle_stage = 'active'"
     )
-    with closing(sqlite3.connect(database)) as connection, suppress(sqlite3.Error):
-        return connection.execute(query, (FINGERPRINT, identical)).fetchone() is not None
+    with alone():
+        moving.bring_home(database, _artifacts(uri))
+        with closing(sqlite3.connect(database)) as connection, suppress(sqlite3.Error):
+            found = [moving.local(place) for (place,) in connection.execute(query, (FINGERPRINT, identical))]
+            return any(folder is not None and folder.exists() for folder in found)
     return False
 
 
@@ -314,7 +321,9 @@ def public(uri: str, said: object) -> str:
 
 
 def connect(uri: str) -> "MlflowClient":
-    """Return a client of a store, with MLflow set up for it."""
+    """Return a client of a store, with MLflow set up for it; whoever calls this is ``alone``."""
+    if database := _database(uri):
+        moving.bring_home(database, _artifacts(uri))
     _quieten()
     import mlflow
 
