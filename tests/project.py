@@ -20,7 +20,6 @@ import tasks
 from tests import options
 from thaw.artifacts import PROJECT, Paths
 
-STAGES = ("prepare", "extract_features", "train_head", "finetune", "evaluate")
 PIPELINE: dict[str, Any] = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 CODE = sorted(
     path.relative_to(PROJECT).as_posix()

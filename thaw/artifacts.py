@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 PROJECT = Path(__file__).resolve().parent.parent
+STAGES = ("prepare", "extract_features", "train_head", "finetune", "evaluate")
 
 
 def workspace() -> Path:

@@ -37,7 +37,7 @@ from pydantic import (
 from yaml import MarkedYAMLError
 
 from thaw.architectures import ARCHITECTURES
-from thaw.artifacts import PROJECT, Paths, plain, read_json
+from thaw.artifacts import PROJECT, STAGES, Paths, plain, read_json
 from thaw.errors import UserError
 
 CONF = PROJECT / "conf"
@@ -367,7 +367,7 @@ def recorded(paths: Paths, **given: Any) -> dict[str, Any]:
         FileNotFoundError: a stage has not run.
     """
     found = plain(given) or read_json(paths.config("evaluate"))
-    for stage in ("prepare", "extract_features", "train_head", "finetune"):
+    for stage in STAGES[:-1]:
         for section, value in read_json(paths.config(stage)).items():
             if found.setdefault(section, value) != value:
                 raise UserError(

@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 from omegaconf import OmegaConf
 
 from thaw import artifacts, history, moving, registry
-from thaw.artifacts import PROJECT, Paths, cache, fingerprint, read_json, workspace
+from thaw.artifacts import PROJECT, STAGES, Paths, cache, fingerprint, read_json, workspace
 from thaw.config import NO_MATTER, fail, recorded
 from thaw.errors import UserError
 from thaw.evidence import is_tuned
@@ -123,7 +123,8 @@ def catch_up(paths: Paths) -> None:
     Raises:
         UserError: see ``store``.
     """
-    if not paths.figures.exists():
+    needed = [paths.finished, *map(paths.config, STAGES), *map(paths.predictions, CURVES)]
+    if not all(file.exists() for file in needed):  # Git brings the figures alone
         return
     config = recorded(paths)
     if not _is_known(store(), identity(paths, config)[FINGERPRINT]):

@@ -146,3 +146,14 @@ def test_a_database_without_tables_is_left_alone(tmp_path: Path) -> None:
     database.touch()
     bring_home(database, tmp_path / "mlartifacts")
     assert database.read_bytes() == b""
+
+
+def test_a_clone_with_the_committed_figures_alone_publishes_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = project.parent / "clone"
+    (clone / "artifacts" / "evaluate").mkdir(parents=True)
+    paths = use(clone, monkeypatch)
+    shutil.copy(project / "artifacts" / "evaluate" / "figures.json", paths.figures)
+    tracking.catch_up(paths)
+    assert not (clone / "mlflow.db").exists()
