@@ -5,7 +5,8 @@
 - ``csv FILE``: your own images, listed in a file with the columns path,label and optionally split,group;
 - ``flowers``: TensorFlow's flower_photos, downloaded or, with ``--from FILE``, from an archive at hand.
 
-Writes data/ and data.dvc. The data are built beside data/ and renamed, so data/ is complete or not there.
+Writes data/ and data.dvc, and in params.yaml what goes with the data. These are built beside data/ and renamed, so
+data/ is complete or not there.
 """
 
 import argparse
@@ -32,12 +33,21 @@ from tqdm import tqdm
 
 from thaw.artifacts import PROJECT, atomic, cache
 from thaw.config import fail
+from thaw.editing import edited
 from thaw.errors import UserError
 from thaw.indexing import INDEX, Entry, read_index, require_coherence, scan, visible
 
 FLOWERS_URL = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
 # As TensorFlow Datasets records it (tensorflow_datasets/datasets/tf_flowers/checksums.tsv); 228,813,984 bytes.
 FLOWERS_SHA256 = "4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c"
+
+# What goes with an option of dataset: the digits are far from photos, and are to run without a download.
+PHOTOS = {"backbone": "mobilenet_v2", "finetune": "last_3_blocks"}
+GOES_WITH = {
+    "digits": {"dataset": "digits", "backbone": "mobilenet_v2_bundled", "finetune": "last_6_blocks"},
+    "flowers": {"dataset": "flowers", **PHOTOS},
+    "folder": {"dataset": "folder", **PHOTOS},
+}
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = PROJECT) -> None:
@@ -55,7 +65,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = PROJECT) -> None:
     from_flowers = commands.add_parser("flowers", help="TensorFlow's flower_photos: 3,670 photos in five classes")
     from_flowers.add_argument("--from", dest="archive", type=Path, help="a tar archive at hand instead of the download")
     for command in commands.choices.values():
-        command.add_argument("--force", action="store_true", help="replace what is in data/ now")
+        command.add_argument("--force", action="store_true", help="replace also what could not be brought back")
     given = parser.parse_args(arguments)
     try:
         match given.source:
@@ -71,10 +81,11 @@ def main(arguments: Sequence[str] | None = None, root: Path = PROJECT) -> None:
                 bring(
                     root, lambda target: write_archive(given.archive or _download_flowers(), target), force=given.force
                 )
+        if changed := choose(root, given.source if given.source in GOES_WITH else "folder"):
+            print(changed)
     except UserError as error:
         fail(error)
-    option = given.source if given.source in ("digits", "flowers") else "folder"
-    print(f"Next: set 'dataset: {option}' in params.yaml, then 'make repro'")
+    print("Next: make repro")
 
 
 def bring(root: Path, write: Callable[[Path], None], *, force: bool, quick: bool = False) -> None:
@@ -83,47 +94,100 @@ def bring(root: Path, write: Callable[[Path], None], *, force: bool, quick: bool
     Args:
         root: the project's root, where DVC has been initialised.
         write: is given a folder that does not exist yet.
-        force: replace other data. What DVC and Git can bring back is deleted, all else is renamed to data.backup.
+        force: replace also what DVC and Git could not bring back: it is renamed to data.backup.
         quick: ``write`` takes no time, so it may run only to find that data/ holds the same already.
 
     Raises:
-        UserError: the project is not under DVC, or has other data already, or ``write`` cannot do it.
+        UserError: the project is not under DVC, or other data would be lost, or ``write`` cannot do it.
     """
     if not (root / ".dvc").is_dir():
         raise UserError(f"expected a DVC project in {root}, found no .dvc folder; run 'dvc init' there first")
     data, partial = root / "data", root / ".data.partial"
     occupied = data.is_symlink() or (data.exists() and (not data.is_dir() or any(data.iterdir())))
-    taken = UserError(
-        f"expected no data in {data} yet, found some; add --force to replace them "
-        "(what DVC and Git could not bring back is kept in data.backup)"
-    )
-    if occupied and not force and not quick:
-        raise taken
+    present, tracked = fingerprint(data) if occupied else None, tracked_fingerprint(root)
+    way_back = "" if present is None and tracked is None else _way_back(root, data, present, tracked)
+    if occupied and way_back is None and not force and not quick:
+        raise _lost(data, occupied)
     shutil.rmtree(partial, ignore_errors=True)
     try:
         write(partial)
-        new, tracked = fingerprint(partial), tracked_fingerprint(root)
-        if occupied and fingerprint(data) == new:
+        new = fingerprint(partial)
+        if present == new:
             print(f"{data} holds these data already")
             if tracked == new:
                 return
-        elif occupied and not force:
-            raise taken
-        elif not force and tracked not in (None, new):
-            raise UserError(
-                f"expected data.dvc to track these data or none, found that it tracks others; 'dvc checkout data.dvc' "
-                f"brings those into {data}, --force gives them up"
-            )
+        elif way_back is None and not force and (occupied or tracked != new):
+            raise _lost(data, occupied)
         else:
             if occupied:
-                _clear(root, data, tracked)
+                _clear(root, data, way_back)
             elif data.exists():
                 data.rmdir()
             partial.rename(data)
+            if way_back and tracked != new:
+                print(way_back)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     _dvc_add(root)
     print(f"{len(visible(data)):,} files in {data}, tracked by data.dvc")
+
+
+def _lost(data: Path, occupied: bool) -> UserError:
+    if occupied:
+        return UserError(
+            f"expected no data in {data}, or such as Git and DVC can bring back, found others; run 'dvc add data' and "
+            "commit data.dvc to keep them there, or add --force, which moves them to data.backup"
+        )
+    return UserError(
+        "expected data.dvc as the last commit has it, or none, found one that tracks other data; 'dvc checkout "
+        f"data.dvc' brings those into {data}, committing it keeps them, --force gives them up"
+    )
+
+
+def _way_back(root: Path, data: Path, present: str | None, tracked: str | None) -> str | None:
+    """Say how the data that are there now can be brought back; None if they cannot."""
+    committed = _run(root, ["git", "show", "HEAD:./data.dvc"])
+    file = root / "data.dvc"
+    known = file.exists() and committed.returncode == 0 and committed.stdout == file.read_text(encoding="utf-8")
+    if not known or data.is_symlink() or present not in (None, tracked):
+        return None
+    if present is None:
+        return "data.dvc was that of other data: 'git checkout data.dvc' goes back to it"
+    return "the former data are in DVC's cache: 'git checkout data.dvc && dvc checkout data.dvc' brings them back"
+
+
+def choose(root: Path, option: str) -> str:
+    """Let params.yaml choose what goes with the data: what still goes with the former ones is changed, in place.
+
+    Args:
+        root: the project's root.
+        option: of ``dataset``.
+
+    Returns:
+        What was changed; nothing if nothing was.
+
+    Raises:
+        UserError: params.yaml cannot be read.
+    """
+    file = root / "params.yaml"
+    try:
+        text = file.read_text(encoding="utf-8")
+        chosen = dict(yaml.safe_load(text))
+    except (OSError, TypeError, ValueError, yaml.YAMLError):
+        raise UserError(
+            f"the data are complete, but {file} was expected to choose what goes with them, and cannot be read; "
+            f"restore it and set 'dataset: {option}'"
+        ) from None
+    former, wanted = GOES_WITH.get(str(chosen.get("dataset")), {}), GOES_WITH[option]
+    changes = {key: wanted[key] for key, value in former.items() if chosen.get(key) == value != wanted[key]}
+    if not changes:
+        return ""
+    with atomic(file) as partial:
+        partial.write_text(edited(text, chosen, chosen | changes), encoding="utf-8")
+    said = ", ".join(f"{key} {chosen[key]} → {value}" for key, value in changes.items())
+    downloads = "backbone" in changes and changes["backbone"] == PHOTOS["backbone"]
+    hint = "\nKeras downloads its ImageNet weights once, 14 MB; docs/data.md says what to do without a network"
+    return f"params.yaml: {said}; 'git checkout params.yaml' takes that back{hint if downloads else ''}"
 
 
 def fingerprint(folder: Path) -> str:
@@ -281,20 +345,11 @@ def _require_linkable(root: Path) -> None:
         )
 
 
-def _clear(root: Path, data: Path, tracked: str | None) -> None:
-    """Make room for new data: delete the old if they can be brought back, else rename them."""
-    committed = _run(root, ["git", "show", "HEAD:./data.dvc"])
-    file = root / "data.dvc"
-    if (
-        not data.is_symlink()
-        and file.exists()
-        and committed.returncode == 0
-        and committed.stdout == file.read_text(encoding="utf-8")
-        and fingerprint(data) == tracked
-    ):
+def _clear(root: Path, data: Path, way_back: str | None) -> None:
+    """Make room for new data: delete the old if there is a way back to them, else rename them."""
+    if way_back:
         _dvc_add(root)  # changes nothing, but completes DVC's cache if a file had been lost there
         shutil.rmtree(data)
-        print("the old data are in DVC's cache: 'git checkout data.dvc && dvc checkout data.dvc' brings them back")
         return
     number = 1
     while os.path.lexists(backup := root / f"data.backup{f'-{number}' if number > 1 else ''}"):

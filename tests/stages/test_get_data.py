@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from stages import get_data
 from tests import pictures
 from thaw import indexing
+from thaw.artifacts import PROJECT
 from thaw.errors import UserError
 
 DIGITS = "72e131e0cd93ceeb743a1f9fa75849e9.dir"  # what the committed data.dvc says
@@ -59,7 +61,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(template: Path, tmp_path: Path) -> Path:
     """A project under Git and DVC, without data."""
-    return Path(shutil.copytree(template, tmp_path / "project"))
+    shutil.copytree(template, tmp_path / "project")
+    shutil.copy(PROJECT / "params.yaml", tmp_path / "project")
+    return tmp_path / "project"
 
 
 @pytest.fixture
@@ -91,7 +95,8 @@ def test_digits_are_the_same_bytes_everywhere_and_a_second_call_changes_nothing(
     track(root, data)
     get_data.main(["digits"], root)
     assert no_dvc == [root]
-    assert "holds these data already\nNext: set 'dataset: digits'" in capsys.readouterr().out
+    assert "holds these data already\nNext: make repro" in capsys.readouterr().out
+    assert (root / "params.yaml").read_bytes() == (PROJECT / "params.yaml").read_bytes()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (8, 8), (3, 200)])
@@ -129,19 +134,30 @@ def test_links_are_refused_where_dvc_would_take_over_the_originals(root: Path, p
     assert not (root / "data").exists()
 
 
-def test_force_replaces_what_git_and_dvc_can_bring_back(
+def test_what_git_and_dvc_can_bring_back_is_replaced(
     root: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     track(root, shutil.copytree(photos, root / "data"))
     commit(root)
     other = pictures.fill(tmp_path / "other", {"x": 1, "y": 1}, start=50)
-    get_data.main(["folder", str(other), "--force"], root)
+    get_data.main(["folder", str(other)], root)
     assert contents(root / "data") == contents(other)
     assert not (root / "data.backup").exists()
     assert "'git checkout data.dvc && dvc checkout data.dvc' brings them back" in capsys.readouterr().out
     shell(root, "git", "checkout", "data.dvc")
     dvc(root, "checkout", "data.dvc")
     assert contents(root / "data") == contents(photos)
+
+
+def test_a_fresh_clone_gives_up_the_data_that_are_not_there(
+    root: Path, photos: Path, no_dvc: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    track(root, photos / "cats")
+    commit(root)
+    get_data.main(["folder", str(photos)], root)
+    assert contents(root / "data") == contents(photos)
+    assert no_dvc == [root]
+    assert "'git checkout data.dvc' goes back to it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("case", ["untracked", "changed since", "data.dvc not committed", "a symbolic link", "no git"])
@@ -167,6 +183,8 @@ def test_force_keeps_what_could_not_be_brought_back(
             commit(root)
             monkeypatch.setenv("PATH", "")
     before = contents(data)
+    with pytest.raises(SystemExit, match="^error: expected no data in .*, or such as Git and DVC can bring back"):
+        get_data.main(["folder", str(photos)], root)
     get_data.main(["folder", str(photos), "--force"], root)
     assert contents(root / "data.backup-2") == before
     assert contents(root / "data") == contents(photos)
@@ -178,7 +196,7 @@ def test_data_that_are_there_are_not_overwritten(root: Path, photos: Path, no_dv
     data = pictures.fill(root / "data", {"x": 1, "y": 1}, start=50)
     before = contents(data)
     arguments = {"folder": ["folder", str(photos)], "csv": ["csv", "nowhere.csv"], "digits": ["digits"]}[source]
-    with pytest.raises(SystemExit, match=r"^error: expected no data in .*data yet, found some; add --force"):
+    with pytest.raises(SystemExit, match=r"^error: expected no data in .*data, or such as .*, or add --force"):
         get_data.main(arguments, root)
     assert contents(data) == before
     assert not no_dvc
@@ -188,7 +206,7 @@ def test_data_that_are_there_are_not_overwritten(root: Path, photos: Path, no_dv
 def test_data_dvc_of_other_data_is_not_overwritten(root: Path, photos: Path, no_dvc: list[Path]) -> None:
     track(root, photos / "cats")
     before = (root / "data.dvc").read_text()
-    with pytest.raises(SystemExit, match=r"expected data.dvc to track these data or none, found that it tracks others"):
+    with pytest.raises(SystemExit, match=r"expected data.dvc as the last commit has it, or none, found one"):
         get_data.main(["folder", str(photos)], root)
     assert (root / "data.dvc").read_text() == before
     assert not (root / "data").exists()
@@ -351,3 +369,88 @@ def test_a_file_that_cannot_be_copied_is_named(tmp_path: Path, photos: Path) -> 
     (photos / "cats" / "gone.png").symlink_to(tmp_path / "gone")
     with pytest.raises(UserError, match=r"expected to copy .*gone\.png, found: No such file or directory"):
         get_data.write_folder(photos, tmp_path / "target")
+
+
+# What goes with the data.
+
+
+def choices(root: Path) -> dict[str, str]:
+    return dict(yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8")))
+
+
+SAMPLE = {"dataset": "digits", "backbone": "mobilenet_v2_bundled", "finetune": "last_6_blocks"}
+
+
+def test_the_project_chooses_what_goes_with_its_sample() -> None:
+    assert choices(PROJECT).items() >= get_data.GOES_WITH["digits"].items()
+    assert get_data.GOES_WITH["digits"] == SAMPLE
+
+
+def test_photos_are_given_what_goes_with_photos(
+    root: Path, photos: Path, no_dvc: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (root / "params.yaml").read_text(encoding="utf-8")
+    get_data.main(["folder", str(photos)], root)
+    after = (root / "params.yaml").read_text(encoding="utf-8")
+    assert choices(root) == choices(PROJECT) | {
+        "dataset": "folder",
+        "backbone": "mobilenet_v2",
+        "finetune": "last_3_blocks",
+    }
+    assert [line for line in after.splitlines() if "#" in line] == [line for line in before.splitlines() if "#" in line]
+    said = capsys.readouterr().out
+    assert "params.yaml: dataset digits → folder, backbone mobilenet_v2_bundled → mobilenet_v2, finetune " in said
+    assert "'git checkout params.yaml' takes that back" in said
+    assert "docs/data.md" in said
+    assert said.endswith("Next: make repro\n")
+
+
+def test_what_a_person_has_chosen_stays(root: Path, photos: Path, no_dvc: list[Path]) -> None:
+    file = root / "params.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("mobilenet_v2_bundled", "resnet50"), encoding="utf-8")
+    get_data.main(["csv", str(listed(photos))], root)
+    assert choices(root) == choices(PROJECT) | {
+        "dataset": "folder",
+        "backbone": "resnet50",
+        "finetune": "last_3_blocks",
+    }
+
+
+def listed(photos: Path) -> Path:
+    file = photos / "list.csv"
+    rows = [f"{path.relative_to(photos).as_posix()},{path.parent.name}" for path in sorted(photos.rglob("*.png"))]
+    file.write_text("\n".join(["path,label", *rows]), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("dataset", ["folder", "mine"], ids=["the same kind", "an option of one's own"])
+def test_choices_of_the_same_kind_and_of_ones_own_are_left_alone(
+    root: Path, photos: Path, no_dvc: list[Path], dataset: str
+) -> None:
+    file = root / "params.yaml"
+    file.write_text(
+        file.read_text(encoding="utf-8").replace("dataset: digits", f"dataset: {dataset}"), encoding="utf-8"
+    )
+    before = file.read_bytes()
+    get_data.main(["folder", str(photos)], root)
+    assert file.read_bytes() == before
+
+
+def test_back_at_the_sample_its_choices_are_back(root: Path, photos: Path, no_dvc: list[Path]) -> None:
+    before = (root / "params.yaml").read_bytes()
+    get_data.main(["folder", str(photos)], root)
+    get_data.main(["digits", "--force"], root)
+    assert (root / "params.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", [None, "", "[1]", "{", "\xff"])
+def test_a_params_yaml_that_cannot_be_read_loses_no_data(
+    root: Path, photos: Path, no_dvc: list[Path], text: str | None
+) -> None:
+    file = root / "params.yaml"
+    file.unlink()
+    if text is not None:
+        file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(SystemExit, match="error: the data are complete, but .*restore it and set 'dataset: folder'"):
+        get_data.main(["folder", str(photos)], root)
+    assert contents(root / "data") == contents(photos)

@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from thaw import config, promoting
 from thaw.artifacts import PROJECT, plain, write_json
 from thaw.config import compose
+from thaw.editing import edited
 from thaw.errors import UserError
-from thaw.promoting import edited, promote
+from thaw.promoting import promote
 
 TEXT = """\
 # What it is.
@@ -102,7 +103,7 @@ def test_options_go_into_params_and_values_into_the_option_s_file(folder: Path) 
         "--- a/params.yaml",
         "+++ b/params.yaml",
         "-train_head: lbfgs",
-        "-finetune: last_3_blocks",
+        "-finetune: last_6_blocks",
         "+train_head: adam",
         "+finetune: last_20",
         "-seed: 0 # of the split, the shuffling and the dropout",
@@ -131,7 +132,7 @@ def test_keys_that_appear_and_go_are_followed(folder: Path) -> None:
     wanted = finish(folder, "abcdef", ["~finetune.unfreeze.blocks", "+finetune.unfreeze.all=true"])
     promote("abcdef")
     assert plain(compose([])) == wanted
-    assert OmegaConf.load(folder / "conf" / "finetune" / "last_3_blocks.yaml").unfreeze == {"all": True}
+    assert OmegaConf.load(folder / "conf" / "finetune" / "last_6_blocks.yaml").unfreeze == {"all": True}
 
 
 def test_policies_of_either_kind_take_each_other_s_place(folder: Path) -> None:
