@@ -4,6 +4,7 @@ Needs nothing but Python: everything runs in .venv, which is made from requireme
 """
 
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -141,7 +142,7 @@ def origin(root: Path) -> str:
 
 def python(*arguments: str, check: bool = False, quiet: bool = False) -> int:
     """Run Python in .venv, whose programs come first in the path; return the exit status."""
-    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
+    environment = os.environ | {"PYTHONUTF8": "1", "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
     sink = subprocess.DEVNULL if quiet else None
     return subprocess.run(
         [BIN / "python", *arguments], cwd=ROOT, env=environment, check=check, stdout=sink, stderr=sink
@@ -155,4 +156,6 @@ def fail(sentence: str) -> int:
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # Windows has another one, which lacks signs that summaries have
     sys.exit(main(sys.argv[1:]))

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.accuracy import numbers
 from thaw import examples, manifest, predictions
-from thaw.artifacts import PROJECT, Paths, atomic, cache, fingerprint, read_json, write_json
+from thaw.artifacts import PROJECT, Paths, cache, fingerprint, read_json, write_json, write_text
 from thaw.config import compose
 from thaw.errors import UserError
 
@@ -75,8 +75,7 @@ def main() -> None:
         # A process each: Keras' memory grows from one training to the next.
         one = ["--one", name, backbone, str(size), str(seed)]
         subprocess.run([sys.executable, "-m", "benchmarks.results", *sys.argv[1:], *one], check=True)
-        with atomic(PAGE) as partial:
-            partial.write_text(render(collect(folder), given.seeds), encoding="utf-8")
+        write_text(PAGE, render(collect(folder), given.seeds))
     print(f"written to {PAGE.relative_to(PROJECT)}")
 
 

@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from thaw.artifacts import PROJECT, atomic, cache, read_json, write_json
+from thaw.artifacts import PROJECT, cache, read_json, write_json, write_text
 from thaw.machine import cores
 
 PAGE = PROJECT / "docs" / "benchmarks.md"
@@ -183,8 +183,7 @@ def main() -> None:
     if given.quick:
         print(page)
     else:
-        with atomic(PAGE) as partial:
-            partial.write_text(page, encoding="utf-8")
+        write_text(PAGE, page)
         print(f"written to {PAGE.relative_to(PROJECT)}")
 
 

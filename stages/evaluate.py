@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from thaw import evidence, examples, history, machine, manifest, portable, predictions, report, tracking
-from thaw.artifacts import Paths, read_json, write_json
+from thaw.artifacts import Paths, read_json, write_json, write_text
 from thaw.config import Evaluate, command, recorded
 from thaw.errors import UserError
 from thaw.evidence import Pair
@@ -60,7 +60,7 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
         write_json(out / paths.environment.name, machine.environment())
         report.write_plots(out / "plots", story)
         report.write_html(out / paths.report.name, story)
-        (out / paths.summary.name).write_text(summary, encoding="utf-8")
+        write_text(out / paths.summary.name, summary)
         backbone = config["backbone"]
         facts = Facts(classes, backbone["input_size"], backbone["precision"], figures["temperature"])
         card = report.card(story)

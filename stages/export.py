@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from thaw import exporting, images, manifest
-from thaw.artifacts import Paths, atomic
+from thaw.artifacts import Paths, atomic, write_text
 from thaw.config import fail
 from thaw.errors import UserError
 from thaw.exporting import FORMATS, Floats, Images, Runner
@@ -73,8 +73,7 @@ def run(paths: Paths, formats: list[str]) -> None:
         f"{len(reference.facts.classes)} calibrated probabilities: {', '.join(reference.facts.classes)}.",
         "",
     ]
-    with atomic(paths.root / "export" / "report.md") as partial:
-        partial.write_text("\n".join(text), encoding="utf-8")
+    write_text(paths.root / "export" / "report.md", "\n".join(text))
 
 
 def compare(name: str, found: Floats, expected: Floats) -> float:

@@ -23,6 +23,7 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
         computed = features.extract(backbone, wanted, paths.data, file)
         stored = Array.load(file)
         size = features.size(wanted, stored.shape, stored.itemsize)
+        del stored  # Windows renames no folder of which something is mapped
         write_json(out / paths.stored("extract_features").name, size)
         features.mixes(wanted).save(out / paths.mixes.name)
         engine.copy(FrozenNetwork(backbone), out / paths.backbone.name)

@@ -31,7 +31,7 @@ import yaml
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from thaw.artifacts import PROJECT, atomic, cache
+from thaw.artifacts import PROJECT, atomic, cache, write_text
 from thaw.config import fail
 from thaw.editing import edited
 from thaw.errors import UserError
@@ -182,8 +182,7 @@ def choose(root: Path, option: str) -> str:
     changes = {key: wanted[key] for key, value in former.items() if chosen.get(key) == value != wanted[key]}
     if not changes:
         return ""
-    with atomic(file) as partial:
-        partial.write_text(edited(text, chosen, chosen | changes), encoding="utf-8")
+    write_text(file, edited(text, chosen, chosen | changes))
     said = ", ".join(f"{key} {chosen[key]} → {value}" for key, value in changes.items())
     downloads = "backbone" in changes and changes["backbone"] == PHOTOS["backbone"]
     hint = "\nKeras downloads its ImageNet weights once, 14 MB; docs/data.md says what to do without a network"

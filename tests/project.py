@@ -200,7 +200,7 @@ def ran(output: str) -> list[str]:
 
 
 def checkout(root: Path, **variables: str) -> Project:
-    """Copy what Git would commit of this project now, without data, and choose the toy options."""
+    """Copy what Git would commit of this project now, without data and results, and choose the toy options."""
     files = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=PROJECT,
@@ -209,7 +209,7 @@ def checkout(root: Path, **variables: str) -> Project:
         check=True,
     ).stdout.split("\0")
     for name in filter(None, files):
-        if (PROJECT / name).is_file():
+        if (PROJECT / name).is_file() and not name.startswith("artifacts/"):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PROJECT / name, root / name)
     for name in ("dvc.lock", "data.dvc", "config.log"):

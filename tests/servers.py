@@ -1,7 +1,6 @@
 """Real servers for tests: MLflow on loopback, PostgreSQL, machines of a Ray cluster; each gone when its block ends."""
 
 import os
-import pwd
 import shutil
 import socket
 import subprocess
@@ -47,8 +46,10 @@ def served(command: list[str], health: str, log: Path, **variables: str) -> Iter
                 pytest.fail(f"no answer from {health}:\n{log.read_text()}")
             yield
         finally:
-            with suppress(ProcessLookupError):  # it ended by itself, which the block has said
-                os.killpg(server.pid, 9)
+            with suppress(psutil.NoSuchProcess):  # it ended by itself, which the block has said
+                first = psutil.Process(server.pid)
+                for process in [*first.children(recursive=True), first]:
+                    process.kill()
 
 
 @contextmanager
@@ -71,6 +72,8 @@ def mlflow(folder: Path, port: int | None = None) -> Iterator[str]:
 @contextmanager
 def postgresql() -> Iterator[str]:
     """A PostgreSQL server of its own, as Debian has it; yields the address of an empty database."""
+    import pwd  # not on Windows
+
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs:
         pytest.skip("needs Debian's PostgreSQL (apt-get install postgresql), which is not here")

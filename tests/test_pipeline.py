@@ -20,9 +20,9 @@ from mlflow import MlflowClient
 
 from stages import evaluate, extract_features, finetune, prepare, train_head
 from tests import options
-from tests.project import CODE, STAGES, Project, closure, ran, repository, squares
+from tests.project import CODE, Project, closure, ran, repository, squares
 from thaw import manifest, predictions
-from thaw.artifacts import Paths, read_json
+from thaw.artifacts import STAGES, Paths, read_json
 from thaw.config import Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs
 
 GATE = 0.9

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ from PIL import Image
 
 from stages import evaluate
 from tests import finished, servers
+from tests.project import printed
 from thaw import registry
 from thaw.artifacts import Paths
 from thaw.portable import Model
@@ -36,24 +38,30 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paths]:
 
 
 @pytest.fixture(scope="module")
-def post(paths: Paths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
-    """Serve the champion, and send it requests."""
+def address(paths: Paths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the champion is served."""
     port = servers.free_port()
     model = f"models:/{registry.model_name(paths.manifest)}@champion"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local"]
     log = tmp_path_factory.mktemp("log") / "log"
+    with servers.served([*command, "--port", str(port)], f"http://127.0.0.1:{port}/ping", log):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def post(address: str) -> Post:
+    """Send it a request."""
 
     def send(body: Any, kind: str = "application/json") -> tuple[int, Any]:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", data, {"Content-Type": kind})
+        request = urllib.request.Request(f"{address}/invocations", data, {"Content-Type": kind})
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    with servers.served([*command, "--port", str(port)], f"http://127.0.0.1:{port}/ping", log):
-        yield send
+    return send
 
 
 def test_pictures_in_base64_and_as_arrays_are_answered_as_predict_does(paths: Paths, post: Post) -> None:
@@ -67,6 +75,22 @@ def test_pictures_in_base64_and_as_arrays_are_answered_as_predict_does(paths: Pa
         assert one["label"] == expected.label
         assert one["probability"] == pytest.approx(expected.probability, abs=1e-6)
         assert one["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+
+
+def test_the_documented_line_sends_a_photo_of_any_size(paths: Paths, address: str, tmp_path: Path) -> None:
+    """A phone's photo, in base64, is longer than a command line may be."""
+    noise = np.random.default_rng(0).integers(0, 256, (1800, 1800, 3), dtype=np.uint8)
+    photo = tmp_path / "PHOTO.jpg"
+    Image.fromarray(noise).save(photo, quality=97)
+    assert photo.stat().st_size > 5e6
+    (line,) = [block for block in printed("docs/models.md", "Serving") if "curl" in block]
+    line = line.replace("http://127.0.0.1:5002", address)
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", line], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (answer,) = json.loads(done.stdout)["predictions"]
+    (expected,) = Model(paths.finished).answer([photo])
+    assert answer["label"] == expected.label
+    assert answer["probability"] == pytest.approx(expected.probability, abs=1e-6)
 
 
 def bad_requests() -> list[tuple[Any, str]]:

@@ -1,5 +1,6 @@
 """What holds the project together, without running it: imports, dvc.yaml, conf/, and what a mistake in it says."""
 
+import ast
 import importlib
 import re
 import shutil
@@ -15,9 +16,9 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from tests.project import CHOICES, CODE, PIPELINE, STAGES, Project, checkout, closure, imports
+from tests.project import CHOICES, CODE, PIPELINE, Project, checkout, closure, imports
 from thaw import config
-from thaw.artifacts import PROJECT, Paths
+from thaw.artifacts import PROJECT, STAGES, Paths
 from thaw.config import CONF, SECTIONS, Evaluate, command, compose
 from thaw.errors import UserError
 from thaw.searching import Space
@@ -77,6 +78,18 @@ def test_only_what_publishes_imports_mlflow() -> None:
     pattern = re.compile(r"^\s*(import|from) mlflow\b", re.MULTILINE)
     found = [file for file in CODE if pattern.search((PROJECT / file).read_text(encoding="utf-8"))]
     assert found == ["thaw/following.py", "thaw/registry.py", "thaw/served.py", "thaw/tracking.py"]
+
+
+@pytest.mark.parametrize("file", CODE)
+def test_what_is_written_has_the_same_bytes_on_every_system(file: str) -> None:
+    """Left alone, Python writes other lines on Windows, and other letters in other places."""
+    for node in ast.walk(ast.parse((PROJECT / file).read_text(encoding="utf-8"))):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        given = {keyword.arg for keyword in node.keywords}
+        mode = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
+        if node.func.attr == "write_text" or (node.func.attr == "open" and mode == "w"):
+            assert {"encoding", "newline"} <= given, f"line {node.lineno}"
 
 
 def test_the_lock_is_complete() -> None:

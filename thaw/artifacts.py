@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,15 @@ def workspace() -> Path:
         if parent.parts[-3:] == (".dvc", "tmp", "exps"):
             return parent.parents[2]
     return PROJECT
+
+
+def git(*arguments: str) -> str | None:
+    """Return what a Git command says about the project; None where it fails, or there is no Git."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, check=False)
+    except FileNotFoundError:
+        return None
+    return None if done.returncode else done.stdout.decode("utf-8", "replace")
 
 
 def cache() -> Path:
@@ -214,10 +224,15 @@ def fingerprint(*parts: BaseModel | Path | str | int | None) -> str:
     return digest.hexdigest()[:24]
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text, the same bytes on every system: UTF-8, and lines that end as they do here."""
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
 def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
     """Write ``value`` as JSON, byte for byte the same for the same value (keys in the order given)."""
-    with atomic(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -119,7 +119,7 @@ def save_ir(model: Any, outputs: int, path: Path) -> None:
     frozen = convert_variables_to_constants_v2(function)
     # As a file, so that OpenVINO's own reader takes it: openvino.convert_model takes the function as it is, and fails
     # from Python 3.13 on.
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # Windows: the reader may map it
         graph = Path(scratch, "graph.pb")
         graph.write_bytes(frozen.graph.as_graph_def().SerializeToString(deterministic=True))
         ir = openvino.Core().read_model(graph)

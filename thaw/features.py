@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaw import augmentation, engine, images
-from thaw.artifacts import atomic, cache, fingerprint
+from thaw.artifacts import atomic, cache, fingerprint, write_text
 from thaw.backbones import FrozenNetwork
 from thaw.config import Augment, Backbone
 from thaw.errors import UserError
@@ -201,8 +201,7 @@ def opened(network: FrozenNetwork) -> "list[Store]":
     for output in range(network.outputs):
         # Other versions of the code that makes the pixels, or runs the network, have made other outputs.
         folder = _folder() / fingerprint(network.fingerprint, output, *CODE)
-        with atomic(folder / NAME) as unfinished:
-            unfinished.write_text(network.describe(output) + "\n", encoding="utf-8")
+        write_text(folder / NAME, network.describe(output) + "\n")
         stores.append(Store(folder, network.dtype(output)))
     return stores
 
@@ -229,8 +228,7 @@ class Store:
         array, index = self._folder / f"{name}.npy", self._folder / f"{name}.keys"
         with atomic(array) as unfinished:
             np.save(unfinished, outputs.astype(self.dtype))
-        with atomic(index) as unfinished:
-            unfinished.write_text("\n".join(keys) + "\n")
+        write_text(index, "\n".join(keys) + "\n")
         self._index(index)
 
     def take(self, keys: Sequence[str]) -> Floats:

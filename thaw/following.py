@@ -145,5 +145,6 @@ def _monitor(run_id: str) -> Any:
 
 
 if __name__ == "__main__":
-    os.nice(10)  # training comes first
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(10)  # training comes first
     follow(sys.stdin)

@@ -153,8 +153,8 @@ def write(folder: Path, network: Path, facts: Facts, card: str, head: Sequence[t
     else:
         shutil.copyfile(network, folder / NETWORK)
         shutil.copyfile(network.with_suffix(".bin"), (folder / NETWORK).with_suffix(".bin"))
-    (folder / FACTS).write_text(json.dumps(asdict(facts), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(card, encoding="utf-8")
+    for name, text in ((FACTS, json.dumps(asdict(facts), indent=2, ensure_ascii=False) + "\n"), (CARD, card)):
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 
 def with_head(network: Path, layers: Sequence[tuple[Floats, Floats]], out: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from thaw import config
-from thaw.artifacts import atomic, plain, read_json
+from thaw.artifacts import plain, read_json, write_text
 from thaw.editing import edited
 from thaw.errors import UserError
 from thaw.ranking import RESULT
@@ -77,5 +77,4 @@ def _result(name: str) -> dict[str, Any]:
 def _write(texts: Mapping[Path, str]) -> None:
     for file, text in texts.items():
         if file.read_text(encoding="utf-8") != text:
-            with atomic(file) as partial:
-                partial.write_text(text, encoding="utf-8")
+            write_text(file, text)

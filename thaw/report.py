@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from thaw import evidence, history, images
 from thaw.architectures import ARCHITECTURES
-from thaw.artifacts import atomic
+from thaw.artifacts import write_text
 from thaw.evidence import Pair
 from thaw.history import Row
 
@@ -96,8 +96,7 @@ def write_html(path: Path, story: Story) -> None:
         refused=story.refused[:REFUSED],
         stored=_stored(story.stored),
     )
-    with atomic(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def card(story: Story) -> str:

@@ -32,7 +32,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from thaw import coordinates, tracking
-from thaw.artifacts import PROJECT, Paths, alone, atomic, fingerprint, plain, read_json, write_json
+from thaw.artifacts import PROJECT, Paths, alone, atomic, fingerprint, plain, read_json, write_json, write_text
 from thaw.backbones import FrozenNetwork, weights_at_hand
 from thaw.config import CONF, SECTIONS, sources, validate
 from thaw.errors import UserError
@@ -184,7 +184,10 @@ def _run(
 
 def _link(done: Mapping[str, Path], folder: Path) -> None:
     for name, place in done.items():
-        (folder / name).symlink_to(os.path.relpath(place, folder), target_is_directory=True)
+        try:
+            (folder / name).symlink_to(os.path.relpath(place, folder), target_is_directory=True)
+        except OSError:  # Windows lets only some users make links
+            shutil.copytree(place, folder / name)
 
 
 @dataclass
@@ -354,16 +357,13 @@ def conclude(sweep: Sweep) -> bool:
     text = summary(ranking, outcomes, sweep.varied, whole)
     if reason:
         text += f"\nThe best of them could not be finished: {reason}\n"
-    with atomic(sweep.folder / "summary.txt") as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(sweep.folder / "summary.txt", text)
     cells = io.StringIO()
     csv.writer(cells, lineterminator="\n").writerows(table(ranking, sweep.varied) if ranking else [])
-    with atomic(sweep.folder / "table.csv") as partial:
-        partial.write_text(cells.getvalue(), encoding="utf-8")
+    write_text(sweep.folder / "table.csv", cells.getvalue())
     if ranking and (keys := shown(ranking, sweep.varied)):
         lines = [([one.records[0].values.get(key, "") for key in keys], one.accuracy) for one in ranking]
-        with atomic(sweep.folder / "parallel.svg") as partial:
-            partial.write_text(coordinates.picture(keys, lines, JUDGED[sweep.rank]), encoding="utf-8")
+        write_text(sweep.folder / "parallel.svg", coordinates.picture(keys, lines, JUDGED[sweep.rank]))
     print(f"\n{text}", end="")
     _publish(sweep, records, ranking, whole)
     return not reason and not any(one.reason for one in records)

@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 from omegaconf import OmegaConf
 
 from thaw import artifacts, history, moving, registry
-from thaw.artifacts import PROJECT, STAGES, Paths, cache, fingerprint, read_json, workspace
+from thaw.artifacts import STAGES, Paths, cache, fingerprint, git, read_json, workspace
 from thaw.config import NO_MATTER, fail, recorded
 from thaw.errors import UserError
 from thaw.evidence import is_tuned
@@ -59,9 +59,10 @@ def store() -> str:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
-        return f"sqlite:///{workspace() / 'mlflow.db'}"
+        return f"sqlite:///{(workspace() / 'mlflow.db').as_posix()}"
     # 'databricks' and 'uc' are words that MLflow understands; any other word without a scheme is a folder to it.
-    if urlsplit(uri).scheme in ("", "file") and uri not in ("databricks", "uc"):
+    scheme = urlsplit(uri).scheme
+    if (scheme in ("", "file") or len(scheme) == 1) and uri not in ("databricks", "uc"):  # C:\\… on Windows
         raise UserError(
             f"MLFLOW_TRACKING_URI: expected a database or a server (sqlite:///…, postgresql://…, http://…), found the "
             f"folder {uri!r}, which MLflow no longer writes to; unset it to use mlflow.db in the project"
@@ -480,16 +481,9 @@ def identity(paths: Paths, config: Mapping[str, Any]) -> dict[str, str]:
         "mlflow.source.name": "dvc repro",
         "environment": ", ".join(f"{key} {value}" for key, value in environment().items()),
     }
-    git = ["git", "-C", str(PROJECT)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # no git on this machine
-        pass
-    else:
-        if commit.returncode == 0:
-            tags["mlflow.source.git.commit"] = commit.stdout.strip()
-            tags["mlflow.source.git.dirty"] = str(bool(changes.stdout.strip()))
+    if commit := git("rev-parse", "HEAD"):
+        tags["mlflow.source.git.commit"] = commit.strip()
+        tags["mlflow.source.git.dirty"] = str(bool((git("status", "--porcelain", "-uno") or "").strip()))
     if sweep := os.environ.get("THAW_SWEEP"):  # ``thaw.sweeping`` sets it while it runs a job
         tags |= {SWEEP: sweep, "mlflow.source.name": "python -m stages.sweep"}
     for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):  # DVC sets them while it runs an experiment
@@ -587,8 +581,11 @@ def ui(port: int) -> None:
     print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     stores = ["--backend-store-uri", uri, "--default-artifact-root", _artifacts(uri).as_uri()]
+    command = [sys.executable, "-m", "mlflow", "server", *options, *stores]
+    if sys.platform == "win32":  # a process cannot become another one there
+        sys.exit(subprocess.run(command, check=False).returncode)
     # This process becomes the server, so that whatever ends it ends the server.
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *options, *stores])
+    os.execv(sys.executable, command)
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ fine-tuning makes more of that, as it would of another order of the images. How 
 
 import csv
 import json
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from thaw.artifacts import PROJECT, Paths, atomic
+from thaw.artifacts import PROJECT, Paths, git, write_text
 from thaw.config import NO_MATTER, fail
 from thaw.errors import UserError
 
@@ -170,8 +169,7 @@ def verify(paths: Paths) -> Verdict:
         )
     else:
         verdict = compare(before, now)
-    with atomic(paths.root / "verification.svg") as partial:
-        partial.write_text(_drawn(verdict), encoding="utf-8")
+    write_text(paths.root / "verification.svg", _drawn(verdict))
     return verdict
 
 
@@ -181,12 +179,10 @@ def _committed(name: str) -> str:
     Raises:
         OSError: it has none, or there is no Git.
     """
-    done = subprocess.run(
-        ["git", "show", f"HEAD:./{name}"], cwd=PROJECT, capture_output=True, text=True, encoding="utf-8", check=False
-    )
-    if done.returncode:
-        raise OSError(done.stderr)
-    return done.stdout
+    text = git("show", f"HEAD:./{name}")
+    if text is None:
+        raise OSError(name)
+    return text
 
 
 def _lines(verdict: Verdict) -> list[str]:

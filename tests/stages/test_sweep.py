@@ -20,10 +20,10 @@ from mlflow import MlflowClient
 from hydra_plugins.thaw_sweeper import Searcher
 from stages import sweep
 from tests import finished
-from tests.project import STAGES, Project, checkout, repository
+from tests.project import Project, checkout, repository
 from tests.thaw.test_worker import alive
 from thaw import manifest, predictions, sweeping, tracking
-from thaw.artifacts import Paths, read_json, write_json
+from thaw.artifacts import STAGES, Paths, read_json, write_json
 from thaw.config import Adam, Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs
 from thaw.errors import UserError
 from thaw.worker import WorkerError

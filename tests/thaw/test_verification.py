@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from stages import get_data
-from tests.project import STAGES, Project, repository
+from tests.project import Project, repository
 from thaw import manifest, predictions
-from thaw.artifacts import PROJECT, Paths
+from thaw.artifacts import PROJECT, STAGES, Paths
 from thaw.verification import ENVIRONMENT, ROUNDING, Result, Verdict, compare
 
 TRUTH = ["cat", "dog"] * 100
