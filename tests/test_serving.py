@@ -79,7 +79,7 @@ def test_pictures_in_base64_and_as_arrays_are_answered_as_predict_does(paths: Pa
 
 def test_the_documented_line_sends_a_photo_of_any_size(paths: Paths, address: str, tmp_path: Path) -> None:
     """A phone's photo, in base64, is longer than a command line may be."""
-    noise = np.random.default_rng(0).integers(0, 256, (1800, 1800, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (2200, 2200, 3), dtype=np.uint8)
     photo = tmp_path / "PHOTO.jpg"
     Image.fromarray(noise).save(photo, quality=97)
     assert photo.stat().st_size > 5e6
