@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from stages.get_data import GOES_WITH
 from thaw.artifacts import PROJECT, Paths, read_json
 
 
@@ -90,11 +91,11 @@ class Copy:
             leftover.unlink(missing_ok=True)
         params = self.root / "params.yaml"
         text = params.read_text()
-        for choice, option in {"dataset": "flowers", "backbone": "mobilenet_v2", "seed": str(seed)}.items():
+        for choice, option in (GOES_WITH["flowers"] | {"seed": str(seed)}).items():
             text = re.sub(rf"(?m)^{choice}: \S+", f"{choice}: {option}", text)
         params.write_text(text)
         seconds = self.run("dvc", "repro")
-        metrics = read_json(Paths(root=self.root / "artifacts").metrics)
+        metrics = read_json(Paths(root=self.root / "artifacts").figures)
         self.split(self.root / "artifacts")
         kept = self.splits.with_name("artifacts")  # for the other benchmarks
         shutil.rmtree(kept, ignore_errors=True)

@@ -106,6 +106,8 @@ def bring(root: Path, write: Callable[[Path], None], *, force: bool, quick: bool
     occupied = data.is_symlink() or (data.exists() and (not data.is_dir() or any(data.iterdir())))
     present, tracked = fingerprint(data) if occupied else None, tracked_fingerprint(root)
     way_back = "" if present is None and tracked is None else _way_back(root, data, present, tracked)
+    if present is None and way_back and quick and not force:
+        way_back = None  # nobody need have asked for the sample: 'make repro' brings it where there are no data
     if occupied and way_back is None and not force and not quick:
         raise _lost(data, occupied)
     shutil.rmtree(partial, ignore_errors=True)
@@ -139,8 +141,8 @@ def _lost(data: Path, occupied: bool) -> UserError:
             "commit data.dvc to keep them there, or add --force, which moves them to data.backup"
         )
     return UserError(
-        "expected data.dvc as the last commit has it, or none, found one that tracks other data; 'dvc checkout "
-        f"data.dvc' brings those into {data}, committing it keeps them, --force gives them up"
+        "expected no data.dvc, or such as can be brought back, found one that tracks other data, which are not in "
+        f"{data}; 'dvc pull' or 'dvc checkout data.dvc' brings them, --force gives them up"
     )
 
 

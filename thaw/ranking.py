@@ -209,7 +209,7 @@ def summary(
 
 def _winner(ranking: Sequence[Ranked], winners: Sequence[Paths]) -> list[str]:
     best, name = ranking[0], winners[0].root.name[:SHORT]
-    metrics = [read_json(one.metrics) for one in winners]
+    metrics = [read_json(one.figures) for one in winners]
     test = [one[one["kept"]] for one in metrics]
     count = f"the best of {len(ranking)} configurations" if len(ranking) > 1 else "one configuration"
     flatters = ", which flatters the best of many" if len(ranking) > 1 else ""

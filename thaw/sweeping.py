@@ -375,7 +375,7 @@ def _publish(sweep: Sweep, records: Sequence[Record], ranking: Sequence[Ranked],
     if ranking:
         figures[JUDGED[sweep.rank].replace("-", "_")] = ranking[0].accuracy
     if whole:
-        metrics = [read_json(one.metrics) for one in whole]
+        metrics = [read_json(one.figures) for one in whole]
         figures["accuracy"] = sum(one[one["kept"]]["accuracy"] for one in metrics) / len(metrics)
     done = [_outputs(job) for job in dict.fromkeys([*(one.root.name for one in whole), *_jobs(records, "model")])]
     covered = {configuration(one) for one in done}

@@ -160,6 +160,19 @@ def test_a_fresh_clone_gives_up_the_data_that_are_not_there(
     assert "'git checkout data.dvc' goes back to it" in capsys.readouterr().out
 
 
+def test_the_sample_is_not_brought_in_the_place_of_data_that_are_to_be_pulled(
+    root: Path, photos: Path, no_dvc: list[Path]
+) -> None:
+    """A colleague's clone, before 'dvc pull': 'make repro' would bring the sample where there are no data."""
+    track(root, photos)
+    commit(root)
+    before = (root / "data.dvc").read_bytes()
+    with pytest.raises(SystemExit, match="'dvc pull' or 'dvc checkout data.dvc' brings them, --force gives them up"):
+        get_data.main(["digits"], root)
+    assert (root / "data.dvc").read_bytes() == before
+    assert not no_dvc
+
+
 @pytest.mark.parametrize("case", ["untracked", "changed since", "data.dvc not committed", "a symbolic link", "no git"])
 def test_force_keeps_what_could_not_be_brought_back(
     root: Path, photos: Path, tmp_path: Path, no_dvc: list[Path], case: str, monkeypatch: pytest.MonkeyPatch
@@ -206,7 +219,7 @@ def test_data_that_are_there_are_not_overwritten(root: Path, photos: Path, no_dv
 def test_data_dvc_of_other_data_is_not_overwritten(root: Path, photos: Path, no_dvc: list[Path]) -> None:
     track(root, photos / "cats")
     before = (root / "data.dvc").read_text()
-    with pytest.raises(SystemExit, match=r"expected data.dvc as the last commit has it, or none, found one"):
+    with pytest.raises(SystemExit, match=r"expected no data.dvc, or such as can be brought back, found one"):
         get_data.main(["folder", str(photos)], root)
     assert (root / "data.dvc").read_text() == before
     assert not (root / "data").exists()
