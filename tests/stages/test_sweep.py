@@ -146,7 +146,7 @@ def test_a_job_s_folder_holds_all_its_stages(run: Callable[..., str], tmp_path: 
         assert {path.name for path in job.iterdir()} == {*STAGES, "result.json"}
         assert Paths(root=job).predictions("finetune").exists()
         assert all(not (job / stage).readlink().is_absolute() for stage in STAGES), "the project may move"
-        assert read_json(job / "result.json")["choices"]["finetune"] == "last_3_blocks"
+        assert read_json(job / "result.json")["choices"]["finetune"] == "last_6_blocks"
     assert not [*(tmp_path / "multirun").glob(".running/*")]
 
 
