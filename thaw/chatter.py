@@ -16,8 +16,8 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-# Lines of information (I), as glog writes them, and how they are announced.
-_INFORMATION = re.compile(rb"I\d{4} .*|WARNING: All log messages before absl::InitializeLog.*")
+# Lines of information, as glog and TensorFlow Lite write them, and how they are announced.
+_INFORMATION = re.compile(rb"I\d{4} .*|INFO: .*|WARNING: All log messages before absl::InitializeLog.*")
 _RETRACING = "triggered tf.function retracing"  # another network is traced anew: that is meant
 # Keras says so of every network that is built on a tensor; the sizes that weights were trained at stand in conf/.
 _SIZES = r"`input_shape` is undefined or non-square"
@@ -28,6 +28,7 @@ def silence() -> None:
     sys.meta_path.insert(0, _TensorFlow())
     logging.getLogger("tensorflow").addFilter(lambda record: _RETRACING not in record.getMessage())
     warnings.filterwarnings("ignore", message=_SIZES)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="keras")  # what Keras will have to mend
 
 
 class _TensorFlow(MetaPathFinder):
@@ -44,7 +45,7 @@ class _TensorFlow(MetaPathFinder):
             execute = spec.loader.exec_module
 
             def quietly(module: ModuleType) -> None:
-                with _without_information():
+                with without_information():
                     execute(module)
 
             spec.loader.exec_module = quietly  # type: ignore[method-assign]
@@ -52,7 +53,7 @@ class _TensorFlow(MetaPathFinder):
 
 
 @contextmanager
-def _without_information() -> Iterator[None]:
+def without_information() -> Iterator[None]:
     """Keep lines of information from the file of standard error; others appear at the end."""
     sys.stderr.flush()
     real = os.dup(2)

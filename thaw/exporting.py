@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from thaw import engine, finetuning
 from thaw.artifacts import Paths, read_json
+from thaw.chatter import without_information
 from thaw.config import SECTIONS, Finetune
 from thaw.errors import UserError
 from thaw.heads import Head
@@ -116,7 +117,8 @@ def _load_savedmodel(path: Path) -> Runner:
 def _load_tflite(path: Path) -> Runner:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path))
+    with without_information():
+        interpreter = Interpreter(str(path))
     image, probabilities = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
     interpreter.allocate_tensors()
 

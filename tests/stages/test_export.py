@@ -63,11 +63,15 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Paths:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kept", ["head", "finetuned"])
-def test_every_format_gives_the_same_answers(paths: Paths, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_format_gives_the_same_answers(
+    paths: Paths, kept: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(tracking, "publish", lambda *_: None)
     evaluate.run(paths, Evaluate(confidence=0.95, resamples=100, keep_best_of=[kept]), 0)  # type: ignore[list-item]
     assert read_json(paths.figures)["kept"] == kept
+    capfd.readouterr()
     export.run(paths, [*FORMATS])
+    assert capfd.readouterr().err == "", "the product's own lines only"
     folder = paths.root / "export"
     assert {file.name for file in folder.iterdir()} == {"report.md", *(one.name for one in FORMATS.values())}
     report = (folder / "report.md").read_text(encoding="utf-8")
