@@ -119,8 +119,8 @@ def _load_tflite(path: Path) -> Runner:
 
     with without_information():
         interpreter = Interpreter(str(path))
+        interpreter.allocate_tensors()
     image, probabilities = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-    interpreter.allocate_tensors()
 
     def one(picture: Images) -> Floats:
         interpreter.set_tensor(image, picture[np.newaxis])
