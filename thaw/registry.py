@@ -23,15 +23,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION = "champion"
-MODULES = (
-    "__init__",
-    "chatter",
-    "errors",
-    "machine",
-    "images",
-    "inference",
-    "portable",
-)  # that a model carries with it
+# What a model carries with it.
+MODULES = ("__init__", "chatter", "errors", "machine", "images", "inference", "portable")
 REQUIREMENTS = ("mlflow", "numpy", "openvino", "pillow", "tqdm")
 
 

@@ -145,7 +145,7 @@ def _is_known(uri: str, identical: str) -> bool:
         moving.bring_home(database, _artifacts(uri))
         with closing(sqlite3.connect(database)) as connection, suppress(sqlite3.Error):
             found = [moving.local(place) for (place,) in connection.execute(query, (FINGERPRINT, identical))]
-            return any(folder is not None and folder.exists() for folder in found)
+            return any(folder is None or folder.exists() for folder in found)
     return False
 
 

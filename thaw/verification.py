@@ -61,18 +61,18 @@ class Result:
             OSError: a file is missing.
         """
         stages = yaml.safe_load(text("dvc.lock"))["stages"].values()
-        hashes = {one["path"]: one["md5"] for stage in stages for one in stage["deps"]}
+        hashes = {one["path"]: one.get("md5", "") for stage in stages for one in stage.get("deps", [])}
         configuration: dict[str, Any] = {}
-        for file, values in ((file, values) for stage in stages for file, values in stage["params"].items()):
+        for file, values in ((file, values) for stage in stages for file, values in stage.get("params", {}).items()):
             group = Path(file).parent.name  # conf/<group>/<option>.yaml, or params.yaml
             configuration |= {group: Path(file).stem} if group else {}
             configuration |= {f"{group}.{key}" if group else key: value for key, value in values.items()}
         return cls(
-            data=hashes["data"],
+            data=hashes.get("data", ""),
             code={path: md5 for path, md5 in hashes.items() if path.startswith(("thaw/", "stages/"))},
             configuration=configuration,
             environment=json.loads(text(ENVIRONMENT)),
-            outputs={one["path"]: one["md5"] for stage in stages for one in stage["outs"]},
+            outputs={one["path"]: one.get("md5", "") for stage in stages for one in stage.get("outs", [])},
             answers={
                 model: list(csv.reader(text(f"{EVALUATED}/plots/confusion_{model}.csv").splitlines()))[1:]
                 for model in ROUNDING

@@ -173,7 +173,7 @@ def test_summary_says_it_all(tmp_path: Path) -> None:
     for model in ("head", "finetuned"):
         assert f"{metrics[model]['accuracy']:.1%}" in text
         assert f"{metrics[model]['accuracy_low']:.1%} to {metrics[model]['accuracy_high']:.1%}" in text
-    for wanted in ("60 test images", metrics["verdict"], "McNemar", "report.html", "make ui", "get_data folder PATH"):
+    for wanted in ("60 test images", metrics["verdict"], "McNemar", "report.html", "make ui", "make data FROM=FOLDER"):
         assert wanted in text
     assert json.dumps(metrics)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stages import get_data
-from tests.project import Project, repository
+from tests.project import Project, checkout, repository
 from thaw import manifest, predictions
 from thaw.artifacts import PROJECT, STAGES, Paths
 from thaw.verification import ENVIRONMENT, ROUNDING, Result, Verdict, compare
@@ -110,22 +110,16 @@ def test_other_test_images_cannot_be_compared() -> None:
 # With real DVC and Git.
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    folder = tmp_path_factory.mktemp("verified")
-    project = repository(folder / "project", MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")
-    assert project.repro() == list(STAGES)
-    return project
-
-
 def verify(project: Project) -> str:
     done = project.run(sys.executable, "-m", "thaw.verification")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_a_result_is_compared_with_the_committed_one(finished: Project, tmp_path: Path) -> None:
-    project = finished.copy(tmp_path / "project")
+@pytest.mark.slow
+def test_a_result_is_compared_with_the_committed_one(tmp_path: Path) -> None:
+    project = repository(tmp_path / "project", MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db")
+    assert project.repro() == list(STAGES)
     assert verify(project).startswith("Compared with the committed result: there is none yet\n  'git add ")
     project.commit()
     assert verify(project) == "Compared with the committed result: the same, to the byte\n"
@@ -140,7 +134,7 @@ def test_a_result_is_compared_with_the_committed_one(finished: Project, tmp_path
 
 
 def test_without_results_the_next_step_is_said(tmp_path: Path) -> None:
-    project = repository(tmp_path / "project")
+    project = checkout(tmp_path / "project")
     done = project.run(sys.executable, "-m", "thaw.verification")
     assert done.returncode == 1
     assert done.stderr.startswith("error: expected the results of 'dvc repro', found no ")
