@@ -103,7 +103,7 @@ def compare(before: Result, now: Result) -> Verdict:
     computed = _changes(before.configuration, now.configuration, values & NO_MATTER)
     computed += _changes(before.environment, now.environment, {**before.environment, **now.environment})
     matter = {"data": ["data/"] if before.data != now.data else [], "configuration": chosen}
-    reasons = matter | {"code": code, "computed with": computed}
+    reasons = matter | {"code": code, "environment": computed}
     why = [f"{name}: {', '.join(found)}" for name, found in reasons.items() if found]
     if all(before.outputs.get(path) == md5 for path, md5 in now.outputs.items() if path != ENVIRONMENT):
         return Verdict("the same, to the byte", [f"although it differs in {one}" for one in why])

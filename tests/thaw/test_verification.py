@@ -48,7 +48,7 @@ def test_the_same_bytes_are_said() -> None:
 def test_another_machine_alone_is_no_difference() -> None:
     found = changed(environment={"python": "3.12.1"}, outputs={ENVIRONMENT: "2"})
     assert found.sentence == "the same, to the byte"
-    assert found.details == ["although it differs in computed with: python 3.11.7 → 3.12.1"]
+    assert found.details == ["although it differs in environment: python 3.11.7 → 3.12.1"]
 
 
 def test_rounding_is_told_by_how_many_predictions_differ_and_why() -> None:
@@ -58,7 +58,7 @@ def test_rounding_is_told_by_how_many_predictions_differ_and_why() -> None:
     assert found.details == [
         "before fine-tuning: accuracy 100.0%, committed 100.0%; 0 of 200 predictions differ (rounding explains 2)",
         "after it: accuracy 95.0%, committed 100.0%; 10 of 200 predictions differ (rounding explains 10)",
-        "differs in computed with: threads 2 → 1",
+        "differs in environment: threads 2 → 1",
     ]
 
 
@@ -95,7 +95,7 @@ def test_other_code_and_another_engine_have_to_give_the_same_result() -> None:
     assert found.sentence == "the same within rounding"
     assert found.details[2:] == [
         "differs in code: thaw/heads.py",
-        "differs in computed with: backbone.engine auto → tensorflow",
+        "differs in environment: backbone.engine auto → tensorflow",
     ]
     assert changed(outputs=OTHER, answers=wrong("head", 100), **how).failed
 
