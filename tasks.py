@@ -141,7 +141,7 @@ def install() -> int:
     if done.returncode:
         print(done.stdout + done.stderr, file=sys.stderr)
         return fail("expected to install requirements.lock, found what pip says above; mend that and try again")
-    ready.write_text(made, encoding="utf-8")
+    ready.write_text(made, encoding="utf-8", newline="\n")
     return 0
 
 
