@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
-BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+BIN, PROGRAM = (VENV / "Scripts", "python.exe") if os.name == "nt" else (VENV / "bin", "python")
 OLDEST, NEWEST = (3, 11), (3, 13)
 
 Arguments = list[str]
@@ -121,17 +121,27 @@ def install() -> int:
         return fail(
             f"expected Python 3.11 to 3.13, found {found}; name another one, as in 'make repro PYTHON=python3.12'"
         )
+    if os.name == "nt" and Path(sys.prefix).resolve() == VENV:  # which deletes no program that runs
+        return fail(
+            f"expected a Python outside {VENV.name}, which has to be made anew, found its own; 'deactivate' first"
+        )
     print(f"Installing the pinned packages into {VENV.name}: a minute or two, once.", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
     # The lock is complete, so nothing is resolved: pip before 23.3 would ask for the newest coverage[toml].
     options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "-r", "requirements.lock"]
     done = subprocess.run(
-        [BIN / "python", "-m", "pip", "install", *options], cwd=ROOT, capture_output=True, text=True, check=False
+        [BIN / PROGRAM, "-m", "pip", "install", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
     if done.returncode:
         print(done.stdout + done.stderr, file=sys.stderr)
         return fail("expected to install requirements.lock, found what pip says above; mend that and try again")
-    ready.write_text(made, encoding="utf-8")
+    ready.write_text(made, encoding="utf-8", newline="\n")
     return 0
 
 
@@ -145,7 +155,7 @@ def python(*arguments: str, check: bool = False, quiet: bool = False) -> int:
     environment = os.environ | {"PYTHONUTF8": "1", "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
     sink = subprocess.DEVNULL if quiet else None
     return subprocess.run(
-        [BIN / "python", *arguments], cwd=ROOT, env=environment, check=check, stdout=sink, stderr=sink
+        [BIN / PROGRAM, *arguments], cwd=ROOT, env=environment, check=check, stdout=sink, stderr=sink
     ).returncode
 
 

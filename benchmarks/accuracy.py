@@ -30,7 +30,7 @@ def main() -> None:
     given = parser.parse_intermixed_args()
     folder = cache() / "benchmarks"
     folder.mkdir(exist_ok=True)
-    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{(folder / 'mlflow.db').as_posix()}")
     try:
         metrics = [measure(given.data.absolute(), folder, [*given.overrides, f"seed={seed}"]) for seed in given.seeds]
     except UserError as error:

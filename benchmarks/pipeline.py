@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.get_data import GOES_WITH
-from thaw.artifacts import PROJECT, Paths, read_json
+from thaw.artifacts import PROJECT, Paths, read_json, write_text
 
 
 def main() -> None:
@@ -50,7 +50,12 @@ class Copy:
         self.weights = weights if weights == "imagenet" else str(Path(weights).absolute())
         shutil.rmtree(folder, ignore_errors=True)
         listed = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard"], cwd=PROJECT, check=True, capture_output=True, text=True
+            ["git", "ls-files", "-co", "--exclude-standard"],
+            cwd=PROJECT,
+            check=True,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
         )
         for name in listed.stdout.splitlines():
             if (PROJECT / name).is_file():
@@ -60,13 +65,20 @@ class Copy:
         self.run("git", "init", "--quiet")
         self.run(sys.executable, "-m", "stages.get_data", "folder", str(flowers), "--force")
         yaml = self.root / "conf" / "backbone" / "mobilenet_v2.yaml"
-        yaml.write_text(re.sub(r"(?m)^weights: \S+", f"weights: {self.weights}", yaml.read_text()))
+        text = yaml.read_text(encoding="utf-8")
+        write_text(yaml, re.sub(r"(?m)^weights: \S+", f"weights: {self.weights}", text))
 
     def run(self, *command: str, **variables: str) -> float:
         """Run a command in the copy; return its seconds."""
         start = time.perf_counter()
         done = subprocess.run(
-            command, cwd=self.root, env=self.environment(**variables), capture_output=True, text=True, check=False
+            command,
+            cwd=self.root,
+            env=self.environment(**variables),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
         )
         seconds = time.perf_counter() - start
         if done.returncode:
@@ -90,10 +102,10 @@ class Copy:
         for leftover in (self.root / "dvc.lock", self.root / "mlflow.db"):
             leftover.unlink(missing_ok=True)
         params = self.root / "params.yaml"
-        text = params.read_text()
+        text = params.read_text(encoding="utf-8")
         for choice, option in (GOES_WITH["flowers"] | {"seed": str(seed)}).items():
             text = re.sub(rf"(?m)^{choice}: \S+", f"{choice}: {option}", text)
-        params.write_text(text)
+        write_text(params, text)
         seconds = self.run("dvc", "repro")
         metrics = read_json(Paths(root=self.root / "artifacts").figures)
         self.split(self.root / "artifacts")

@@ -10,7 +10,6 @@ import importlib
 import inspect
 import io
 import json
-import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -61,6 +60,8 @@ def picture(number: int) -> Image.Image:
 
 def run(stage: str, paths: Paths) -> dict[str, float]:
     """Run a stage of the pipeline with the bundled backbone; return seconds and the peak of memory in bytes."""
+    import resource  # not on Windows
+
     config = compose(["dataset=folder", "backbone=mobilenet_v2_bundled", "augment=none", "seed=0"])
     module = importlib.import_module(f"stages.{stage}")
     sections = {name: config[name] for name in inspect.signature(module.run).parameters if name in config}

@@ -56,6 +56,7 @@ class Bench:
             env=environment,
             capture_output=True,
             text=True,
+            encoding="utf-8",
             check=False,
         )
         if done.returncode:
@@ -65,7 +66,7 @@ class Bench:
 
     def machine(self) -> Figures:
         """The machine and the versions."""
-        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
         facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         flags = facts.get("flags", "").split()
         return {
@@ -164,6 +165,8 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure finished parts again")
     parser.add_argument("--quick", action="store_true", help="few images and epochs: to try the benchmarks themselves")
     given = parser.parse_args()
+    if sys.platform != "linux":  # what counts memory, processes and processors reads /proc
+        sys.exit(f"error: expected Linux for the benchmarks, found {sys.platform}; everything else runs here")
     if not given.flowers or not Path(given.flowers).is_dir():
         sys.exit(
             "error: expected the folder of TensorFlow's flower photos, found "

@@ -141,7 +141,7 @@ class Sweeps:
         start, moments, seen = time.perf_counter(), list[float](), list[float]()
         command, log = [sys.executable, "-m", "stages.sweep", "-m", *overrides], self.copy.root.parent / "log"
         with (
-            log.open("w") as out,
+            log.open("wb") as out,
             subprocess.Popen(
                 command, cwd=self.copy.root, env=environment, stdout=out, stderr=subprocess.STDOUT
             ) as running,
@@ -152,13 +152,13 @@ class Sweeps:
                 ended = running.poll() is not None  # before looking for new lines: the last ones count as well
                 if peaks is not None:
                     seen.append(_memory(running.pid))
-                new = len([line for line in log.read_text().splitlines() if _counts(line)]) - len(moments)
+                new = sum(map(_counts, log.read_text(encoding="utf-8").splitlines())) - len(moments)
                 moments += [time.perf_counter() - start] * new
                 if peaks is not None and new:  # not the highest: what forks is counted twice for a moment
                     peaks += [statistics.median(seen)] * new
                     seen = []
         if running.returncode:
-            sys.exit(f"error: {' '.join(command)} failed:\n{log.read_text()}")
+            sys.exit(f"error: {' '.join(command)} failed:\n{log.read_text(encoding='utf-8')}")
         return [*moments, time.perf_counter() - start]
 
     def _keras(self, job: Path) -> float:
@@ -188,9 +188,9 @@ def _memory(root: int) -> float:
     while waiting:
         pid = waiting.pop()
         try:
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page
+            total += int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * page
             for task in Path(f"/proc/{pid}/task").iterdir():
-                waiting += map(int, (task / "children").read_text().split())
+                waiting += map(int, (task / "children").read_text(encoding="utf-8").split())
         except OSError:  # it has just ended
             continue
     return total

@@ -34,7 +34,7 @@ def main() -> None:
     text = json.dumps(recipe(given.data, given.weights, given.epochs, given.batchnorm == "frozen"))
     print(text)
     if given.out:
-        given.out.write_text(text + "\n", encoding="utf-8")
+        given.out.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def recipe(data: Path, weights: str, epochs: int, frozen_batchnorm: bool) -> dict[str, float]:

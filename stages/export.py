@@ -60,6 +60,7 @@ def run(paths: Paths, formats: list[str]) -> None:
             runner = FORMATS[name].load(partial)
             worst = compare(name, runner(pictures), expected)
             size_and_speed = f"{_megabytes(partial):.1f} | {latency(runner, pictures):.1f}"
+            del runner  # Windows renames no folder of which something is open
         rows.append(f"| {name} | `{file.name}` | {size_and_speed} | {worst:.0e} |")
         print(f"export: {file}, the same classes on {len(pictures)} test images, probabilities to {worst:.0e}")
     text = [

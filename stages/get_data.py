@@ -31,7 +31,7 @@ import yaml
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from thaw.artifacts import PROJECT, atomic, cache, write_text
+from thaw.artifacts import PROJECT, atomic, cache, rename, write_text
 from thaw.config import fail
 from thaw.editing import edited
 from thaw.errors import UserError
@@ -125,7 +125,7 @@ def bring(root: Path, write: Callable[[Path], None], *, force: bool, quick: bool
                 _clear(root, data, way_back)
             elif data.exists():
                 data.rmdir()
-            partial.rename(data)
+            rename(partial, data)
             if way_back and tracked != new:
                 print(way_back)
     finally:
@@ -323,12 +323,14 @@ def _place(files: list[tuple[Path, Path]], *, link: bool = False) -> None:
     """Put each source file at its target: a copy of its content, or a symbolic link."""
     for source, target in tqdm(files, "copy", disable=None, unit="file"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if link:
-            target.symlink_to(source)
-            continue
         try:
-            shutil.copyfile(source, target)
+            if link:
+                target.symlink_to(source)
+            else:
+                shutil.copyfile(source, target)
         except OSError as error:
+            if link:  # Windows lets only some users make links
+                raise UserError(f"expected to link to {source}, found: {error.strerror}; leave out --link") from None
             raise UserError(f"expected to copy {source}, found: {error.strerror}; mend or remove it") from None
 
 
@@ -375,7 +377,9 @@ def _dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def _run(root: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, encoding="utf-8", check=False)
+        return subprocess.run(
+            command, cwd=root, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
+        )
     except FileNotFoundError:  # no Git on this machine
         return subprocess.CompletedProcess(command, 127, "", f"{command[0]}: not found")
 

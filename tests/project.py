@@ -124,7 +124,13 @@ class Project:
     def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command in it, whatever comes of it."""
         return subprocess.run(
-            command, cwd=self.root, env=self.environment() | variables, capture_output=True, text=True, check=False
+            command,
+            cwd=self.root,
+            env=self.environment() | variables,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
         )
 
     def shell(self, *command: str, **variables: str) -> str:
@@ -206,6 +212,7 @@ def checkout(root: Path, **variables: str) -> Project:
         cwd=PROJECT,
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=True,
     ).stdout.split("\0")
     for name in filter(None, files):

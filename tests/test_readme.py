@@ -78,7 +78,11 @@ def pythons() -> dict[str, str]:
         installed = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python"))
         for program in (shutil.which(f"python{version}"), *map(str, reversed(installed))):
             told = [program, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-            if program and subprocess.run(told, capture_output=True, text=True, check=False).stdout.strip() == version:
+            if (
+                program
+                and subprocess.run(told, capture_output=True, text=True, encoding="utf-8", check=False).stdout.strip()
+                == version
+            ):
                 found[version] = program
                 break
     return found
@@ -100,7 +104,9 @@ def test_a_stranger_s_first_commands_work(
     environment = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
 
     def run(*command: str) -> str:
-        done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=clone, env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+        )
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         return done.stdout
 

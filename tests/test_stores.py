@@ -46,7 +46,7 @@ def at_once(paths: Paths, uri: str, config: Path, count: int, monkeypatch: pytes
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     arguments = [sys.executable, "-c", PUBLISH, str(paths.data), str(paths.root), str(config)]
     started = [
-        subprocess.Popen([*arguments, str(seed)], cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([*arguments, str(seed)], cwd=PROJECT, stderr=subprocess.PIPE, text=True, encoding="utf-8")
         for seed in range(count)
     ]
     for process in started:

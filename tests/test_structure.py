@@ -80,21 +80,80 @@ def test_only_what_publishes_imports_mlflow() -> None:
     assert found == ["thaw/following.py", "thaw/registry.py", "thaw/served.py", "thaw/tracking.py"]
 
 
-@pytest.mark.parametrize("file", CODE)
-def test_what_is_written_has_the_same_bytes_on_every_system(file: str) -> None:
-    """Left alone, Python writes other lines on Windows, and other letters in other places."""
-    for node in ast.walk(ast.parse((PROJECT / file).read_text(encoding="utf-8"))):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+OTHER_CODE = sorted(
+    path.relative_to(PROJECT).as_posix()
+    for folder in ("hydra_plugins", "benchmarks", "tools")
+    for path in PROJECT.glob(f"{folder}/*.py")
+)
+
+
+def left_to_the_system(code: str) -> list[str]:
+    """Where a text is read or written in whatever encoding, or with whatever ends of lines, the system has."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.Call):
             continue
-        given = {keyword.arg for keyword in node.keywords}
-        mode = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
-        if node.func.attr == "write_text" or (node.func.attr == "open" and mode == "w"):
-            assert {"encoding", "newline"} <= given, f"line {node.lineno}"
+        is_method = isinstance(node.func, ast.Attribute)
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        owner = getattr(getattr(node.func, "value", None), "id", "")
+        given = {keyword.arg: keyword.value for keyword in node.keywords}
+        # A mode is the only argument of Path.open, and the second one of open.
+        place = 0 if is_method else 1
+        modes = [*node.args[place : place + 1], *(value for key, value in given.items() if key == "mode")]
+        mode = next((str(one.value) for one in modes if isinstance(one, ast.Constant)), "r")
+        is_file = name == "open" and owner not in ("Image", "tarfile") and mode in ("r", "w", "a", "x", "r+", "w+")
+        is_text = is_method and name in ("read_text", "write_text")  # not the function of thaw.artifacts
+        talks = name in ("run", "Popen", "check_output") and {"text", "universal_newlines"} & {*given}
+        needed = {"encoding"} if is_file or talks or is_text else set()
+        needed |= {"newline"} if (is_text and name == "write_text") or (is_file and mode == "w") else set()
+        if (lacking := needed - {*given}) and None not in given:  # None: **keywords
+            found.append(f"line {node.lineno}: {name} without {' and '.join(sorted(lacking))}")
+    return found
+
+
+@pytest.mark.parametrize("file", [*CODE, *OTHER_CODE, "tasks.py"])
+def test_what_is_written_and_read_has_the_same_bytes_on_every_system(file: str) -> None:
+    """Left alone, Python writes other lines on Windows, and other letters in other places."""
+    assert left_to_the_system((PROJECT / file).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "is_said"),
+    [
+        ("path.write_text(text, encoding='utf-8')", True),
+        ("path.write_text(text, encoding='utf-8', newline='\\n')", False),
+        ("path.open()", True),
+        ("path.open('w', encoding='utf-8')", True),
+        ("open(path, 'w', encoding='utf-8')", True),
+        ("path.open('rb')", False),
+        ("open(path, mode='wb')", False),
+        ("path.read_text()", True),
+        ("write_text(path, text)", False),
+        ("Image.open(path)", False),
+        ("subprocess.run(command, text=True)", True),
+        ("subprocess.run(command, capture_output=True)", False),
+    ],
+)
+def test_so_would_be_found(line: str, is_said: bool) -> None:
+    assert bool(left_to_the_system(line)) == is_said
+
+
+def test_what_is_committed_has_unix_lines_and_no_name_that_some_system_refuses() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z", "--eol"], cwd=PROJECT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("needs the project's Git repository, which is not here")
+    lines = listed.stdout.decode("utf-8").split("\0")[:-1]
+    assert [line for line in lines if line.startswith(("i/crlf", "i/mixed"))] == []
+    names = [line.partition("\t")[2] for line in lines]
+    assert [name for name in names if re.search(r'[\\:*?"<>|\x00-\x1f]|[. ](/|$)', name)] == []
+    assert len({name.casefold() for name in names}) == len(names)
 
 
 def test_the_lock_is_complete() -> None:
     """It is installed without its dependencies being looked up: what it lacks would be missing."""
-    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "check"], capture_output=True, text=True, encoding="utf-8", check=False
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -104,7 +163,9 @@ import sys
 {"; ".join(f"import stages.{stage}" for stage in STAGES)}
 print(*sorted({{"tensorflow", "keras", "mlflow", "sklearn", "openvino"}} & set(sys.modules)))
 """
-    found = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, encoding="utf-8", check=True
+    )
     assert found.stdout.split() == []
 
 

@@ -49,7 +49,12 @@ def project(tmp_path: Path) -> Path:
 
 def setup(project: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "tasks.py", "setup"], cwd=project, capture_output=True, text=True, check=False
+        [sys.executable, "tasks.py", "setup"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
     )
 
 
@@ -59,7 +64,13 @@ def test_the_environment_is_made_once_and_anew_where_the_project_was_moved(proje
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
     moved = project.rename(project.with_name("moved"))
     assert "Installing" in setup(moved).stdout, "its programs name the folder that they were in"
-    found = subprocess.run([moved / ".venv" / "bin" / "pip", "--version"], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [moved / ".venv" / tasks.BIN.name / "pip", "--version"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
     assert str(moved) in found.stdout
     before = tasks.origin(moved)
     (moved / "requirements.lock").write_text("# another one\n")

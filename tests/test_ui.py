@@ -43,7 +43,7 @@ def page() -> Iterator[Any]:
     if not CHROMIUM.exists():
         pytest.skip("needs Debian's Chromium (apt-get install chromium), which is not here")
     with sync_playwright() as playwright:
-        options = [*QUIET, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+        options = [*QUIET, *(["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else [])]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
         opened = browser.new_page(viewport={"width": 1500, "height": 850})
         opened.set_default_timeout(60_000)

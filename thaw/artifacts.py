@@ -11,8 +11,9 @@ import secrets
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from pydantic import BaseModel
 
 PROJECT = Path(__file__).resolve().parent.parent
 STAGES = ("prepare", "extract_features", "train_head", "finetune", "evaluate")
+# Windows renames nothing that somebody has open, if only a scanner that looks at what is new: seconds between tries.
+PAUSES = (0.1, 0.3, 1.0, 3.0) if os.name == "nt" else ()
 
 
 def workspace() -> Path:
@@ -164,7 +167,7 @@ class Paths:
             write_json(partial / "config.json", plain(sections))
             if final.exists():
                 shutil.rmtree(final)
-            partial.rename(final)
+            rename(partial, final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -175,6 +178,18 @@ def plain(sections: Mapping[str, Any]) -> dict[str, Any]:
         name: value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
         for name, value in sections.items()
     }
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a file or folder; a file at ``target`` is replaced. Where Windows refuses it for a moment, try again."""
+    for pause in PAUSES:
+        try:
+            source.replace(target)
+        except PermissionError:
+            time.sleep(pause)
+        else:
+            return
+    source.replace(target)
 
 
 @contextmanager
@@ -189,11 +204,12 @@ def atomic(path: Path) -> Iterator[Path]:
         yield partial
         if path.is_dir():
             shutil.rmtree(path)
-        partial.replace(path)
+        rename(partial, path)
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows: somebody has it open; why the block failed matters more
+            if partial.is_dir():
+                shutil.rmtree(partial)
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager

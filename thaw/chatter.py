@@ -4,6 +4,7 @@ Nobody can act on which kernels TensorFlow was built with. Its C++ part says tha
 straight to the file of standard error, while it is imported: so that file is another one for as long.
 """
 
+import io
 import logging
 import os
 import re
@@ -29,6 +30,16 @@ def silence() -> None:
     logging.getLogger("tensorflow").addFilter(lambda record: _RETRACING not in record.getMessage())
     warnings.filterwarnings("ignore", message=_SIZES)
     warnings.filterwarnings("ignore", category=FutureWarning, module="keras")  # what Keras will have to mend
+
+
+def in_utf8() -> None:
+    """Write UTF-8 from now on, whatever standard output and error go to.
+
+    Into files and pipes, as those of ``dvc repro > log``, Windows writes in an encoding of its own, and fails at →.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
 
 
 class _TensorFlow(MetaPathFinder):

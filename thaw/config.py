@@ -411,7 +411,7 @@ def command(run: Callable[..., None], curve: Curve | None = None) -> None:
             missing = Path(error.filename or "")
             if not missing.is_relative_to(paths.root):
                 raise
-            stage, file = missing.relative_to(paths.root).parts[0], missing.relative_to(PROJECT)
+            stage, file = missing.relative_to(paths.root).parts[0], missing.relative_to(PROJECT).as_posix()
             raise UserError(
                 f"expected the outputs of {stage}, found no file {file}; run 'dvc repro {stage}' first"
             ) from None
@@ -458,7 +458,7 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except MarkedYAMLError as error:
-        file = Path(error.problem_mark.name).relative_to(CONF.parent) if error.problem_mark else "conf/"
+        file = Path(error.problem_mark.name).relative_to(CONF.parent).as_posix() if error.problem_mark else "conf/"
         raise UserError(
             f"{file}: expected YAML with one 'key: value' a line, found {' '.join(str(error).split())}; mend it"
         ) from None

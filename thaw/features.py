@@ -261,7 +261,7 @@ class Store:
                 file.write(rows.astype(self.dtype).data)
 
     def _index(self, keys: Path) -> None:
-        for row, key in enumerate(keys.read_text().split()):
+        for row, key in enumerate(keys.read_text(encoding="utf-8").split()):
             self._rows[key] = (keys.with_suffix(".npy"), row)
 
 
@@ -336,7 +336,7 @@ def contents() -> list[Kept]:
     found = []
     for name in _folder().glob(f"*/{NAME}"):
         files = sorted(name.parent.iterdir())
-        outputs = sum(len(file.read_text().split()) for file in files if file.suffix == ".keys")
+        outputs = sum(len(file.read_text(encoding="utf-8").split()) for file in files if file.suffix == ".keys")
         found.append(Kept(name.read_text(encoding="utf-8").strip(), files, name.stat().st_mtime, outputs))
     for network in engine.folder().glob("*.xml"):
         found.append(Kept("(a converted network)", [network, network.with_suffix(".bin")], network.stat().st_mtime))

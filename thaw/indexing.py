@@ -151,12 +151,13 @@ def read_index(file: Path) -> list[Entry]:
     columns = [field.name for field in fields(Entry)]
     entries: dict[str, Entry] = {}
     for line, row in _rows(file, columns):
-        path, label, group = posixpath.normpath(row["path"]), row["label"].strip(), row.get("group", "").strip()
+        path = posixpath.normpath(row["path"].replace(os.sep, "/"))  # on Windows, people write backslashes
+        label, group = row["label"].strip(), row.get("group", "").strip()
         if not row["path"] or not label:
             raise UserError(f"{file}, line {line}: expected a path and a label, found {row}; fill in both")
         for value in (path, label, group):
             _require_plain(value, f"in {file}, line {line}", "correct it")
-        if PurePosixPath(path).is_absolute() or path.split("/")[0] == "..":
+        if PurePosixPath(path).is_absolute() or Path(path).drive or path.split("/")[0] == "..":
             raise UserError(
                 f"{file}, line {line}: expected a path inside {file.parent}, found {row['path']!r}; "
                 "move the image there, and give its path relative to that folder"

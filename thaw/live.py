@@ -51,6 +51,7 @@ def curve(stage: str, paths: Paths, config: Mapping[str, Any]) -> Iterator[Repor
         text=True,
         encoding="utf-8",
         start_new_session=True,
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # what Windows has for it
     )
     assert follower.stdin is not None and follower.stdout is not None  # noqa: PT018
     Thread(target=_repeat, args=(follower.stdout,), daemon=True).start()

@@ -52,9 +52,9 @@ def _granted() -> float:
     """The control group's share in cores (version 2, then 1); infinite where there is no limit."""
     for quota, period in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:
-            words = (CGROUP / quota).read_text().split()
+            words = (CGROUP / quota).read_text(encoding="utf-8").split()
             if period:
-                words += (CGROUP / period).read_text().split()
+                words += (CGROUP / period).read_text(encoding="utf-8").split()
             if words[0] not in ("max", "-1"):
                 return int(words[0]) / int(words[1])
         except (OSError, ValueError, IndexError):

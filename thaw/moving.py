@@ -35,9 +35,14 @@ def bring_home(database: Path, home: Path) -> None:
     if not database.exists():
         return
     with closing(sqlite3.connect(database, timeout=60)) as connection:
-        for former in _former_homes(connection, home):
+        for uri, former in _former_homes(connection, home).items():
+            # As it was written: another system would not make the same URI of the path, or none at all (C:\\…).
+            changes = [
+                (uri.rpartition("/")[0], home.parent.as_uri(), "/"),
+                (str(former.parent), str(home.parent), os.sep),
+            ]
             with connection:  # all of it or nothing
-                moved = sum(_rewrite(connection, *place, former.parent, home.parent) for place in PLACES.items())
+                moved = sum(_rewrite(connection, *place, *change) for place in PLACES.items() for change in changes)
             if moved:
                 print(f"Moved from {former.parent}: the files of all runs are looked for in {home}", file=sys.stderr)
 
@@ -48,13 +53,18 @@ def local(uri: str) -> Path | None:
     return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
 
 
-def _former_homes(connection: sqlite3.Connection, home: Path) -> list[Path]:
+def _former_homes(connection: sqlite3.Connection, home: Path) -> dict[str, Path]:
+    """Find other folders of runs that an SQLite store names, by URI."""
     try:
         found = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
     except sqlite3.OperationalError:  # no tables yet
-        return []
-    folders = [folder for (uri,) in found if uri and (folder := local(uri)) is not None]
-    return [folder for folder in folders if folder.name == home.name and not _is_same(folder, home)]
+        return {}
+    folders = {uri: folder for (uri,) in found if uri and (folder := local(uri)) is not None}
+    return {
+        uri: one
+        for uri, one in folders.items()
+        if one.name == home.name and uri != home.as_uri() and not _is_same(one, home)
+    }
 
 
 def _is_same(one: Path, other: Path) -> bool:
@@ -62,11 +72,9 @@ def _is_same(one: Path, other: Path) -> bool:
     return one == other or (one.exists() and other.exists() and os.path.samefile(one, other))  # noqa: PTH121
 
 
-def _rewrite(connection: sqlite3.Connection, table: str, column: str, former: Path, now: Path) -> int:
-    """Replace the beginning of paths in a column, as they are and as URIs; return in how many rows."""
-    changed = 0
-    for old, new in ((former.as_uri(), now.as_uri()), (str(former), str(now))):
-        query = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
-        prefix = old.rstrip("/") + "/"
-        changed += connection.execute(query, (new.rstrip("/") + "/", len(prefix) + 1, len(prefix), prefix)).rowcount
-    return changed
+def _rewrite(connection: sqlite3.Connection, table: str, column: str, former: str, now: str, separator: str) -> int:
+    """Replace the beginning of paths or URIs in a column; return in how many rows."""
+    query = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
+    prefix = former.rstrip(separator) + separator
+    new = now.rstrip(separator) + separator
+    return connection.execute(query, (new, len(prefix) + 1, len(prefix), prefix)).rowcount

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thaw import evidence, manifest, predictions
-from thaw.artifacts import Paths, read_json
+from thaw.artifacts import Paths, fingerprint, read_json
 
 CONFIDENCE = 0.95  # of the interval that a cross-validated accuracy is given with
 JUDGED = {"backbone": "cross-validated", "head": "validation", "model": "validation"}  # the figure it is ranked by
@@ -125,10 +125,16 @@ def ranked(outcomes: Sequence[Outcome], rank: str = "model") -> list[Ranked]:
 def _ranked(outcomes: Sequence[Outcome]) -> Ranked:
     records, jobs = [record for record, _ in outcomes], [paths for _, paths in outcomes]
     figures = [validation(paths) for paths in jobs]
-    data = [(paths.root / "prepare").resolve().name for paths in jobs]
+    data = [_split(paths) for paths in jobs]
     models = " or ".join(dict.fromkeys(kept(paths) for paths in jobs))
     loss = float(np.mean([loss for _, loss in figures]))
     return Ranked(records, jobs, [accuracy for accuracy, _ in figures], loss, models, data)
+
+
+def _split(paths: Paths) -> str:
+    """Name the split that a job is judged on: by the folder that is linked to; a copy, by hash."""
+    prepared = paths.root / "prepare"
+    return prepared.resolve().name if prepared.is_symlink() else fingerprint(paths.manifest)
 
 
 def configuration(paths: Paths) -> str:

@@ -32,7 +32,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from thaw import coordinates, tracking
-from thaw.artifacts import PROJECT, Paths, alone, atomic, fingerprint, plain, read_json, write_json, write_text
+from thaw.artifacts import PROJECT, Paths, alone, atomic, fingerprint, plain, read_json, rename, write_json, write_text
 from thaw.backbones import FrozenNetwork, weights_at_hand
 from thaw.config import CONF, SECTIONS, sources, validate
 from thaw.errors import UserError
@@ -78,7 +78,7 @@ def listing(data: Path) -> str:
     for folder, _, names in os.walk(data):
         for name in names:
             stat = os.stat(Path(folder, name))  # noqa: PTH116 - a walk of 100,000 files
-            lines.append(f"{Path(folder, name).relative_to(data)} {stat.st_size} {stat.st_mtime_ns}")
+            lines.append(f"{Path(folder, name).relative_to(data).as_posix()} {stat.st_size} {stat.st_mtime_ns}")
     return fingerprint("\n".join(sorted(lines)))
 
 
@@ -177,7 +177,7 @@ def _run(
     try:
         _link(before, root)
         run(Paths(DATA, root), **sections)
-        (root / name).rename(out)
+        rename(root / name, out)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
@@ -187,7 +187,15 @@ def _link(done: Mapping[str, Path], folder: Path) -> None:
         try:
             (folder / name).symlink_to(os.path.relpath(place, folder), target_is_directory=True)
         except OSError:  # Windows lets only some users make links
-            shutil.copytree(place, folder / name)
+            shutil.copytree(place, folder / name, copy_function=_name_or_copy)
+
+
+def _name_or_copy(source: str, target: str) -> None:
+    """Give a file a second name, which takes no disk; copy it where the file system knows one name for a file only."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 @dataclass

@@ -558,8 +558,9 @@ def ui(port: int) -> None:
             f"expected runs in a database, found MLFLOW_TRACKING_URI={uri}, which is a server; open it instead"
         )
     with socket.socket() as probe:
-        # As servers do: a port whose last owner has just gone is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # As servers do: a port whose last owner has just gone is free. Windows would call any port free then.
+        if os.name != "nt":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
@@ -583,7 +584,9 @@ def ui(port: int) -> None:
     stores = ["--backend-store-uri", uri, "--default-artifact-root", _artifacts(uri).as_uri()]
     command = [sys.executable, "-m", "mlflow", "server", *options, *stores]
     if sys.platform == "win32":  # a process cannot become another one there
-        sys.exit(subprocess.run(command, check=False).returncode)
+        with suppress(KeyboardInterrupt):  # Ctrl-C reaches the server as well, and ends it
+            sys.exit(subprocess.run(command, check=False).returncode)
+        sys.exit(130)
     # This process becomes the server, so that whatever ends it ends the server.
     os.execv(sys.executable, command)
 

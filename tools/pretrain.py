@@ -301,7 +301,7 @@ def pretrain(options: argparse.Namespace) -> dict[str, Any]:
             "val_top1": round(student.accuracy(*splits["val"]), 5),
         }
         history.append(row)
-        with (folder / "history.csv").open("w", newline="") as stream:
+        with (folder / "history.csv").open("w", newline="", encoding="utf-8") as stream:
             table = csv.DictWriter(stream, row)
             table.writeheader()
             table.writerows(history)
@@ -318,7 +318,7 @@ def pretrain(options: argparse.Namespace) -> dict[str, Any]:
         "val_top1": history[-1]["val_top1"],
         "sha256": student.save_network(options.out),
     }
-    (folder / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (folder / "facts.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8", newline="\n")
     return facts
 
 

@@ -219,7 +219,9 @@ finetune.run(Paths(Path({str(paths.data)!r}), Path({str(paths.root)!r})), TOY, A
 """
     _run(paths, dropout=0)
     alone = predictions.read(paths.predictions("finetune")).probabilities
-    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, encoding="utf-8", check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     together = predictions.read(paths.predictions("finetune")).probabilities
     np.testing.assert_allclose(together, alone, atol=1e-3)

@@ -24,7 +24,7 @@ DIGITS = "72e131e0cd93ceeb743a1f9fa75849e9.dir"  # what the committed data.dvc s
 
 
 def shell(root: Path, *command: str) -> str:
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, encoding="utf-8", check=True).stdout
 
 
 def dvc(root: Path, *arguments: str) -> str:
@@ -125,6 +125,20 @@ def test_linked_originals_are_tracked_and_stay_as_they_were(root: Path, photos: 
     first.write_bytes(b"changed later")  # must not reach DVC's cache
     dvc(root, "checkout", "data.dvc")
     assert contents(root / "data") == originals
+
+
+def test_links_that_the_system_refuses_are_one_sentence(
+    root: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows lets only some users make them."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(22, "A required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    with pytest.raises(SystemExit, match=r"error: expected to link to .*, found: A required privilege .*leave out"):
+        get_data.main(["folder", str(photos), "--link"], root)
+    assert not (root / "data").exists()
 
 
 def test_links_are_refused_where_dvc_would_take_over_the_originals(root: Path, photos: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_refusal_leaves_earlier_outputs_and_nothing_half_written(paths: Paths)
 def test_prepare_starts_without_the_heavy_libraries() -> None:
     script = "import sys, stages.prepare; print({name.split('.')[0] for name in sys.modules})"
     loaded = subprocess.run(
-        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, encoding="utf-8", check=True
     ).stdout
     for name in ("tensorflow", "keras", "sklearn", "pandas", "scipy", "matplotlib", "mlflow", "openvino"):
         assert f"'{name}'" not in loaded

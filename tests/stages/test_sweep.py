@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import yaml
 from hydra.core.utils import JobReturn, JobStatus
@@ -421,7 +422,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.commit()
     command = [sys.executable, "-m", "stages.sweep", *SWEEP]
     with subprocess.Popen(
-        command, cwd=project.root, env=project.environment(), stdout=subprocess.PIPE, text=True
+        command, cwd=project.root, env=project.environment(), stdout=subprocess.PIPE, text=True, encoding="utf-8"
     ) as killed:
         assert killed.stdout is not None
         assert killed.stdout.readline().endswith(": 4 jobs\n")
@@ -499,7 +500,32 @@ def test_a_promoted_job_is_what_the_project_then_computes(swept: Project, tmp_pa
     assert read_json(project.paths.figures) == read_json(swept_paths.figures)
 
 
+@pytest.mark.parametrize("names", [True, False])
+def test_where_no_links_can_be_made_a_job_has_its_stages_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: bool
+) -> None:
+    """As second names of the files, or as copies."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    if not names:
+        monkeypatch.setattr(os, "link", refuse)
+    stage, job = tmp_path / "stages" / "key", tmp_path / "job"
+    (stage / "plots").mkdir(parents=True)
+    (stage / "plots" / "a.csv").write_bytes(b"x,y\n")
+    job.mkdir()
+    sweeping._link({"evaluate": stage}, job)
+    made = job / "evaluate" / "plots" / "a.csv"
+    assert made.read_bytes() == b"x,y\n"
+    assert made.samefile(stage / "plots" / "a.csv") == names
+    shutil.rmtree(job)
+    assert (stage / "plots" / "a.csv").exists()
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send to a group of processes")
 def test_ctrl_c_ends_everything_and_the_same_command_goes_on(swept: Project, tmp_path: Path) -> None:
     project = swept.copy(tmp_path / "project")
     command = [sys.executable, "-m", "stages.sweep", *SWEEP, "seed=1"]
@@ -510,6 +536,7 @@ def test_ctrl_c_ends_everything_and_the_same_command_goes_on(swept: Project, tmp
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
         process_group=0,
         # Whoever runs the tests in the background has SIGINT ignored, and what they start inherits that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
@@ -518,13 +545,13 @@ def test_ctrl_c_ends_everything_and_the_same_command_goes_on(swept: Project, tmp
         assert stopped.stderr is not None
         assert stopped.stdout.readline().startswith("Sweep ")
         assert stopped.stdout.readline().startswith("1/4")
-        children = Path(f"/proc/{stopped.pid}/task/{stopped.pid}/children").read_text(encoding="utf-8").split()
+        children = [child.pid for child in psutil.Process(stopped.pid).children()]
         time.sleep(0.5)
         os.killpg(stopped.pid, signal.SIGINT)
         assert stopped.wait(30) == 130
         assert stopped.stderr.read() == "\nstopped; the same command goes on where it was\n"
     for _ in range(50):
-        if not any(alive(int(child)) for child in children):
+        if not any(map(alive, children)):
             break
         time.sleep(0.1)
     else:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from thaw import artifacts, history, predictions
-from thaw.artifacts import Paths, atomic, fingerprint, read_json, write_json
+from thaw.artifacts import Paths, atomic, fingerprint, read_json, rename, write_json, write_text
 from thaw.config import Evaluate
 from thaw.examples import Array, examples, inputs, labels
 from thaw.manifest import Record
@@ -46,6 +46,36 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic(tmp_path / "new" / "file.txt") as partial:
         partial.write_bytes((tmp_path / "missing").read_bytes())
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_text_has_the_bytes_that_it_has_everywhere(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "ü →\n−1\n")
+    assert (tmp_path / "a.txt").read_bytes() == "ü →\n−1\n".encode()
+
+
+@pytest.mark.parametrize(("refusals", "pauses", "done"), [(0, 0, True), (2, 3, True), (3, 2, False), (1, 0, False)])
+def test_a_name_that_is_refused_for_a_moment_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusals: int, pauses: int, done: bool
+) -> None:
+    """As Windows does while a virus scanner looks at a new file; elsewhere, nothing is tried again."""
+    replace, left = Path.replace, [None] * refusals
+
+    def refuse(self: Path, target: Path) -> Path:
+        if left:
+            left.pop()
+            raise PermissionError(13, "Access is denied")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(artifacts, "PAUSES", (0.0,) * pauses)
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.mkdir()
+    if done:
+        rename(source, target)
+    else:
+        with pytest.raises(PermissionError):
+            rename(source, target)
+    assert (target.exists(), source.exists()) == (done, not done)
 
 
 def test_json_that_no_reader_understands_is_not_written(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """A run shows the product's own lines: what TensorFlow says about itself does not appear, and what matters does."""
 
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from thaw import chatter
 from thaw.artifacts import PROJECT
 
 BUILDING = """
@@ -28,6 +32,7 @@ def said(code: str, **variables: str) -> str:
         env=os.environ | variables,
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=True,
     )
     return done.stderr
@@ -43,3 +48,16 @@ def test_what_an_import_says_that_matters_is_seen(tmp_path: Path) -> None:
         "import os\n" + "".join(f"os.write(2, {line!r}.encode() + b'\\n')\n" for line in lines), encoding="utf-8"
     )
     assert said("import thaw, tensorflow", PYTHONPATH=str(tmp_path)).splitlines() == lines[1:]
+
+
+def test_whatever_is_said_is_said_in_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file or pipe is in cp1252 on Windows, which has neither of these signs."""
+    file = io.BytesIO()
+    with io.TextIOWrapper(file, encoding="cp1252", newline="\n") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        with pytest.raises(UnicodeEncodeError):
+            print("0.9 → 1, −0.8")
+        chatter.in_utf8()
+        print("0.9 → 1, −0.8", flush=True)
+        monkeypatch.undo()
+        assert file.getvalue() == "0.9 → 1, −0.8\n".encode()

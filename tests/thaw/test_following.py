@@ -1,6 +1,8 @@
 """Curves that grow in MLflow: while training runs, when it is stopped or killed, and when it goes on."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,6 +229,7 @@ with live.curve("finetune", paths, config) as report:
         ),
     ],
 )
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends processes without signals")
 def test_a_training_process_is_followed_to_its_end(paths: Paths, how: str, status: str) -> None:
     arguments = [str(paths.data), str(paths.root), json.dumps(config(paths)), how]
     start = time.monotonic()
@@ -248,8 +251,9 @@ def test_nobody_follows_where_it_is_switched_off(paths: Paths, monkeypatch: pyte
         assert report is live.silent
 
 
+@pytest.mark.skipif(not shutil.which("false"), reason="needs a program that only fails")
 def test_a_follower_that_cannot_start_costs_nothing(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with live.curve("finetune", paths, config(paths)) as report:
         for step in range(3):
             report({"step": step, "val_loss": 1.0})

@@ -14,7 +14,7 @@ from tests import finished
 from thaw import registry, tracking
 from thaw.artifacts import Paths
 from thaw.config import recorded
-from thaw.moving import bring_home
+from thaw.moving import PLACES, bring_home
 from thaw.portable import Model
 
 
@@ -137,6 +137,21 @@ def test_another_name_of_the_same_folder_is_no_move(
     assert "Moved" not in capsys.readouterr().err
     assert registry.model_name(Paths(link / "data", link / "artifacts").manifest)
     assert paths_in(project / "mlflow.db", link) == []
+
+
+def test_a_project_that_comes_from_another_system_finds_its_runs(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There, paths and URIs are written in another way: file:///C:/… is not what this system would make of the path."""
+    theirs = "file:///C:/Users/me/birds"
+    with closing(sqlite3.connect(project / "mlflow.db")) as connection, connection:
+        for table, column in PLACES.items():
+            connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (project.as_uri(), theirs))
+    publish(use(project, monkeypatch))
+    assert "Moved from " in capsys.readouterr().err
+    (run,) = runs()
+    assert run.info.artifact_uri.startswith((project / "mlartifacts").as_uri())
+    assert "report.html" in files(run)
 
 
 def test_a_database_without_tables_is_left_alone(tmp_path: Path) -> None:

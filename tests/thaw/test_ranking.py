@@ -60,6 +60,14 @@ def test_different_splits_are_said(tmp_path: Path) -> None:
     assert said in ranking.summary(ranking.ranked(jobs), jobs, ["name"], [])
 
 
+def test_so_they_are_where_the_split_was_copied(tmp_path: Path) -> None:
+    """Windows lets only some users make links."""
+    jobs = [rated(tmp_path, "0", 0.9), rated(tmp_path, "1", 0.5)]
+    records = manifest.read(jobs[0][1].manifest)
+    manifest.write(jobs[0][1].manifest, records[::-1])
+    assert "differ in the split" in ranking.summary(ranking.ranked(jobs), jobs, ["name"], [])
+
+
 @pytest.mark.parametrize(("other", "p"), [(0.9, "1"), (0.5, "0.00049")])
 def test_backbones_are_compared_on_the_very_same_images(tmp_path: Path, other: float, p: str) -> None:
     jobs = []

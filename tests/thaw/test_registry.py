@@ -150,6 +150,7 @@ print(model.metadata.signature, file=sys.stderr)
         check=True,
         capture_output=True,
         text=True,
+        encoding="utf-8",
     )
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["label"] == expected.label

@@ -263,7 +263,12 @@ tracking.publish(Paths(Path({str(paths.data)!r}), Path({str(paths.root)!r})), co
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{database}"}
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(seed)], cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, str(seed)],
+            cwd=PROJECT,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
         )
         for seed in (finished.SEED, finished.SEED + 1)
     ]
@@ -282,6 +287,7 @@ tracking.publish(Paths(Path({str(paths.data)!r}), Path({str(paths.root)!r})), co
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send to a group of processes")
 def test_the_ui_serves_the_store(publish: Callable[[], None], workspace: Path) -> None:
     publish()
     with socket.socket() as probe:
@@ -296,6 +302,7 @@ def test_the_ui_serves_the_store(publish: Callable[[], None], workspace: Path) -
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
         process_group=0,
     ) as server:
         try:

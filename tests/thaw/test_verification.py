@@ -158,6 +158,7 @@ OLDER = {"ONEDNN_MAX_CPU_ISA": "AVX2", "NPY_DISABLE_CPU_FEATURES": "AVX512F", "O
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="binds itself to one core, which is Linux' way")
 def test_other_arithmetic_changes_the_sample_by_no_more_than_rounding(tmp_path: Path) -> None:
     get_data.write_digits(tmp_path / "data")
 
