@@ -29,8 +29,8 @@ def repro(arguments: Arguments) -> int:
     else:
         print((ROOT / "artifacts" / "evaluate" / "summary.txt").read_text(encoding="utf-8"), end="")
         print("Nothing has changed since then: this is the same result.", flush=True)
-        python("-m", "thaw.tracking", "publish")  # whoever has pulled it has no run of it yet
-    python("-m", "thaw.verification")
+        python("-m", "thaw.runs", "publish")  # whoever has pulled it has no run of it yet
+    python("-m", "thaw.evidence.verification")
     return 0
 
 
@@ -43,12 +43,12 @@ def verify(arguments: Arguments) -> int:
     """Compare the result with the committed one: the same, within rounding, or why not."""
     if python("-m", "dvc", "status", "--quiet", quiet=True):
         return fail("expected results that are up to date, found changes since; run 'make repro' first")
-    return python("-m", "thaw.verification", *arguments)
+    return python("-m", "thaw.evidence.verification", *arguments)
 
 
 def ui(arguments: Arguments) -> int:
     """Open the MLflow UI with all runs on http://127.0.0.1:5000."""
-    return python("-m", "thaw.tracking", "ui", *arguments)
+    return python("-m", "thaw.runs", "ui", *arguments)
 
 
 def preview(arguments: Arguments) -> int:

@@ -15,8 +15,8 @@ from statistics import mean
 
 from stages import evaluate, extract_features, finetune, prepare, train_head
 from thaw.artifacts import Paths, cache, fingerprint, read_json
-from thaw.config import compose, fail
-from thaw.errors import UserError
+from thaw.config.composing import compose
+from thaw.errors import UserError, fail
 
 STAGES = (prepare, extract_features, train_head, finetune, evaluate)
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from thaw import engine, images
-from thaw.backbones import FrozenNetwork
-from thaw.config import compose
+from thaw.config.composing import compose
+from thaw.data import images
+from thaw.networks import engine
+from thaw.networks.backbones import FrozenNetwork
 
 ENLARGED = 8  # photos of 320 px as a camera of 5 megapixels takes them
 

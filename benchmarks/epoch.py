@@ -15,11 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import textbook
-from thaw import backbones, features, finetuning, heads, manifest, training
 from thaw.artifacts import Paths, read_json
-from thaw.backbones import FrozenNetwork
-from thaw.config import compose
-from thaw.examples import examples
+from thaw.config.composing import compose
+from thaw.data import manifest
+from thaw.learning import finetuning, heads, training
+from thaw.learning.examples import examples
+from thaw.networks import cutting, features, views
+from thaw.networks.backbones import FrozenNetwork
 
 ROUNDS = 5  # the first one traces and warms up, and does not count
 
@@ -62,10 +64,10 @@ def split_execution(paths: Paths, weights: str) -> Callable[[], None]:
     backbone, finetune = config["backbone"], config["finetune"]
     records, classes, head = manifest.read(paths.manifest), read_json(paths.classes), heads.Head.load(paths.head)
     model = finetuning.classifier(backbone, head, finetune.dropout, 0)
-    first = backbones.first_layer(model, backbone, finetune.unfreeze)
+    first = cutting.first_layer(model, backbone, finetune.unfreeze)
     finetuning.unfreeze(model, first)
-    boundary = backbones.cut(model, first)
-    wanted = features.views(records, config["augment"], 0)
+    boundary = cutting.cut(model, first)
+    wanted = views.of(records, config["augment"], 0)
     below = features.frozen(*FrozenNetwork.below(model, boundary, backbone), wanted, paths.data)
     train, val = (examples(records, classes, below, split) for split in ("train", "val"))
     optimizer = training.adam(finetune, finetune, math.ceil(len(train.y) / finetune.batch_size), {})

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from thaw import engine, features, images
 from thaw.architectures import ARCHITECTURES
 from thaw.artifacts import cache
-from thaw.backbones import FrozenNetwork
-from thaw.config import Augment, Backbone, compose
-from thaw.manifest import Record
+from thaw.config.composing import compose
+from thaw.config.schema import Augment, Backbone
+from thaw.data import images
+from thaw.data.manifest import Record
+from thaw.networks import engine, features, views
+from thaw.networks.backbones import FrozenNetwork
 
 ROUNDS = 3
 NO_AUGMENTATION: Augment = compose(["augment=none"], ["augment"])["augment"]
@@ -84,7 +86,7 @@ def ours(backbone: Backbone, data: Path, scratch: Path) -> dict[str, Callable[[]
 
     paths = sorted((data / "all").iterdir())
     records = [Record(f"all/{path.name}", "all", "train", path.name, 0, 0, "") for path in paths]
-    wanted = features.views(records, NO_AUGMENTATION, 0)
+    wanted = views.of(records, NO_AUGMENTATION, 0)
     pixels = [image[0].load(data, backbone.input_size) for image in wanted]
 
     def decode() -> None:

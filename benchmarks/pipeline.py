@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages.get_data import GOES_WITH
 from thaw.artifacts import PROJECT, Paths, read_json, write_text
+from thaw.data.sources import GOES_WITH
 
 
 def main() -> None:

@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy import numbers
-from thaw import examples, manifest, predictions
 from thaw.artifacts import PROJECT, Paths, cache, fingerprint, read_json, write_json, write_text
-from thaw.config import compose
+from thaw.config.composing import compose
+from thaw.data import manifest
 from thaw.errors import UserError
+from thaw.learning import examples, predictions
 
 PAGE = PROJECT / "docs" / "results.md"
 DATA = {"hymenoptera": "dataset=folder", "tf_flowers": "dataset=flowers"}  # the quick one first

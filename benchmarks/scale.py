@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from thaw.artifacts import Paths
-from thaw.config import compose
+from thaw.config.composing import compose
 from thaw.machine import cores
 
 CLASSES = 10

@@ -43,17 +43,17 @@ class RayLauncher(Launcher):
         Raises:
             UserError: Ray is not installed or does not answer, or its machines cannot share MLflow's store.
         """
-        from thaw import tracking
         from thaw.artifacts import cache
+        from thaw.runs import store
 
         ray = connect(_plain(self._ray.init))
         machines = [node for node in ray.nodes() if node["Alive"]]
-        check(machines, tracking.store())
+        check(machines, store.address())
         options = {key: value for key, value in _plain(self._ray.remote).items() if value is not None}
         perform = ray.remote(**{"num_cpus": cores(machines)} | options)(_perform)
         # What decides where things are kept is the same for all jobs, wherever they are done.
         variables = {key: value for key, value in os.environ.items() if key.startswith(self._variables)}
-        variables |= {"THAW_CACHE": str(cache()), "MLFLOW_TRACKING_URI": tracking.store()}
+        variables |= {"THAW_CACHE": str(cache()), "MLFLOW_TRACKING_URI": store.address()}
         setup_globals()
         waiting, done = {}, {}
         for number, overrides in enumerate(job_overrides, initial_job_idx):
@@ -83,7 +83,7 @@ def connect(settings: Mapping[str, Any]) -> Any:
         UserError: Ray is not installed or does not answer.
     """
     from thaw.errors import UserError
-    from thaw.tracking import public
+    from thaw.runs.store import public
 
     for key in ("RAY_USAGE_STATS_ENABLED", "RAY_COLOR_PREFIX"):
         os.environ.setdefault(key, "0")
@@ -161,7 +161,7 @@ def _perform(
 
 def _lost(overrides: list[str], error: Exception) -> JobReturn:
     from thaw.errors import UserError
-    from thaw.tracking import public
+    from thaw.runs.store import public
 
     reason = UserError(
         f"expected {' '.join(overrides)} to be done on one of Ray's machines, found: "

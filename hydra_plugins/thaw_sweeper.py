@@ -21,11 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 from thaw.errors import UserError
 
 if TYPE_CHECKING:
-    from thaw.sweeping import Sweep
+    from thaw.sweeps.running import Sweep
 
 
 class Searcher(Sweeper):
-    """Asks ``thaw.searching`` for jobs, batch by batch, and tells it what came of them."""
+    """Asks ``thaw.sweeps.search`` for jobs, batch by batch, and tells it what came of them."""
 
     hydra_context: HydraContext
     config: DictConfig
@@ -46,22 +46,23 @@ class Searcher(Sweeper):
         """Do all jobs that the overrides on the command line ask for.
 
         Raises:
-            UserError: see ``searching.search``; or Hydra cannot compose a single job.
+            UserError: see ``search.search``; or Hydra cannot compose a single job.
         """
-        from thaw import config, searching, sweeping
+        from thaw.config import wording
+        from thaw.sweeps import running, search
 
         sweep = getattr(inspect.unwrap(self.task), "__self__", None)
-        if not isinstance(sweep, sweeping.Sweep):  # a stage, which says that it takes no -m
+        if not isinstance(sweep, running.Sweep):  # a stage, which says that it takes no -m
             self.launcher.launch([[]], 0)
             return
         given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        space = searching.Space.of(OverridesParser.create(self.hydra_context.config_loader).parse_overrides(given))
-        settings = searching.Settings(**self.settings)
+        space = search.Space.of(OverridesParser.create(self.hydra_context.config_loader).parse_overrides(given))
+        settings = search.Settings(**self.settings)
         rank = str(self.config.rank)
-        search = searching.search(space, settings, int(self.config.seed), rank)
-        batch = next(search)
+        proposals = search.search(space, settings, int(self.config.seed), rank)
+        batch = next(proposals)
         settled = [one for one in self.config.hydra.overrides.hydra if one.startswith("hydra.sweeper.")]
-        sweep.begin([*arguments, *settled], rank, space.varied, searching.at_most(space, settings, rank))
+        sweep.begin([*arguments, *settled], rank, space.varied, search.at_most(space, settings, rank))
         number = 0
         while batch:
             reasons = [self._refused(job) for job in batch]
@@ -70,11 +71,11 @@ class Searcher(Sweeper):
             composed = [job for job, reason in zip(batch, reasons, strict=True) if not reason]
             for job, reason in zip(batch, reasons, strict=True):
                 if reason:
-                    sweep.refuse(number, job, config.unusable(reason))
+                    sweep.refuse(number, job, wording.unusable(reason))
                     number += 1
             answers = self._answers(sweep, composed, number)
             number += len(composed)
-            batch = search.send([None if reason else next(answers) for reason in reasons])
+            batch = proposals.send([None if reason else next(answers) for reason in reasons])
 
     def _answers(self, sweep: "Sweep", jobs: list[list[str]], number: int) -> Iterator[float | None]:
         """Have jobs done; yield what they return, None for one that was lost on the way."""

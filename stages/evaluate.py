@@ -9,19 +9,19 @@ kept, ready to use). Then publishes the finished run to MLflow and prints the su
 """
 
 import csv
-from collections.abc import Mapping
 
-import numpy as np
-
-from thaw import evidence, examples, history, machine, manifest, portable, predictions, report, tracking
+from thaw import machine
 from thaw.artifacts import Paths, read_json, write_json, write_text
-from thaw.config import Evaluate, command, recorded
-from thaw.errors import UserError
-from thaw.evidence import Pair
-from thaw.heads import Head
-from thaw.manifest import Record, Split
-from thaw.portable import Facts
-from thaw.predictions import Predictions
+from thaw.config.composing import command, recorded
+from thaw.config.schema import Evaluate
+from thaw.data import manifest
+from thaw.evidence import comparison, report
+from thaw.evidence.story import Story
+from thaw.learning import curves, predictions
+from thaw.learning.heads import Head
+from thaw.models import portable
+from thaw.models.portable import Facts
+from thaw.runs import publishing, store
 
 MODELS = ("train_head", "finetune")
 
@@ -32,22 +32,22 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
     Raises:
         UserError: the stages before do not fit together, or MLflow's address is unusable.
     """
-    tracking.store()  # a wrong address is said before the work, not after it
+    store.address()  # a wrong address is said before the work, not after it
     config = recorded(paths, evaluate=evaluate, seed=seed)
     records, classes = manifest.read(paths.manifest), read_json(paths.classes)
     predicted = {stage: predictions.read(paths.predictions(stage)) for stage in MODELS}
-    val, test = (pair(predicted, records, classes, split) for split in ("val", "test"))
+    val, test = (comparison.pair(predicted, records, classes, split) for split in ("val", "test"))
     tuned = config["finetune"]["unfreeze"] != "none"
-    figures = evidence.compare(val, test, seed=seed, tuned=tuned, **evaluate.model_dump())
+    figures = comparison.compare(val, test, seed=seed, tuned=tuned, **evaluate.model_dump())
     summary = report.summary(figures, evaluate.confidence)
     with paths.refused.open(newline="", encoding="utf-8") as file:
         refused = list(csv.DictReader(file))
-    story = report.Story(
+    story = Story(
         metrics=figures,
         classes=classes,
         paths=[record.path for record in records if record.split == "test"],
         test=test,
-        curves={stage: history.read(paths.history(stage)) for stage in MODELS},
+        curves={stage: curves.read(paths.history(stage)) for stage in MODELS},
         prepared=read_json(paths.manifest.with_name("summary.json")),
         refused=refused,
         stored={stage: read_json(paths.stored(stage)) for stage in ("extract_features", "finetune")},
@@ -56,7 +56,7 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
     )
     with paths.stage("evaluate", evaluate=evaluate, seed=seed) as out:
         write_json(out / paths.figures.name, figures)
-        write_json(out / paths.metrics.name, evidence.metrics(figures))
+        write_json(out / paths.metrics.name, comparison.metrics(figures))
         write_json(out / paths.environment.name, machine.environment())
         report.write_plots(out / "plots", story)
         report.write_html(out / paths.report.name, story)
@@ -68,36 +68,8 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
             portable.write(out / paths.finished.name, paths.backbone, facts, card, Head.load(paths.head).layers)
         else:
             portable.write(out / paths.finished.name, paths.network, facts, card)
-    tracking.publish(paths, config)
+    publishing.publish(paths, config)
     print(summary, end="")
-
-
-def pair(predicted: Mapping[str, Predictions], records: list[Record], classes: list[str], split: Split) -> Pair:
-    """Bring both models' probabilities for the images of ``split`` into the manifest's order.
-
-    Raises:
-        UserError: predictions are of other images or classes than the manifest's, or are no numbers.
-    """
-    chosen = [record for record in records if record.split == split]
-    expected = {record.path for record in chosen}
-    probabilities = []
-    for stage, of_stage in predicted.items():
-        rows = {path: row for row, path in enumerate(of_stage.paths) if of_stage.splits[row] == split}
-        if of_stage.classes != classes or set(rows) != expected:
-            differing = set(rows) ^ expected
-            raise UserError(
-                f"{stage}/predictions.csv: expected the {len(expected)} {split} images and the {len(classes)} classes "
-                f"of prepare, found {len(rows)} images and {len(of_stage.classes)} classes"
-                f"{f' (only one of both has {min(differing)!r})' if differing else ''}; run 'dvc repro'"
-            )
-        values = of_stage.probabilities[[rows[record.path] for record in chosen]]
-        if not np.isfinite(values).all():
-            raise UserError(
-                f"{stage}/predictions.csv: expected probabilities, found values that are no numbers: training has "
-                f"diverged; lower the learning_rate in conf/{stage}/ and run 'dvc repro'"
-            )
-        probabilities.append(values)
-    return Pair(examples.labels(chosen, classes), *probabilities)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,18 @@ images: the same class on all of them, and probabilities to 1e-4.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from thaw import exporting, images, manifest
 from thaw.artifacts import Paths, atomic, write_text
-from thaw.config import fail
-from thaw.errors import UserError
-from thaw.exporting import FORMATS, Floats, Images, Runner
-from thaw.portable import Model
+from thaw.data import images, manifest
+from thaw.errors import UserError, fail
+from thaw.models import exporting
+from thaw.models.exporting import FORMATS, compare, latency, megabytes
+from thaw.models.portable import Model
 
-IMAGES, TOLERANCE = 100, 1e-4
-REPEATS = 30  # of one image, for the latency
+IMAGES = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,7 +55,7 @@ def run(paths: Paths, formats: list[str]) -> None:
             FORMATS[name].write(model, partial)
             runner = FORMATS[name].load(partial)
             worst = compare(name, runner(pictures), expected)
-            size_and_speed = f"{_megabytes(partial):.1f} | {latency(runner, pictures):.1f}"
+            size_and_speed = f"{megabytes(partial):.1f} | {latency(runner, pictures):.1f}"
             del runner  # Windows renames no folder of which something is open
         rows.append(f"| {name} | `{file.name}` | {size_and_speed} | {worst:.0e} |")
         print(f"export: {file}, the same classes on {len(pictures)} test images, probabilities to {worst:.0e}")
@@ -75,37 +71,6 @@ def run(paths: Paths, formats: list[str]) -> None:
         "",
     ]
     write_text(paths.root / "export" / "report.md", "\n".join(text))
-
-
-def compare(name: str, found: Floats, expected: Floats) -> float:
-    """Return the largest difference of a probability.
-
-    Raises:
-        UserError: it is too large, or another class is the most probable.
-    """
-    other = int((found.argmax(axis=1) != expected.argmax(axis=1)).sum())
-    worst = float(np.abs(found - expected).max())
-    if other or worst > TOLERANCE:
-        raise UserError(
-            f"{name}: expected the finished model's answers for {len(expected)} test images, found {other} other "
-            f"classes and probabilities that differ by up to {worst:.1e}; it is not written"
-        )
-    return worst
-
-
-def latency(runner: Runner, pictures: Images) -> float:
-    """The median time for one image in milliseconds."""
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        runner(pictures[:1])
-        seconds.append(time.perf_counter() - start)
-    return 1000 * statistics.median(seconds)
-
-
-def _megabytes(path: Path) -> float:
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files) / 1e6
 
 
 if __name__ == "__main__":

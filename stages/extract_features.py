@@ -8,16 +8,18 @@ What the feature store in .cache/ holds is not computed again.
     python -m stages.extract_features
 """
 
-from thaw import engine, features, manifest
 from thaw.artifacts import Paths, write_json
-from thaw.backbones import FrozenNetwork
-from thaw.config import Augment, Backbone, command
-from thaw.examples import Array
+from thaw.config.composing import command
+from thaw.config.schema import Augment, Backbone
+from thaw.data import manifest
+from thaw.networks import engine, features, views
+from thaw.networks.backbones import FrozenNetwork
+from thaw.networks.outputs import Array
 
 
 def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
     """Write the bottleneck features of all images, and of augmented views of the training images."""
-    wanted = features.views(manifest.read(paths.manifest), augment, seed)
+    wanted = views.of(manifest.read(paths.manifest), augment, seed)
     with paths.stage("extract_features", backbone=backbone, augment=augment, seed=seed) as out:
         file = out / paths.features.name
         computed = features.extract(backbone, wanted, paths.data, file)
@@ -25,7 +27,7 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
         size = features.size(wanted, stored.shape, stored.itemsize)
         del stored  # Windows renames no folder of which something is mapped
         write_json(out / paths.stored("extract_features").name, size)
-        features.mixes(wanted).save(out / paths.mixes.name)
+        views.mixes(wanted).save(out / paths.mixes.name)
         engine.copy(FrozenNetwork(backbone), out / paths.backbone.name)
     print(f"extract_features: {len(wanted)} images; {computed} went through the network, the store had the rest")
 

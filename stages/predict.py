@@ -1,8 +1,7 @@
 """Say what is on pictures, with the finished model: no training data, no TensorFlow.
 
-Writes a line for each picture to the terminal, or all probabilities to a CSV file. Pictures are stretched and seen as
-in training, so the numbers are those of ``evaluate``, calibrated. Files that are no usable pictures are named, and
-skipped.
+Writes a line for each picture to the terminal, or all probabilities to a CSV file. Pictures are seen as in training, so
+the numbers are those of ``evaluate``, calibrated. Files that are no usable pictures are named, and skipped.
 
     python -m stages.predict PHOTO.jpg
     python -m stages.predict ~/photos 'more/**/*.jpg' --csv answers.csv
@@ -11,7 +10,6 @@ skipped.
 
 import argparse
 import csv
-import glob
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from thaw import images, indexing
 from thaw.artifacts import Paths, atomic
-from thaw.config import fail
-from thaw.errors import UserError
-from thaw.images import SUFFIXES, Unusable
-from thaw.portable import Model
+from thaw.data import images
+from thaw.data.images import Unusable
+from thaw.data.layouts import find_pictures
+from thaw.errors import UserError, fail
+from thaw.models.portable import Model
+from thaw.runs import registry
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--top", type=int, default=3, help="how many classes to name for each picture (3)")
     given = parser.parse_args(arguments)
     try:
-        run(find(given.pictures), Model(chosen(given.model, Paths())), given.csv, given.top)
+        run(find_pictures(given.pictures), Model(registry.chosen(given.model, Paths())), given.csv, given.top)
     except UserError as error:
         fail(error)
 
@@ -85,45 +84,6 @@ def run(files: list[Path], model: Model, out: Path | None, top: int) -> None:
     counts = ", ".join(f"{count} {label}" for label, count in Counter(best).most_common())
     skipped = f"; {len(files) - len(usable)} files skipped" if len(usable) < len(files) else ""
     print(f"predict: {len(usable)} pictures in {out}: {counts}{skipped}")
-
-
-def find(names: Sequence[str]) -> list[Path]:
-    """Return the files that are meant, each once: those named, those in folders named, those that patterns match.
-
-    Raises:
-        UserError: a name means nothing.
-    """
-    found: dict[Path, None] = {}
-    for name in names:
-        path = Path(name).expanduser()
-        # Path.glob takes no absolute patterns.
-        matches = [path] if path.exists() else [Path(one) for one in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
-        files = [file for match in matches for file in _inside(match)]
-        if not files:
-            raise UserError(f"expected a picture, a folder of them or a pattern, found nothing at {name}; correct it")
-        found |= dict.fromkeys(files)
-    return list(found)
-
-
-def _inside(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    return [path / file for file in indexing.visible(path) if Path(file).suffix.lower() in SUFFIXES]
-
-
-def chosen(which: str | None, paths: Paths) -> Path:
-    """Return the folder of the model that is meant: by default the one that ``dvc repro`` has made.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    if which is None:
-        return paths.finished
-    if Path(which).expanduser().is_dir():
-        return Path(which).expanduser()
-    from thaw import tracking
-
-    return tracking.fetch(which, paths.manifest)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ import csv
 from collections import Counter
 from typing import Any
 
-from thaw import indexing, manifest
 from thaw.artifacts import Paths, write_json
-from thaw.config import Dataset, command
-from thaw.indexing import SPLITS, Manifest
+from thaw.config.composing import command
+from thaw.config.schema import Dataset
+from thaw.data import indexing, manifest
+from thaw.data.indexing import Manifest
+from thaw.data.layouts import SPLITS
 
 
 def run(paths: Paths, dataset: Dataset, seed: int) -> None:

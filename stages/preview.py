@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from thaw import features, images, manifest
 from thaw.artifacts import Paths, atomic, read_json
-from thaw.config import Augment, Backbone, command
+from thaw.config.composing import command
+from thaw.config.schema import Augment, Backbone
+from thaw.data import images, manifest
 from thaw.errors import UserError
-from thaw.features import View
+from thaw.networks import views
+from thaw.networks.views import View
 
 CLASSES, ROWS, COLUMNS = 12, 2, 9  # at most so many classes, images of each, and pictures beside each other
 TITLE, LABEL, GAP = 24, 110, 4  # pixels
@@ -39,17 +41,17 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
         [row for row, one in enumerate(records) if one.split == "train" and one.label == name][:ROWS]
         for name in classes[:CLASSES]
     ]
-    everything = features.views(records, augment, seed)  # all: some options mix an image with any other
+    everything = views.of(records, augment, seed)  # all: some options mix an image with any other
     rows = [everything[row] for of_class in shown for row in of_class]
-    views = [view for row in rows for view in row[:COLUMNS]]
+    drawn = [view for row in rows for view in row[:COLUMNS]]
     side = backbone.input_size
-    pictures = images.parallel(lambda view: View.load(view, paths.data, side), views, "preview")
+    pictures = images.parallel(lambda view: View.load(view, paths.data, side), drawn, "preview")
     values = (f"{key} {value}" for key, value in augment.model_dump().items() if value not in (0, "none"))
     sheet = _sheet(list(pictures), [row[0].record.label for row in rows], ", ".join(values))
     file: Path = paths.root / "preview.png"
     with atomic(file) as unfinished:
         sheet.save(unfinished, format="PNG")
-    print(f"preview: {len(rows)} images and {len(views) - len(rows)} augmented views of them in {file}")
+    print(f"preview: {len(rows)} images and {len(drawn) - len(rows)} augmented views of them in {file}")
 
 
 def _sheet(pictures: list[NDArray[np.uint8]], labels: list[str], title: str) -> Image.Image:

@@ -15,14 +15,15 @@ goes on where it was stopped. Any key of the configuration may vary, in Hydra's 
 import sys
 
 from stages import evaluate, extract_features, finetune, prepare, train_head
-from thaw import probing, promoting, sweeping, tracking
-from thaw.config import fail, launch
-from thaw.errors import UserError
+from thaw.config.composing import launch
+from thaw.errors import UserError, fail
+from thaw.runs import store
+from thaw.sweeps import jobs, probe, promotion, running
 
-STAGES: sweeping.Stages = {
+STAGES: jobs.Stages = {
     "prepare": prepare.run,
     "extract_features": extract_features.run,
-    "probe": probing.run,
+    "probe": probe.run,
     "train_head": train_head.run,
     "finetune": finetune.run,
     "evaluate": evaluate.run,
@@ -36,18 +37,18 @@ def main() -> None:
         if arguments[:1] == ["--promote"]:
             promote(arguments[1:])
             return
-        tracking.store()  # a wrong address is said before the work, not after it
+        store.address()  # a wrong address is said before the work, not after it
     except UserError as error:
         fail(error)
-    sweep = sweeping.Sweep(STAGES)
+    sweep = running.Sweep(STAGES)
     try:
         launch(sweep.job, __name__)
-        succeeded = sweeping.conclude(sweep)
+        succeeded = running.conclude(sweep)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on where it was", file=sys.stderr)
         sys.exit(130)
     finally:
-        sweeping.worker().stop()
+        running.worker().stop()
     if not succeeded:
         sys.exit(1)
 
@@ -60,7 +61,7 @@ def promote(names: list[str]) -> None:
     """
     if len(names) != 1:
         raise UserError(f"--promote: expected the name of one job, found {' '.join(names) or 'none'}; name one")
-    difference = promoting.promote(names[0])
+    difference = promotion.promote(names[0])
     print(difference or "params.yaml and conf/ have this configuration already.\n", end="")
     print("Run 'dvc repro' (or 'make repro') to bring the project's results to it.")
 

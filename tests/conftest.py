@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import options
+from tests.helpers import options
 from thaw.artifacts import PROJECT
-from thaw.config import Backbone
+from thaw.config.schema import Backbone
 
 SHARED = PROJECT.parent / "shared"
 

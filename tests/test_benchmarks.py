@@ -10,8 +10,8 @@ from PIL import Image
 
 from benchmarks import accuracy, results, scale, speed, sweeps
 from benchmarks.speed import LAYOUTS, PARTS, render
-from thaw.config import compose
-from thaw.searching import Space
+from thaw.config.composing import compose
+from thaw.sweeps.search import Space
 
 FIGURES: dict[str, Any] = {
     "machine": {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.project import Project, printed
+from tests.helpers.project import Project, printed
 from thaw.architectures import ARCHITECTURES
 from thaw.artifacts import PROJECT, read_json
 

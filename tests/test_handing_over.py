@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.project import Project, printed, repository
+from tests.helpers.project import Project, printed, repository
 
 
 @pytest.mark.slow

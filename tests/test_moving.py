@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from tests.project import Project, repository
+from tests.helpers.project import Project, repository
 
 
 def runs(project: Project) -> list[Any]:

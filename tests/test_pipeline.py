@@ -19,11 +19,12 @@ from dvc.repo import Repo
 from mlflow import MlflowClient
 
 from stages import evaluate, extract_features, finetune, prepare, train_head
-from tests import options
-from tests.project import CODE, Project, closure, ran, repository, squares
-from thaw import manifest, predictions
+from tests.helpers import options
+from tests.helpers.project import CODE, Project, place, ran, repository, squares, used_by
 from thaw.artifacts import STAGES, Paths, read_json
-from thaw.config import Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs
+from thaw.config.schema import Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs
+from thaw.data import manifest
+from thaw.learning import predictions
 
 GATE = 0.9
 MODELS = ("finetuned", "head")
@@ -105,8 +106,8 @@ def shuffle(data: Path) -> None:
     folders = [file.parent for file in files]
     for number, file in enumerate(files):
         file.rename(data / f"{number}.png")
-    for number, place in enumerate(np.random.default_rng(0).permutation(len(files))):
-        (data / f"{number}.png").rename(folders[place] / f"{number}.png")
+    for number, new in enumerate(np.random.default_rng(0).permutation(len(files))):
+        (data / f"{number}.png").rename(folders[new] / f"{number}.png")
 
 
 def test_dvc_shows_the_metrics(finished: Project) -> None:
@@ -188,17 +189,26 @@ def test_editing_a_comment_in_a_chosen_option_reruns_nothing(project: Project) -
         assert project.repro() == NOTHING
 
 
-def test_editing_tracking_reruns_evaluate_only(project: Project) -> None:
-    with project.appended("thaw/tracking.py", "# a remark\n"):
+def test_editing_what_publishes_reruns_evaluate_only(project: Project) -> None:
+    with project.appended("thaw/runs/publishing.py", "# a remark\n"):
         assert project.repro() == ["evaluate"]
 
 
-@pytest.mark.parametrize("module", [*(file for file in CODE if file.startswith("thaw/")), "thaw/report.html.j2"])
-def test_editing_a_module_changes_exactly_the_stages_that_import_it(
-    finished: Project, status: Any, module: str
-) -> None:
-    with finished.appended(module, "\n# a remark\n"):
-        assert status() == {stage for stage in STAGES if module in closure(f"stages/{stage}.py")}
+ONE_OF_EACH = {place(file): file for file in CODE if file.startswith("thaw/")}
+
+
+@pytest.mark.parametrize("file", [*ONE_OF_EACH.values(), "thaw/evidence/report.html.j2"])
+def test_editing_a_room_changes_exactly_the_stages_that_use_it(finished: Project, status: Any, file: str) -> None:
+    with finished.appended(file, "\n# a remark\n"):
+        assert status() == {stage for stage in STAGES if place(file) in used_by(stage)}
+
+
+def test_what_an_edit_leaves_behind_reruns_nothing(finished: Project, status: Any) -> None:
+    """Compiled modules, and an editor's copies."""
+    for name in ("__pycache__/x.cpython-311.pyc", "images.py~", ".images.py.swp"):
+        (left := finished.root / "thaw" / "data" / name).parent.mkdir(exist_ok=True)
+        left.write_bytes(b"x")
+    assert status() == set()
 
 
 # Experiments.

@@ -12,7 +12,8 @@ import pytest
 
 import tasks
 from thaw.artifacts import PROJECT
-from thaw.config import SECTIONS, compose
+from thaw.config.composing import compose
+from thaw.config.schema import SECTIONS
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")), PROJECT / "weights" / "README.md"]
 README = PAGES[0].read_text(encoding="utf-8")
@@ -89,7 +90,7 @@ def pythons() -> dict[str, str]:
 
 
 # What depends on the Python that it runs on: networks are converted, exported and served.
-CLOSE_TO_PYTHON = ("tests/thaw/test_engine.py", "tests/stages/test_export.py", "tests/test_serving.py")
+CLOSE_TO_PYTHON = ("tests/thaw/networks/test_engine.py", "tests/stages/test_export.py", "tests/test_serving.py")
 
 
 @pytest.mark.slow

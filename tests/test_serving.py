@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from stages import evaluate
-from tests import finished, servers
-from tests.project import printed
-from thaw import registry
+from tests.helpers import finished, servers
+from tests.helpers.project import printed
 from thaw.artifacts import Paths
-from thaw.portable import Model
+from thaw.models.portable import Model
+from thaw.runs import registry
 
 pytestmark = pytest.mark.slow
 

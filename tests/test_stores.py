@@ -11,22 +11,23 @@ import pytest
 from mlflow import MlflowClient
 
 from stages import evaluate
-from tests import finished, servers
-from thaw import history, tracking
+from tests.helpers import finished, servers
 from thaw.artifacts import PROJECT, Paths, write_json
-from thaw.config import recorded
-from thaw.following import follow
-from thaw.portable import Model
+from thaw.config.composing import recorded
+from thaw.learning import curves
+from thaw.models.portable import Model
+from thaw.runs import publishing, registry, store
+from thaw.runs.live import follow
 
 pytestmark = pytest.mark.slow
 
 PUBLISH = """
 import json, sys
 from pathlib import Path
-from thaw import tracking
+from thaw.runs import publishing
 from thaw.artifacts import Paths
 config = json.loads(Path(sys.argv[3]).read_text()) | {"seed": int(sys.argv[4])}
-tracking.publish(Paths(Path(sys.argv[1]), Path(sys.argv[2])), config)
+publishing.publish(Paths(Path(sys.argv[1]), Path(sys.argv[2])), config)
 """
 
 
@@ -70,7 +71,7 @@ def check(uri: str, seeds: int) -> None:
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     found = finished.pipeline(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking, "publish", lambda *_: None)
+        patch.setattr(publishing, "publish", lambda *_: None)
         evaluate.run(found, finished.EVALUATE, finished.SEED)
     write_json(tmp_path / "config.json", recorded(found, evaluate=finished.EVALUATE, seed=finished.SEED))
     return found
@@ -86,7 +87,7 @@ def test_four_processes_on_a_fresh_database_lose_nothing(
 
 
 def test_postgresql(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "workspace", lambda: tmp_path)
+    monkeypatch.setattr(store, "workspace", lambda: tmp_path)
     with servers.postgresql() as uri:
         at_once(paths, uri, tmp_path / "config.json", 2, monkeypatch)
         check(uri, 2)
@@ -98,7 +99,7 @@ def test_a_server_takes_curves_runs_and_models_and_may_die_meanwhile(
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     start = {"stage": "finetune", "root": str(paths.root), "data": str(paths.data), "config": config}
     start["began"] = time.time()
-    rows = history.read(paths.history("finetune"))
+    rows = curves.read(paths.history("finetune"))
     port = servers.free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -108,7 +109,7 @@ def test_a_server_takes_curves_runs_and_models_and_may_die_meanwhile(
             yield json.dumps(start)
             yield json.dumps(rows[0])
             for _ in range(100):
-                if runs(tracking.store()):
+                if runs(store.address()):
                     break
                 time.sleep(0.1)
         yield json.dumps(rows[1])  # nobody is there any more
@@ -131,5 +132,5 @@ def test_a_server_takes_curves_runs_and_models_and_may_die_meanwhile(
         points = MlflowClient(uri).get_metric_history(run.info.run_id, "curve/val_loss")
         assert sorted(point.step for point in points) == [0, 1, 2, 3, 4, 5, 6]
         picture = paths.data / "class_0" / "003.png"
-        published = Model(tracking.fetch("champion", paths.manifest))
+        published = Model(registry.fetch("champion", paths.manifest))
         assert published.answer([picture]) == Model(paths.finished).answer([picture])

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from stages import evaluate
-from tests import finished, options, servers
+from tests.helpers import finished, options, servers
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             finished.write_configs(paths, finetune={"finetune": options.FINETUNE | {"unfreeze": {"blocks": blocks}}})
             evaluate.run(paths, finished.EVALUATE, finished.SEED)
         address = f"http://127.0.0.1:{(port := servers.free_port())}"
-        command = [sys.executable, "-m", "thaw.tracking", "ui", "--port", str(port)]
+        command = [sys.executable, "-m", "thaw.runs", "ui", "--port", str(port)]
         with servers.served(command, f"{address}/health", folder / "log"):
             yield address
 

@@ -62,7 +62,7 @@ class Paths:
 
     @property
     def manifest(self) -> Path:
-        """One row per usable image, see ``thaw.manifest``."""
+        """One row per usable image, see ``thaw.data.manifest``."""
         return self.root / "prepare" / "manifest.csv"
 
     @property
@@ -87,7 +87,7 @@ class Paths:
 
     @property
     def mixes(self) -> Path:
-        """What the views are mixed with, see ``thaw.examples.Mixes``."""
+        """What the views are mixed with, see ``thaw.networks.outputs.Mixes``."""
         return self.root / "extract_features" / "mixes.npy"
 
     @property
@@ -107,17 +107,17 @@ class Paths:
 
     @property
     def finished(self) -> Path:
-        """The folder of the model that is kept, see ``thaw.portable``."""
+        """The folder of the model that is kept, see ``thaw.models.portable``."""
         return self.root / "evaluate" / "model"
 
     @property
     def figures(self) -> Path:
-        """All figures of the comparison, see ``thaw.evidence.compare``."""
+        """All figures of the comparison, see ``thaw.evidence.comparison.compare``."""
         return self.root / "evaluate" / "figures.json"
 
     @property
     def metrics(self) -> Path:
-        """The few of them that ``dvc metrics show`` shows, see ``thaw.evidence.metrics``."""
+        """The few of them that ``dvc metrics show`` shows, see ``thaw.evidence.comparison.metrics``."""
         return self.root / "evaluate" / "metrics.json"
 
     @property

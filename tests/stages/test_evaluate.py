@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 
 from stages import evaluate
-from tests import finished
-from thaw import manifest, predictions, tracking
+from tests.helpers import finished
 from thaw.artifacts import PROJECT, Paths, read_json, write_json
+from thaw.data import manifest
 from thaw.errors import UserError
+from thaw.learning import predictions
+from thaw.runs import publishing
 
 
 @pytest.fixture(autouse=True)
 def published(monkeypatch: pytest.MonkeyPatch) -> list[Paths]:
     """Keep runs away from the project's store, and remember them."""
     seen: list[Paths] = []
-    monkeypatch.setattr(tracking, "publish", lambda paths, _: seen.append(paths))
+    monkeypatch.setattr(publishing, "publish", lambda paths, _: seen.append(paths))
     return seen
 
 
@@ -131,10 +133,10 @@ def test_needs_no_tensorflow_and_no_plotting_library(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from stages import evaluate
-from tests import finished
-from thaw import tracking
+from tests.helpers import finished
+from thaw.runs import publishing
 from thaw.artifacts import Paths
-tracking.publish = lambda *_: None
+publishing.publish = lambda *_: None
 evaluate.run(Paths(Path({str(tmp_path)!r}) / "data", Path({str(tmp_path)!r}) / "artifacts"), finished.EVALUATE, 3)
 heavy = {{"tensorflow", "keras", "sklearn", "pandas", "matplotlib", "mlflow"}} & set(sys.modules)
 assert not heavy, heavy

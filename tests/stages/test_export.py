@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 
 from stages import evaluate, export, extract_features, finetune, prepare, train_head
-from tests import options
-from tests.project import squares
-from thaw import exporting, tracking
+from tests.helpers import options
+from tests.helpers.project import squares
 from thaw.artifacts import Paths, read_json
-from thaw.config import Augment, Backbone, Dataset, Evaluate, Finetune, HeadOnly, Lbfgs
+from thaw.config.schema import Augment, Backbone, Dataset, Evaluate, Finetune, HeadOnly, Lbfgs
 from thaw.errors import UserError
-from thaw.exporting import FORMATS, Format
+from thaw.models import exporting
+from thaw.models.exporting import FORMATS, Format
+from thaw.runs import publishing
 
 EXPECTED = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], np.float32)
 
 
 def test_the_same_answers_are_accepted() -> None:
-    assert export.compare("onnx", EXPECTED + np.float32(5e-5), EXPECTED) == pytest.approx(5e-5, rel=0.01)
+    assert exporting.compare("onnx", EXPECTED + np.float32(5e-5), EXPECTED) == pytest.approx(5e-5, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_the_same_answers_are_accepted() -> None:
 )
 def test_other_answers_are_an_error(found: np.ndarray, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        export.compare("onnx", found, EXPECTED)
+        exporting.compare("onnx", found, EXPECTED)
 
 
 def test_a_missing_package_is_said() -> None:
@@ -52,7 +53,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     found, backbone = Paths(squares(folder / "data"), folder / "artifacts"), Backbone.model_validate(options.BACKBONE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THAW_CACHE", str(folder / "cache"))
-        patch.setattr(tracking, "publish", lambda *_: None)
+        patch.setattr(publishing, "publish", lambda *_: None)
         augment = Augment.model_validate(options.AUGMENT)
         prepare.run(found, Dataset(val=0.2, test=0.2, min_images=3, max_megapixels=1), seed=0)
         extract_features.run(found, backbone, augment, seed=0)
@@ -66,7 +67,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Paths:
 def test_every_format_gives_the_same_answers(
     paths: Paths, kept: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tracking, "publish", lambda *_: None)
+    monkeypatch.setattr(publishing, "publish", lambda *_: None)
     evaluate.run(paths, Evaluate(confidence=0.95, resamples=100, keep_best_of=[kept]), 0)  # type: ignore[list-item]
     assert read_json(paths.figures)["kept"] == kept
     capfd.readouterr()
@@ -82,7 +83,7 @@ def test_every_format_gives_the_same_answers(
 
 @pytest.mark.slow
 def test_where_nothing_was_fine_tuned_the_head_is_exported(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "publish", lambda *_: None)
+    monkeypatch.setattr(publishing, "publish", lambda *_: None)
     made = Paths(paths.data, paths.root.parent / "head_only")
     shutil.copytree(paths.root, made.root)
     augment, nothing = Augment.model_validate(options.AUGMENT), HeadOnly.model_validate(options.HEAD_ONLY)
@@ -94,9 +95,9 @@ def test_where_nothing_was_fine_tuned_the_head_is_exported(paths: Paths, monkeyp
 
 @pytest.mark.slow
 def test_a_format_with_other_answers_is_not_written(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "publish", lambda *_: None)
+    monkeypatch.setattr(publishing, "publish", lambda *_: None)
     evaluate.run(paths, Evaluate(confidence=0.95, resamples=100, keep_best_of=["finetuned"]), 0)
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
     before = set(paths.root.rglob("*"))
     with pytest.raises(UserError, match="openvino: expected the finished model's answers"):
         export.run(paths, ["openvino"])

@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 
 from stages import extract_features, finetune, prepare, train_head
-from tests import options
-from tests.killing import killed_after
+from tests.helpers import options
+from tests.helpers.killing import killed_after
 from tests.test_pipeline import squares
-from thaw import finetuning, history, images, portable, predictions
 from thaw.artifacts import PROJECT, Paths, read_json
-from thaw.backbones import cut
-from thaw.config import Adam, Augment, Backbone, Dataset, Finetune, HeadOnly, Lbfgs, compose
+from thaw.config.composing import compose
+from thaw.config.schema import Adam, Augment, Backbone, Dataset, Finetune, HeadOnly, Lbfgs
+from thaw.data import images
 from thaw.errors import UserError
-from thaw.heads import Head
-from thaw.inference import OpenVino, softmax
-from thaw.training import Checkpoint
+from thaw.learning import curves, finetuning, predictions
+from thaw.learning.heads import Head
+from thaw.learning.training import Checkpoint
+from thaw.models import portable
+from thaw.networks.cutting import cut
+from thaw.networks.inference import OpenVino, softmax
 
 AUGMENT = Augment.model_validate(options.AUGMENT)
 TOY = Backbone.model_validate(options.BACKBONE)
@@ -91,7 +94,7 @@ POLICIES: dict[str, dict[str, Any]] = {
 )
 def test_every_policy_leaves_a_model_its_curve_and_its_predictions(paths: Paths, policy: str) -> None:
     made = _run(paths, **POLICIES[policy])
-    curve = history.read(paths.history("finetune"))
+    curve = curves.read(paths.history("finetune"))
     assert len(curve) - 1 == made["epochs"] == (4 if "then" in POLICIES[policy] else 2)
     probabilities = predictions.read(paths.predictions("finetune")).probabilities
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
@@ -103,7 +106,7 @@ def test_the_first_step_starts_where_the_head_is_unless_the_network_was_adapted(
     starts = {}
     for batchnorm in ("frozen", "train", "adapt"):
         _run(paths, batchnorm=batchnorm)
-        starts[batchnorm] = history.read(paths.history("finetune"))[0]["val_loss"]
+        starts[batchnorm] = curves.read(paths.history("finetune"))[0]["val_loss"]
     assert starts["frozen"] == pytest.approx(starts["train"], rel=1e-6)
     assert abs(starts["adapt"] - starts["frozen"]) > 1e-3
 
@@ -172,9 +175,9 @@ def test_where_nothing_is_fine_tuned_the_head_is_handed_on(paths: Paths) -> None
 
 def test_where_nothing_is_fine_tuned_the_curve_is_the_row_before_training(paths: Paths) -> None:
     finetune.run(paths, TOY, AUGMENT, HeadOnly.model_validate(options.HEAD_ONLY), seed=0)
-    (row,) = history.read(paths.history("finetune"))
-    best = min(history.read(paths.history("train_head")), key=lambda row: row["val_loss"])
-    assert list(row) == list(history.COLUMNS)
+    (row,) = curves.read(paths.history("finetune"))
+    best = min(curves.read(paths.history("train_head")), key=lambda row: row["val_loss"])
+    assert list(row) == list(curves.COLUMNS)
     assert np.isnan([row["loss"], row["accuracy"]]).all(), "as in every curve of fine-tuning"
     assert (row["val_loss"], row["val_accuracy"]) == pytest.approx((best["val_loss"], best["val_accuracy"]))
 
@@ -211,9 +214,9 @@ tf.distribute.MirroredStrategy = lambda: mirrored(["/cpu:0", "/cpu:1"])
 from pathlib import Path
 from stages import finetune
 from tests.stages.test_finetune import AUGMENT, TOY
-from tests import options
+from tests.helpers import options
 from thaw.artifacts import Paths
-from thaw.config import Finetune
+from thaw.config.schema import Finetune
 config = Finetune.model_validate(options.FINETUNE | {{"devices": "all", "dropout": 0, "epochs": 2}})
 finetune.run(Paths(Path({str(paths.data)!r}), Path({str(paths.root)!r})), TOY, AUGMENT, config, seed=0)
 """

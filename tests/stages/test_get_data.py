@@ -15,9 +15,9 @@ import yaml
 from PIL import Image
 
 from stages import get_data
-from tests import pictures
-from thaw import indexing
+from tests.helpers import pictures
 from thaw.artifacts import PROJECT
+from thaw.data import layouts, sources, versioning
 from thaw.errors import UserError
 
 DIGITS = "72e131e0cd93ceeb743a1f9fa75849e9.dir"  # what the committed data.dvc says
@@ -37,7 +37,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def track(root: Path, folder: Path) -> None:
     """What 'dvc add' would leave in data.dvc."""
-    (root / "data.dvc").write_text(f"outs:\n- md5: {get_data.fingerprint(folder)}\n  hash: md5\n  path: data\n")
+    (root / "data.dvc").write_text(f"outs:\n- md5: {versioning.fingerprint(folder)}\n  hash: md5\n  path: data\n")
 
 
 def commit(root: Path) -> None:
@@ -76,7 +76,7 @@ def photos(tmp_path: Path) -> Path:
 def no_dvc(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Only note what would be tracked: DVC takes seconds, and most mistakes come before it."""
     calls: list[Path] = []
-    monkeypatch.setattr(get_data, "_dvc_add", calls.append)
+    monkeypatch.setattr(versioning, "_dvc_add", calls.append)
     return calls
 
 
@@ -85,7 +85,7 @@ def test_digits_are_the_same_bytes_everywhere_and_a_second_call_changes_nothing(
 ) -> None:
     get_data.main(["digits"], root)
     data = root / "data"
-    assert get_data.fingerprint(data) == DIGITS
+    assert versioning.fingerprint(data) == DIGITS
     assert len(list(data.glob("?/*.png"))) == 1797
     with Image.open(data / "0" / "0000.png") as image:
         assert (image.mode, image.size) == ("L", (8, 8))
@@ -102,7 +102,7 @@ def test_digits_are_the_same_bytes_everywhere_and_a_second_call_changes_nothing(
 @pytest.mark.parametrize("shape", [(1, 1), (8, 8), (3, 200)])
 def test_encoded_pngs_are_what_other_decoders_expect(shape: tuple[int, int]) -> None:
     picture = pictures.pixels(0, *shape)[..., 0]
-    with Image.open(io.BytesIO(get_data.encode_png(picture))) as image:
+    with Image.open(io.BytesIO(sources.encode_png(picture))) as image:
         assert np.array_equal(np.asarray(image), picture)
 
 
@@ -119,7 +119,7 @@ def test_linked_originals_are_tracked_and_stay_as_they_were(root: Path, photos: 
     first.chmod(0o664)
     originals = contents(photos)
     get_data.main(["folder", str(photos), "--link"], root)
-    assert get_data.tracked_fingerprint(root) == get_data.fingerprint(photos)
+    assert versioning.tracked_fingerprint(root) == versioning.fingerprint(photos)
     assert (first.stat().st_nlink, first.stat().st_mode & 0o777) == (1, 0o664)
     (root / "data" / "cats" / "000.png").unlink()
     first.write_bytes(b"changed later")  # must not reach DVC's cache
@@ -296,7 +296,7 @@ def test_a_csv_file_brings_only_what_it_lists(root: Path, photos: Path, no_dvc: 
         "path,label,split,group\ncats/000.png,small,train,\ncats/001.png,small,val,g\ndogs & co/000.png,big,train,\n"
     )
     assert set(contents(root / "data")) == {"index.csv", "cats/000.png", "cats/001.png", "dogs & co/000.png"}
-    assert [entry.label for entry in indexing.scan(root / "data")[0]] == ["small", "small", "big"]
+    assert [entry.label for entry in layouts.scan(root / "data")[0]] == ["small", "small", "big"]
     assert no_dvc == [root]
 
 
@@ -373,11 +373,11 @@ def test_flowers_are_downloaded_once_and_checked(
     root: Path, photos: Path, tmp_path: Path, no_dvc: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = pack(tmp_path / "published.tgz", photos, "flower_photos")
-    monkeypatch.setattr(get_data, "FLOWERS_URL", archive.as_uri())
+    monkeypatch.setattr(sources, "FLOWERS_URL", archive.as_uri())
     with pytest.raises(SystemExit, match=r"expected the sha256 4c54ace7.*--from FILE"):
         get_data.main(["flowers"], root)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
-    monkeypatch.setattr(get_data, "FLOWERS_SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(sources, "FLOWERS_SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
     get_data.main(["flowers"], root)
     archive.unlink()
     shutil.rmtree(root / "data")
@@ -387,7 +387,7 @@ def test_flowers_are_downloaded_once_and_checked(
 
 
 def test_a_failed_download_says_how_to_go_on(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(get_data, "FLOWERS_URL", (tmp_path / "nowhere.tgz").as_uri())
+    monkeypatch.setattr(sources, "FLOWERS_URL", (tmp_path / "nowhere.tgz").as_uri())
     with pytest.raises(SystemExit, match=r"expected to download file:.*nowhere.tgz, found: .*--from FILE"):
         get_data.main(["flowers"], root)
 
@@ -395,7 +395,7 @@ def test_a_failed_download_says_how_to_go_on(root: Path, tmp_path: Path, monkeyp
 def test_a_file_that_cannot_be_copied_is_named(tmp_path: Path, photos: Path) -> None:
     (photos / "cats" / "gone.png").symlink_to(tmp_path / "gone")
     with pytest.raises(UserError, match=r"expected to copy .*gone\.png, found: No such file or directory"):
-        get_data.write_folder(photos, tmp_path / "target")
+        sources.write_folder(photos, tmp_path / "target")
 
 
 # What goes with the data.
@@ -409,8 +409,8 @@ SAMPLE = {"dataset": "digits", "backbone": "mobilenet_v2_bundled", "finetune": "
 
 
 def test_the_project_chooses_what_goes_with_its_sample() -> None:
-    assert choices(PROJECT).items() >= get_data.GOES_WITH["digits"].items()
-    assert get_data.GOES_WITH["digits"] == SAMPLE
+    assert choices(PROJECT).items() >= sources.GOES_WITH["digits"].items()
+    assert sources.GOES_WITH["digits"] == SAMPLE
 
 
 def test_photos_are_given_what_goes_with_photos(

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from stages import evaluate, predict
-from tests import finished
-from thaw import tracking
+from tests.helpers import finished
 from thaw.artifacts import PROJECT, Paths
-from thaw.portable import Model
+from thaw.data import layouts
+from thaw.models.portable import Model
+from thaw.runs import publishing
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     """A finished pipeline, with predictions that its model has really made."""
     found = finished.pipeline(tmp_path_factory.mktemp("finished"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking, "publish", lambda *_: None)
+        patch.setattr(publishing, "publish", lambda *_: None)
         evaluate.run(found, finished.EVALUATE, finished.SEED)
     return found
 
@@ -55,7 +56,7 @@ def test_a_table_has_all_probabilities(paths: Paths, tmp_path: Path, capsys: pyt
 
 def test_folders_patterns_and_files_are_found_once(paths: Paths) -> None:
     one = paths.data / "class_0" / "003.png"
-    found = predict.find([str(one), str(paths.data / "class_0"), str(paths.data / "*" / "00[0-4].png")])
+    found = layouts.find_pictures([str(one), str(paths.data / "class_0"), str(paths.data / "*" / "00[0-4].png")])
     assert found[0] == one
     assert len(found) == len({*found}) == 60 + 5
 

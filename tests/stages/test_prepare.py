@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from stages import prepare
-from tests import pictures
-from thaw import manifest
+from tests.helpers import pictures
 from thaw.artifacts import PROJECT, Paths, read_json
-from thaw.config import Dataset
+from thaw.config.schema import Dataset
+from thaw.data import manifest
 from thaw.errors import UserError
 
 DATASET = Dataset(val=0.3, test=0.3, min_images=2, max_megapixels=1.0)

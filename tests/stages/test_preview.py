@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from stages import preview
-from tests import finished, options
-from thaw import images, manifest
+from tests.helpers import finished, options
 from thaw.artifacts import Paths, read_json
-from thaw.config import Augment, Backbone, compose
+from thaw.config.composing import compose
+from thaw.config.schema import Augment, Backbone
+from thaw.data import images, manifest
 from thaw.errors import UserError
 
 BACKBONE = Backbone.model_validate(options.BACKBONE | {"input_size": 48})

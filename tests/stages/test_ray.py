@@ -13,8 +13,8 @@ import pytest
 from mlflow import MlflowClient
 
 from hydra_plugins.thaw_ray import check, cores
-from tests import servers
-from tests.project import Project, checkout, squares
+from tests.helpers import servers
+from tests.helpers.project import Project, checkout, squares
 from thaw.errors import UserError
 
 SWEEP = ("-m", "train_head=lbfgs,adam", "finetune.learning_rate=1e-4,1e-3", "finetune.epochs=2")

@@ -20,14 +20,16 @@ from mlflow import MlflowClient
 
 from hydra_plugins.thaw_sweeper import Searcher
 from stages import sweep
-from tests import finished
-from tests.project import Project, checkout, repository
-from tests.thaw.test_worker import alive
-from thaw import manifest, predictions, sweeping, tracking
+from tests.helpers import finished
+from tests.helpers.killing import alive
+from tests.helpers.project import Project, checkout, repository
 from thaw.artifacts import STAGES, Paths, read_json, write_json
-from thaw.config import Adam, Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs
+from thaw.config.schema import Adam, Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs
+from thaw.data import manifest
 from thaw.errors import UserError
-from thaw.worker import WorkerError
+from thaw.learning import predictions
+from thaw.sweeps import jobs, publication, running
+from thaw.sweeps.process import WorkerError
 
 # Everything but the stages, in this process: stages that bring fabricated outputs, and count.
 
@@ -87,8 +89,8 @@ class Stages:
 class Inline:
     """Does a worker's work in this process."""
 
-    def __call__(self, job: sweeping.Job, wears: bool) -> tuple[str, str]:
-        return sweeping.attempt(job)
+    def __call__(self, job: jobs.Job, wears: bool) -> tuple[str, str]:
+        return jobs.attempt(job)
 
     def stop(self) -> None:
         """There is no process to end."""
@@ -99,10 +101,10 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
     source = finished.pipeline(tmp_path)
     found = Stages(source)
     monkeypatch.setattr(sweep, "STAGES", {name: getattr(found, name) for name in (*STAGES, "probe")})
-    monkeypatch.setattr(sweeping, "FOLDER", tmp_path / "multirun")
-    monkeypatch.setattr(sweeping, "DATA", source.data)
-    monkeypatch.setattr(sweeping, "worker", Inline)
-    monkeypatch.setattr(tracking, "publish_sweep", lambda *_: None)
+    monkeypatch.setattr(jobs, "FOLDER", tmp_path / "multirun")
+    monkeypatch.setattr(jobs, "DATA", source.data)
+    monkeypatch.setattr(running, "worker", Inline)
+    monkeypatch.setattr(publication, "publish_sweep", lambda *_: None)
     monkeypatch.setenv("THAW_SWEEP", "")
     monkeypatch.chdir(tmp_path)
     return found
@@ -229,10 +231,10 @@ def test_seeds_are_repetitions_and_their_mean_is_ranked(run: Callable[..., str])
 def test_a_configuration_that_lacks_a_seed_is_not_ranked(
     run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unlucky(_: Inline, job: sweeping.Job, wears: bool) -> tuple[str, str]:
+    def unlucky(_: Inline, job: jobs.Job, wears: bool) -> tuple[str, str]:
         if job.sections["seed"] == 1 and job.sections["finetune"].learning_rate == 0.2:
             return "", "bad luck"
-        return sweeping.attempt(job)
+        return jobs.attempt(job)
 
     monkeypatch.setattr(Inline, "__call__", unlucky)
     out = run("finetune.learning_rate=0.1,0.2", "seed=0,1", status=1)
@@ -260,7 +262,7 @@ def test_a_job_whose_machine_is_lost_is_a_failure_and_a_mistake_in_the_code_is_n
     ]
     searcher = Searcher(None)
     searcher.launcher = SimpleNamespace(launch=lambda *_: returns)
-    begun = sweeping.Sweep(sweep.STAGES)
+    begun = running.Sweep(sweep.STAGES)
     begun.begin(["seed=0,1,2"], "model", ["seed"], 3)
     answers = searcher._answers(begun, [["seed=0"], ["seed=1"], ["seed=2"]], 0)
     assert [next(answers), next(answers)] == [0.5, None]
@@ -296,17 +298,17 @@ def test_backbones_are_ranked_by_heads_with_intervals(
 
 def test_backbones_at_hand_are_those_whose_weights_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    assert sweeping.at_hand() == ["mobilenet_v2_bundled"]
+    assert running.at_hand() == ["mobilenet_v2_bundled"]
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "efficientnetb0_notop.h5").touch()
-    assert sweeping.at_hand() == ["efficientnet_b0", "mobilenet_v2_bundled"]
+    assert running.at_hand() == ["efficientnet_b0", "mobilenet_v2_bundled"]
 
 
 def test_a_process_that_dies_is_a_failure(run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def dies(_: Inline, job: sweeping.Job, wears: bool) -> tuple[str, str]:
+    def dies(_: Inline, job: jobs.Job, wears: bool) -> tuple[str, str]:
         if job.sections["seed"] == 1:
             raise WorkerError("its process ended with signal SIGKILL")
-        return sweeping.attempt(job)
+        return jobs.attempt(job)
 
     monkeypatch.setattr(Inline, "__call__", dies)
     out = run("seed=0,1,2", status=1)
@@ -332,7 +334,8 @@ def test_a_kill_in_the_middle_loses_the_job_at_hand_at_most(
 
 def test_what_a_killed_stage_has_left_is_swept_away(run: Callable[..., str], stages: Stages, tmp_path: Path) -> None:
     run("seed=0")
-    (place,) = (tmp_path / "multirun" / "stages" / "evaluate").glob("*[!.lock]")
+    kept = (tmp_path / "multirun" / "stages" / "evaluate").iterdir()
+    (place,) = (one for one in kept if one.suffix != ".lock")
     shutil.rmtree(tmp_path / "multirun" / "jobs")
     shutil.rmtree(place)
     left = tmp_path / "multirun" / ".running" / place.name / "prepare"
@@ -516,7 +519,7 @@ def test_where_no_links_can_be_made_a_job_has_its_stages_all_the_same(
     (stage / "plots").mkdir(parents=True)
     (stage / "plots" / "a.csv").write_bytes(b"x,y\n")
     job.mkdir()
-    sweeping._link({"evaluate": stage}, job)
+    jobs._link({"evaluate": stage}, job)
     made = job / "evaluate" / "plots" / "a.csv"
     assert made.read_bytes() == b"x,y\n"
     assert made.samefile(stage / "plots" / "a.csv") == names
@@ -571,6 +574,6 @@ def test_jobs_side_by_side_give_what_jobs_in_turn_give(swept: Project, tmp_path:
     assert done.stdout.splitlines()[-1].startswith("To make it the project's configuration")
     one, two = (sorted((root / "multirun" / "jobs").iterdir()) for root in (swept.root, project.root))
     assert [job.name for job in one] == [job.name for job in two]
-    for jobs in zip(one, two, strict=True):
-        first, second = (Paths(root=job).metrics.read_bytes() for job in jobs)
+    for same in zip(one, two, strict=True):
+        first, second = (Paths(root=job).metrics.read_bytes() for job in same)
         assert first == second

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from thaw import artifacts, history, predictions
+from thaw import artifacts
 from thaw.artifacts import Paths, atomic, fingerprint, read_json, rename, write_json, write_text
-from thaw.config import Evaluate
-from thaw.examples import Array, examples, inputs, labels
-from thaw.manifest import Record
+from thaw.config.schema import Evaluate
+from thaw.data.manifest import Record
+from thaw.learning import curves, predictions
+from thaw.learning.examples import examples, inputs, labels
+from thaw.networks.outputs import Array
 
 RECORDS = [
     Record("a/1.png", "a", "train", "x", 1, 1, ""),
@@ -112,9 +114,9 @@ def test_predictions_come_back_to_the_last_bit(tmp_path: Path, values: list[floa
 
 
 def test_a_history_comes_back_with_its_gaps(tmp_path: Path) -> None:
-    curve = [history.row(0, (math.nan, math.nan), (0.5, 0.25)), history.row(1, (0.1, 0.9), (0.4, 0.75))]
-    history.write(tmp_path / "h.csv", curve)
-    np.testing.assert_equal(history.read(tmp_path / "h.csv"), curve)
+    curve = [curves.row(0, (math.nan, math.nan), (0.5, 0.25)), curves.row(1, (0.1, 0.9), (0.4, 0.75))]
+    curves.write(tmp_path / "h.csv", curve)
+    np.testing.assert_equal(curves.read(tmp_path / "h.csv"), curve)
 
 
 def test_examples_are_the_rows_of_their_split(tmp_path: Path) -> None:

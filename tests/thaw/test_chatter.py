@@ -12,10 +12,10 @@ from thaw import chatter
 from thaw.artifacts import PROJECT
 
 BUILDING = """
-from thaw import finetuning
-from thaw.config import Backbone
-from thaw.heads import Head
-from tests import options
+from tests.helpers import options
+from thaw.config.schema import Backbone
+from thaw.learning import finetuning
+from thaw.learning.heads import Head
 import numpy as np
 head = Head([(np.zeros((1280, 2), np.float32), np.zeros(2, np.float32))])
 for size in (32, 48, 64, 96, 160):

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from thaw import machine
-from thaw.backbones import FrozenNetwork
-from thaw.config import Backbone
+from thaw.config.schema import Backbone
 from thaw.machine import cores
+from thaw.networks.backbones import FrozenNetwork
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_so_it_is_in_control_groups_of_version_1(cgroup: Path, quota: str, count
 def test_auto_is_tensorflow_where_there_is_a_gpu(
     toy: Backbone, monkeypatch: pytest.MonkeyPatch, gpu: bool, engine: str
 ) -> None:
-    monkeypatch.setattr("thaw.backbones.has_gpu", lambda: gpu)
+    monkeypatch.setattr("thaw.networks.backbones.has_gpu", lambda: gpu)
     automatic, named = (FrozenNetwork(toy.model_copy(update={"engine": name})) for name in ("auto", engine))
     assert automatic.engine == engine
     assert automatic.fingerprint == named.fingerprint, "it is the same network, and its outputs are found again"

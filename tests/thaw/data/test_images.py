@@ -1,0 +1,262 @@
+"""Decoding, resizing, augmenting, and mapping over files."""
+
+import io
+import struct
+import threading
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers import pictures
+from thaw.data import images
+from thaw.errors import UserError
+from thaw.machine import cores
+
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+
+
+def solid(mode: str, colour: object) -> Image.Image:
+    return Image.new(mode, (20, 10), colour)  # type: ignore[arg-type]
+
+
+def grey16(value: int) -> Image.Image:
+    return Image.fromarray(np.full((10, 20), value, np.uint16))
+
+
+def palette(transparent: bool) -> Image.Image:
+    image = Image.new("P", (20, 10), 1)
+    image.putpalette([0, 0, 255, 255, 0, 0])
+    if transparent:
+        image.info["transparency"] = 1
+    return image
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png(width: int, height: int, depth: int, colour: int, lines: bytes, extra: bytes = b"") -> bytes:
+    """A PNG with what Pillow cannot write: any depth and any header."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+TRANSPARENT_GREY16 = struct.pack(">I", 2) + b"tRNS\x80\x00" + struct.pack(">I", zlib.crc32(b"tRNS\x80\x00"))
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "options", "expected"),
+    [
+        pytest.param(solid("RGB", RED), "JPEG", {"quality": 95}, RED, id="jpeg"),
+        pytest.param(solid("L", 77), "JPEG", {}, (77, 77, 77), id="jpeg-grey"),
+        pytest.param(solid("CMYK", (0, 255, 255, 0)), "JPEG", {"quality": 95}, RED, id="jpeg-cmyk"),
+        pytest.param(solid("RGB", RED), "JPEG", {"progressive": True}, RED, id="jpeg-progressive"),
+        pytest.param(solid("RGB", RED), "PNG", {}, RED, id="png"),
+        pytest.param(solid("L", 77), "PNG", {}, (77, 77, 77), id="png-grey"),
+        pytest.param(solid("1", 1), "PNG", {}, WHITE, id="png-bilevel"),
+        pytest.param(palette(False), "PNG", {}, RED, id="png-palette"),
+        pytest.param(palette(True), "PNG", {}, WHITE, id="png-palette-transparent"),
+        pytest.param(solid("RGB", RED), "PNG", {"transparency": RED}, WHITE, id="png-transparent-colour"),
+        pytest.param(solid("RGBA", (255, 0, 0, 0)), "PNG", {}, WHITE, id="png-rgba-transparent"),
+        pytest.param(solid("RGBA", (255, 0, 0, 128)), "PNG", {}, (255, 127, 127), id="png-rgba-half"),
+        pytest.param(solid("LA", (0, 0)), "PNG", {}, WHITE, id="png-la-transparent"),
+        pytest.param(grey16(0x8000), "PNG", {}, (128, 128, 128), id="png-grey16"),
+        pytest.param(grey16(0xFFFF), "TIFF", {}, WHITE, id="tiff-grey16"),
+        pytest.param(solid("RGB", RED), "TIFF", {"compression": "tiff_lzw"}, RED, id="tiff-lzw"),
+        pytest.param(solid("CMYK", (0, 255, 255, 0)), "TIFF", {}, RED, id="tiff-cmyk"),
+        pytest.param(solid("RGBA", (255, 0, 0, 0)), "TIFF", {}, WHITE, id="tiff-rgba"),
+        pytest.param(solid("RGB", RED), "BMP", {}, RED, id="bmp"),
+        pytest.param(palette(False), "GIF", {}, RED, id="gif"),
+        pytest.param(palette(True), "GIF", {"transparency": 1}, WHITE, id="gif-transparent"),
+        pytest.param(
+            solid("RGB", RED),
+            "GIF",
+            {"save_all": True, "append_images": [solid("RGB", WHITE)]},
+            RED,
+            id="gif-first-frame",
+        ),
+        pytest.param(solid("RGB", RED), "WEBP", {"lossless": True}, RED, id="webp"),
+        pytest.param(solid("RGBA", (255, 0, 0, 0)), "WEBP", {"lossless": True}, WHITE, id="webp-rgba"),
+        pytest.param(
+            solid("RGB", RED),
+            "MPO",
+            {"save_all": True, "append_images": [solid("RGB", WHITE)], "quality": 95},
+            RED,
+            id="mpo",
+        ),
+    ],
+)
+def test_every_format_and_mode_gives_rgb(
+    tmp_path: Path, image: Image.Image, kind: str, options: dict[str, object], expected: tuple[int, int, int]
+) -> None:
+    path = tmp_path / "any name"
+    path.write_bytes(encode(image, kind, **options))
+    decoded = images.decode(path, max_pixels=200)
+    assert (decoded.mode, decoded.size) == ("RGB", (20, 10))
+    assert images.measure(path) == (20, 10)
+    assert np.abs(np.asarray(decoded, dtype=int) - expected).max() <= 3
+    assert images.load(path, 4).shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(png(1, 1, 16, 2, b"\0\xff\xff\x80\x00\x00\xff"), (255, 128, 0), id="rgb16"),
+        pytest.param(png(1, 1, 16, 4, b"\0\x12\x34\x00\x00"), WHITE, id="la16"),
+        pytest.param(png(1, 1, 16, 0, b"\0\x80\x00", TRANSPARENT_GREY16), WHITE, id="grey16-transparent"),
+        pytest.param(png(1, 1, 2, 0, b"\0\x40"), (85, 85, 85), id="grey2"),
+    ],
+)
+def test_unusual_depths_are_scaled(tmp_path: Path, content: bytes, expected: tuple[int, int, int]) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    assert images.decode(path).getpixel((0, 0)) == expected
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 17), (321, 318), (640, 481)])
+def test_measuring_a_jpeg_gives_its_size_and_finds_it_cut_off(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "a.jpg"
+    content = encode(Image.fromarray(pictures.pixels(1, size[1], size[0])), "JPEG")
+    path.write_bytes(content)
+    assert images.measure(path) == size
+    path.write_bytes(content[: int(len(content) * 0.9)])
+    for read in (images.measure, images.decode):
+        with pytest.raises(images.Unusable, match="truncated"):
+            read(path)
+
+
+JPEG = encode(Image.fromarray(pictures.pixels(1, 64, 64)), "JPEG")
+PNG = encode(Image.fromarray(pictures.pixels(1, 64, 64)), "PNG")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param(b"", "empty file", id="empty"),
+        pytest.param(b"not a picture at all", "not an image: expected JPEG, PNG, BMP, GIF, WebP or TIFF", id="text"),
+        pytest.param(encode(solid("RGB", RED), "PPM"), "not an image: expected JPEG", id="other-format"),
+        pytest.param(b"\xff\xd8\xff\xe0", "not an image: expected JPEG", id="jpeg-header-only"),
+        pytest.param(JPEG[:-200], "undecodable: image file is truncated (", id="jpeg-truncated"),
+        pytest.param(PNG[:-2000], "undecodable: image file is truncated", id="png-truncated"),
+        pytest.param(encode(solid("RGB", RED), "WEBP")[:-20], "undecodable: ", id="webp-truncated"),
+        pytest.param(encode(Image.fromarray(pictures.pixels(1)), "GIF")[:-60], "undecodable: ", id="gif-truncated"),
+        pytest.param(encode(Image.fromarray(pictures.pixels(1)), "BMP")[:-60], "undecodable: ", id="bmp-truncated"),
+        pytest.param(
+            png(30000, 30000, 8, 2, b""),
+            "too large: 30000 x 30000 pixels, at most 100 megapixels are allowed",
+            id="bomb",
+        ),
+        pytest.param(
+            encode(Image.new("F", (4, 4)), "TIFF"),
+            "unsupported pixels: 32-bit floating-point numbers, expected 8 or 16 bits a channel",
+            id="float",
+        ),
+        pytest.param(encode(Image.new("I", (4, 4)), "TIFF"), "unsupported pixels: 32-bit integers", id="int32"),
+    ],
+)
+def test_unusable_files_say_why_on_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(images.Unusable) as caught:
+        images.decode(path, max_pixels=100e6)
+    assert str(caught.value).startswith(reason)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(images.Unusable, match=r"^unreadable: No such file or directory$"):
+        images.decode(tmp_path / "a.jpg")
+
+
+def test_load_names_the_file_that_changed_since_prepare(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=r"a\.jpg: expected the image that prepare indexed, found empty file; run"):
+        images.load(tmp_path / "a.jpg", 8)
+
+
+def test_a_limit_above_pillows_own_is_honoured(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    path = tmp_path / "a.png"
+    Image.new("1", (20000, 10000)).save(path)  # 200 megapixels; Pillow alone would refuse above 179
+    with pytest.raises(images.Unusable, match=r"too large: 20000 x 10000 pixels, at most 199\.5 megapixels"):
+        images.decode(path, max_pixels=199.5e6)
+    with Image.open(path) as image:
+        assert image.size == (20000, 10000)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, kind: str) -> None:
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8, :16] = RED  # only this quarter
+    # The inverse of each correction: the two quarter turns undo each other, the rest undo themselves.
+    undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(
+        orientation, images.UPRIGHT.get(orientation)
+    )
+    stored = Image.fromarray(upright)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a"
+    path.write_bytes(encode(stored if undo is None else stored.transpose(undo), kind, exif=exif))
+    decoded = images.decode(path)
+    assert decoded.size == images.measure(path) == (32, 16)
+    assert np.abs(np.asarray(decoded, dtype=int)[[2, 2, 13], [2, 29, 2]] - [RED, (0, 0, 0), (0, 0, 0)]).max() < 30
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_broken_exif_data_do_not_cost_the_image(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encode(solid("RGB", RED), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01"))
+    assert images.decode(path).size == (20, 10)
+
+
+def test_load_decodes_large_jpegs_smaller_but_nearly_the_same(tmp_path: Path) -> None:
+    y, x = np.mgrid[:640, :960]
+    waves = np.stack([np.sin(x / 37), np.cos(y / 23), np.sin((x + y) / 51)], axis=-1)
+    path = tmp_path / "a.jpg"
+    Image.fromarray((127 + 120 * waves).astype(np.uint8)).save(path, quality=95)
+    with Image.open(path) as image:
+        image.draft(None, (128, 128))
+        assert image.size == (240, 160)  # decoded at a quarter, and still twice 64 or more
+    whole = np.asarray(images.decode(path).resize((64, 64), Image.Resampling.BILINEAR), dtype=int)
+    loaded = images.load(path, 64)
+    assert (loaded.dtype, loaded.shape) == (np.uint8, (64, 64, 3))
+    assert np.abs(loaded - whole).max() <= 4
+    assert np.array_equal(loaded, images.load(path, 64))
+
+
+def test_parallel_keeps_the_order_and_stays_a_bounded_distance_ahead() -> None:
+    started, lock = 0, threading.Lock()
+
+    def square(number: int) -> int:
+        nonlocal started
+        with lock:
+            started += 1
+        return number * number
+
+    results = images.parallel(square, range(1000), "test")
+    assert [next(results) for _ in range(10)] == [number * number for number in range(10)]
+    assert started <= 10 + 4 * cores() + 1
+    assert list(results) == [number * number for number in range(10, 1000)]
+
+
+@pytest.mark.parametrize("items", [[], [1]])
+def test_parallel_takes_few_items(items: list[int]) -> None:
+    assert list(images.parallel(str, items, "test")) == [str(item) for item in items]
+
+
+def test_parallel_passes_errors_on_and_is_quiet_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    function: Callable[[int], float] = (1).__truediv__
+    with pytest.raises(ZeroDivisionError):
+        list(images.parallel(function, [1, 0, 1], "test"))
+    assert capsys.readouterr().err == ""

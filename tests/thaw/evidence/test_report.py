@@ -1,0 +1,201 @@
+"""The report: self-contained, escaped, the same bytes for the same input, and telling what it should."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages import evaluate
+from tests.helpers import finished
+from thaw.artifacts import Paths, read_json, write_json
+from thaw.evidence import layout, wording
+from thaw.runs import publishing
+
+
+@pytest.fixture(autouse=True)
+def _without_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "publish", lambda *_: None)
+
+
+def evaluated(folder: Path, **options: Any) -> tuple[Paths, str]:
+    paths = finished.pipeline(folder, **options)
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
+    return paths, paths.report.read_text(encoding="utf-8")
+
+
+class Tags(HTMLParser):
+    """Collects what is opened and not closed, and every address."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.names: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.addresses += [value or "" for key, value in attrs if key in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_report_is_well_formed_and_needs_nothing_beside_it(tmp_path: Path) -> None:
+    tags = Tags()
+    tags.feed(evaluated(tmp_path)[1])
+    assert tags.open == []
+    assert tags.addresses
+    beside = [address for address in tags.addresses if not address.startswith("data:image/")]
+    assert beside == ["../verification.svg"], "and that is only shown if it is there"
+    assert not {"script", "link", "iframe"} & tags.names
+
+
+def test_report_is_the_same_twice_wherever_it_is_made(tmp_path: Path) -> None:
+    _, page = evaluated(tmp_path / "a")
+    assert page == evaluated(tmp_path / "b")[1]
+    assert str(tmp_path) not in page
+    assert "/home/" not in page, "an absolute path of the configuration has to be shortened"
+    assert "weights.h5" in page
+    assert not re.search(r"\b20\d\d-\d\d-\d\d\b", page)
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    _, page = evaluated(tmp_path, classes=('<b>&"', "plain"))
+    assert "&lt;b&gt;&amp;" in page
+    assert '<b>&"' not in page
+
+
+@pytest.mark.parametrize("gain", [3.0, 0.0, -2.5])
+def test_headline_says_the_verdict(tmp_path: Path, gain: float) -> None:
+    paths, page = evaluated(tmp_path, gain=gain)
+    verdict = read_json(paths.figures)["verdict"]
+    assert verdict == {3.0: "fine-tuning helped", 0.0: "no difference shown", -2.5: "fine-tuning hurt"}[gain]
+    assert f">{verdict.capitalize()}</h1>" in page
+
+
+def test_where_nothing_was_fine_tuned_nothing_is_compared(tmp_path: Path) -> None:
+    paths = finished.head_only(tmp_path)
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
+    page = paths.report.read_text(encoding="utf-8")
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert ">Nothing was fine-tuned</h1>" in page
+    assert "before and after are the same model" in page
+    texts = {
+        "report": re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL),
+        "card": (paths.finished / "README.md").read_text(encoding="utf-8"),
+        "summary": paths.summary.read_text(encoding="utf-8"),
+    }
+    accuracy = f"{read_json(paths.figures)['head']['accuracy']:.1%}"
+    for name, text in texts.items():
+        assert accuracy in text, name
+        assert "finetune: none" in text, name
+        assert "othing was fine-tuned" in text, name
+        compared = re.sub("[bB]efore and after are the same model", "", text)
+        for word in ("before", "after", "difference, ", "McNemar", "Broken", "fine-tuned model", "helped", "None"):
+            assert word not in compared, f"{name}: {word}"
+
+
+def test_galleries_show_what_changed(tmp_path: Path) -> None:
+    paths, page = evaluated(tmp_path)
+    metrics = read_json(paths.figures)
+    assert f"<h3>Fixed: {metrics['fixed']}</h3>" in page
+    assert f"<h3>Broken: {metrics['broken']}</h3>" in page
+    assert "data:image/png;base64" in page, "small images stay lossless"
+    assert "data:image/jpeg;base64" in evaluated(tmp_path / "large", side=400)[1]
+
+
+def test_a_lost_image_does_not_lose_the_report(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path)
+    for file in paths.data.rglob("*.png"):
+        file.unlink()
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
+    assert "<figure>" in paths.report.read_text(encoding="utf-8")
+
+
+def test_many_classes_and_long_lists_of_refused_files(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path, classes=tuple(f"a rather long class name {i}" for i in range(50)), per_class=8)
+    paths.refused.write_text(
+        "path,reason\n" + "".join(f"{i:03}.jpg,empty file\n" for i in range(150)), encoding="utf-8"
+    )
+    summary = paths.manifest.with_name("summary.json")
+    write_json(summary, read_json(summary) | {"refused": {"empty file": 150}})
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
+    page = paths.report.read_text(encoding="utf-8")
+    assert "Refused files: 150" in page
+    assert "099.jpg" in page
+    assert "100.jpg" not in page
+
+
+def test_split_is_explained(tmp_path: Path) -> None:
+    page = evaluated(tmp_path)[1]
+    assert "The data predefine their training and validation images." in page
+    assert "The test (20%) images are drawn from the training images of each class" in page
+
+
+def test_data_that_were_split_and_used_whole(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path)
+    summary = paths.manifest.with_name("summary.json")
+    drawn = {"train": "drawn", "val": "drawn", "test": "drawn"}
+    write_json(summary, read_json(summary) | {"splits": drawn, "refused": {}, "duplicates": 0})
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
+    page = paths.report.read_text(encoding="utf-8")
+    assert "The validation (20%) and test (20%) images are drawn from the images of each class" in page
+    assert "Every file that was found is a usable image." in page
+
+
+def test_plots_hold_every_test_image(tmp_path: Path) -> None:
+    paths, _ = evaluated(tmp_path)
+    metrics, folder = read_json(paths.figures), paths.report.parent / "plots"
+    for model in ("head", "finetuned"):
+        with (folder / f"confusion_{model}.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == metrics["n_test"]
+        accuracy = np.mean([row["actual"] == row["predicted"] for row in rows])
+        assert accuracy == pytest.approx(metrics[model]["accuracy"], rel=1e-5)
+        with (folder / f"reliability_{model}.csv").open(encoding="utf-8") as file:
+            assert sum(int(row["images"]) for row in csv.DictReader(file)) == metrics["n_test"]
+
+
+def test_summary_says_it_all(tmp_path: Path) -> None:
+    paths, _ = evaluated(tmp_path)
+    metrics, text = read_json(paths.figures), paths.summary.read_text(encoding="utf-8")
+    for model in ("head", "finetuned"):
+        assert f"{metrics[model]['accuracy']:.1%}" in text
+        assert f"{metrics[model]['accuracy_low']:.1%} to {metrics[model]['accuracy_high']:.1%}" in text
+    for wanted in ("60 test images", metrics["verdict"], "McNemar", "report.html", "make ui", "make data FROM=FOLDER"):
+        assert wanted in text
+    assert json.dumps(metrics)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.86, 0.97], [0.85, 0.9, 0.95, 1.0]),
+        ([0.0, 1.0], [0, 0.5, 1.0]),
+        ([1.0, 1.0], None),
+        ([0.0, 0.0], None),
+        ([-0.013, 0.021], [-0.02, -0.01, 0, 0.01, 0.02, 0.03]),
+    ],
+)
+def test_axes_enclose_their_values(values: list[float], expected: list[float] | None) -> None:
+    ticks = layout._ticks(values, 4)
+    assert len(ticks) >= 2
+    assert ticks[0] <= min(values) <= max(values) <= ticks[-1]
+    assert expected is None or ticks == pytest.approx(expected)
+
+
+def test_numbers_as_people_write_them() -> None:
+    assert [wording.points(value) for value in (0.0123, -0.0123, 0.0001, -0.0001)] == ["+1.2", "−1.2", "0.0", "0.0"]
+    assert [wording.p_value(value) for value in (1.0, 0.0412, 3.2e-7)] == ["1.000", "0.041", "3e-7"]

@@ -1,0 +1,119 @@
+"""The engines: the same numbers as Keras, and an image's output depends on the image alone."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from openvino import Core, InferRequest
+
+from tests.helpers.families import FAMILIES, family
+from thaw.artifacts import cache
+from thaw.config.schema import Backbone
+from thaw.errors import UserError
+from thaw.networks import engine
+from thaw.networks.backbones import FrozenNetwork
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Any:
+    return np.random.default_rng(1).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+
+
+def _run(network: FrozenNetwork, images: Any, output: int = 0) -> Any:
+    runner = engine.start(network)
+    outs = [np.full((len(images), *shape), np.nan, np.float32) for shape in runner.shapes]
+    runner.run(iter(images), outs)
+    return outs[output]
+
+
+@pytest.mark.parametrize("operation", [None, 100], ids=["bottleneck", "inside"])
+@pytest.mark.parametrize("name", ["openvino", "tensorflow"])
+def test_an_engine_computes_what_keras_computes(toy: Backbone, pictures: Any, name: str, operation: int | None) -> None:
+    network = FrozenNetwork(toy.model_copy(update={"engine": name}), operation)
+    expected = network.build().predict_on_batch(pictures)
+    found = _run(network, pictures)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=1e-4 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_openvino_agrees_with_keras_for_every_backbone(toy: Backbone, name: str) -> None:
+    """The bottleneck features: in float32 to 1e-4 of the largest, in bfloat16 by the angle between them."""
+    backbone = family(toy, name, input_size=96, keep_blocks=1)
+    exact, rough = (
+        FrozenNetwork(backbone.model_copy(update={"precision": p, "engine": "openvino"})) for p in PRECISIONS
+    )
+    smooth = np.random.default_rng(1).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8).repeat(24, 1).repeat(24, 2)
+    expected = exact.build().predict_on_batch(smooth)
+    assert engine.start(exact).shapes == [one.shape[1:] for one in expected]
+    for output, reference in enumerate(expected):
+        found = _run(exact, smooth, output)
+        assert np.abs(found - reference).max() < 1e-4 * np.abs(reference).max()
+    if "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        found = _run(rough, smooth)
+        norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected[0], axis=1)
+        assert ((found * expected[0]).sum(axis=1) / norms > 0.999).all()
+
+
+def test_an_image_s_output_does_not_depend_on_its_neighbours(toy: Backbone, pictures: Any) -> None:
+    whole = _run(FrozenNetwork(toy), pictures)
+    np.testing.assert_array_equal(_run(FrozenNetwork(toy), pictures[3:6]), whole[3:6])
+    np.testing.assert_array_equal(_run(FrozenNetwork(toy), pictures[::-1]), whole[::-1])
+
+
+def test_an_engine_can_be_thrown_away_at_once(toy: Backbone, pictures: Any) -> None:
+    """OpenVINO's own queue hung here: the model's end waited for a thread that waited for the GIL."""
+    for _ in range(20):
+        _run(FrozenNetwork(toy), pictures[:2])
+
+
+def test_the_first_inference_is_made_before_there_are_threads(
+    toy: Backbone, pictures: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads that both made a process's first one hung now and then (3 processes of 40 with eager switching)."""
+    threads = []
+    infer = InferRequest.infer
+
+    def recorded(self: InferRequest, *arguments: Any) -> Any:
+        threads.append(threading.current_thread())
+        return infer(self, *arguments)
+
+    monkeypatch.setattr(InferRequest, "infer", recorded)
+    _run(FrozenNetwork(toy), pictures[:4])
+    assert threads[0] is threading.main_thread()
+    assert threading.main_thread() not in threads[1:]
+    assert len(threads) == 1 + 4
+
+
+def test_an_image_that_cannot_be_read_ends_the_run(toy: Backbone, pictures: Any) -> None:
+    def images() -> Any:
+        yield pictures[0]
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        engine.start(FrozenNetwork(toy)).run(images(), [np.empty((2, 1280), np.float32)])
+
+
+def test_a_converted_network_is_kept(toy: Backbone, pictures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = _run(FrozenNetwork(toy), pictures[:2])
+    assert sorted(path.suffix for path in (cache() / "engine").iterdir()) == [".bin", ".xml"]
+    monkeypatch.setattr(FrozenNetwork, "build", None)  # Keras would be needed to convert it again
+    np.testing.assert_array_equal(_run(FrozenNetwork(toy), pictures[:2]), first)
+
+
+def test_bfloat16_is_refused_where_the_processor_lacks_it(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino
+
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "INT8"])
+    with pytest.raises(UserError, match="expected a processor with bfloat16 .* set it to float32"):
+        engine.start(FrozenNetwork(toy.model_copy(update={"precision": "bfloat16"})))
+
+
+def test_tensorflow_in_bfloat16_is_close_to_float32(toy: Backbone, pictures: Any) -> None:
+    network = toy.model_copy(update={"engine": "tensorflow"})
+    exact = _run(FrozenNetwork(network), pictures)
+    rough = _run(FrozenNetwork(network.model_copy(update={"precision": "bfloat16"})), pictures)
+    assert 0 < np.abs(rough - exact).max() < 0.1 * np.abs(exact).max()

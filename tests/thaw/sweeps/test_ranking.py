@@ -1,0 +1,87 @@
+"""What came of a sweep, in order."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import finished
+from thaw.artifacts import Paths, write_json
+from thaw.data import manifest
+from thaw.learning import predictions
+from thaw.sweeps import ranking
+from thaw.sweeps.ranking import Outcome, Record
+
+
+def rated(folder: Path, name: str, accuracy: float, sure: float = 0.9, seed: int = 0) -> Outcome:
+    """Fabricate a job that gets a share of the validation images right, more or less surely."""
+    paths = finished.pipeline(folder / f"{name}-{seed}")
+    found = predictions.read(paths.predictions("finetune"))
+    for number, row in enumerate(row for row, split in enumerate(found.splits) if split == "val"):
+        label = int(found.paths[row].startswith("class_1"))
+        right = number < accuracy * found.splits.count("val")
+        found.probabilities[row] = [1 - sure, sure] if label == right else [sure, 1 - sure]
+    records = [one for one in manifest.read(paths.manifest) if one.split != "train"]
+    predictions.write(paths.predictions("finetune"), found.classes, records, found.probabilities)
+    write_json(paths.root / "evaluate" / "figures.json", {"kept": "finetuned"})
+    write_json(paths.root / "result.json", {"config": {"name": name, "seed": seed}})
+    return Record(int(name), {"name": name, "seed": str(seed)}, f"{name}-{seed}"), paths
+
+
+def test_the_ranking_is_by_validation_accuracy_then_by_loss(tmp_path: Path) -> None:
+    jobs = [rated(tmp_path, "0", 0.5, 0.9), rated(tmp_path, "1", 0.8, 0.6), rated(tmp_path, "2", 0.8, 0.7)]
+    found = ranking.ranked([*jobs, (Record(3, {}, reason="failed"), Paths(root=tmp_path))])
+    assert [one.records[0].number for one in found] == [2, 1, 0]
+    assert [one.accuracy for one in found] == [0.8, 0.8, 0.5]
+    assert found[0].loss < found[1].loss
+
+
+def test_seeds_are_repetitions_of_one_configuration(tmp_path: Path) -> None:
+    shares = {("0", 0): 0.5, ("0", 1): 0.9, ("1", 0): 0.8, ("1", 1): 0.8}
+    found = ranking.ranked([rated(tmp_path, name, share, seed=seed) for (name, seed), share in shares.items()])
+    assert [one.figure for one in found] == ["80.0% ± 0.0", "70.0% ± 28.3"]
+    assert ranking.shown(found, ["name", "seed"]) == ["name"]
+
+
+def test_what_lacks_a_seed_is_not_ranked(tmp_path: Path) -> None:
+    jobs = [rated(tmp_path, "0", 0.9), rated(tmp_path, "1", 0.5), rated(tmp_path, "1", 0.5, seed=1)]
+    assert [one.records[0].number for one in ranking.ranked(jobs)] == [1]
+
+
+def test_a_job_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    job = rated(tmp_path, "0", 0.9)
+    assert len(ranking.ranked([job, job])[0].records) == 1
+
+
+def test_different_splits_are_said(tmp_path: Path) -> None:
+    jobs = [rated(tmp_path, "0", 0.9), rated(tmp_path, "1", 0.5)]
+    said = "The jobs differ in the split of the data"
+    assert said not in ranking.summary(ranking.ranked(jobs), jobs, ["name"], [])
+    prepared = jobs[0][1].root / "prepare"
+    prepared.rename(prepared.with_name("other"))
+    prepared.symlink_to("other")
+    assert said in ranking.summary(ranking.ranked(jobs), jobs, ["name"], [])
+
+
+def test_so_they_are_where_the_split_was_copied(tmp_path: Path) -> None:
+    """Windows lets only some users make links."""
+    jobs = [rated(tmp_path, "0", 0.9), rated(tmp_path, "1", 0.5)]
+    records = manifest.read(jobs[0][1].manifest)
+    manifest.write(jobs[0][1].manifest, records[::-1])
+    assert "differ in the split" in ranking.summary(ranking.ranked(jobs), jobs, ["name"], [])
+
+
+@pytest.mark.parametrize(("other", "p"), [(0.9, "1"), (0.5, "0.00049")])
+def test_backbones_are_compared_on_the_very_same_images(tmp_path: Path, other: float, p: str) -> None:
+    jobs = []
+    for name, share in (("0", 0.9), ("1", other)):
+        record, paths = rated(tmp_path, name, share)
+        (paths.root / "probe").mkdir()
+        found = predictions.read(paths.predictions("finetune"))
+        val = [row for row, split in enumerate(found.splits) if split == "val"]
+        known = [one for one in manifest.read(paths.manifest) if one.split == "val"]
+        predictions.write(paths.predictions("probe"), found.classes, known, found.probabilities[val])
+        jobs.append((Record(record.number, record.values, record.job, rank="backbone"), paths))
+    rows = ranking.table(ranking.ranked(jobs, "backbone"), ["name"])
+    assert rows[0] == ["rank", "name", "cross-validated", "interval", "p", "loss", "job"]
+    assert rows[1][4] == ""
+    assert rows[2][4] == p

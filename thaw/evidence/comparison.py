@@ -1,0 +1,172 @@
+"""The comparison of the models before and after fine-tuning: all figures, the verdict, and which model is kept.
+
+Everything is computed from saved probabilities; ``evaluate`` writes it down.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thaw.data.manifest import Record, Split
+from thaw.errors import UserError
+from thaw.evidence.scoring import Floats, Labels, Pair, accuracy, scores
+from thaw.evidence.significance import NOTHING, Interval, bootstrap, mcnemar, verdict
+from thaw.learning import examples
+from thaw.learning.predictions import Predictions
+from thaw.networks.inference import softmax
+
+
+def kept(val: Pair, candidates: Sequence[str]) -> str:
+    """Choose the model to keep: the higher accuracy on the validation images, of equals the lower cross-entropy.
+
+    Fine-tuning that hurts is so not passed on; the test images have no say in it.
+    """
+
+    def rank(model: str) -> tuple[float, float]:
+        found = scores(val.labels, val.before if model == "head" else val.after)
+        return -found["accuracy"], found["log_loss"]
+
+    return min(candidates, key=rank)
+
+
+def temperature(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
+    """Return the temperature that makes a model as sure as it is right: softmax(ln(probabilities) / temperature).
+
+    Temperature scaling (Guo et al. 2017, arXiv:1706.04599), fitted to validation images: it changes how sure a model
+    is, and never which class it names. As in Platt (1999), a label counts as (n + 1) / (n + 2) true: where every
+    validation image is right, that keeps the model from being made infinitely sure.
+    """
+    n, classes = probabilities.shape
+    logits = _logits(probabilities)
+    targets = np.full((n, classes), 1 / (n + 2) / (classes - 1))
+    targets[np.arange(n), labels] = (n + 1) / (n + 2)
+    # The loss is convex in 1 / temperature, so its slope is zero in one place: between these ends, if anywhere.
+    low, high = math.log(1 / 50), math.log(50)
+    for _ in range(60):
+        middle = (low + high) / 2
+        slope = ((softmax(logits, math.exp(-middle)) - targets) * logits).sum()
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return math.exp(-(low + high) / 2)
+
+
+def rescaled(probabilities: NDArray[np.floating[Any]], temperature: float) -> Floats:
+    """Return probabilities (images × classes) at a temperature."""
+    return softmax(_logits(probabilities), temperature)
+
+
+def compare(
+    val: Pair,
+    test: Pair,
+    *,
+    confidence: float,
+    resamples: int,
+    seed: int,
+    keep_best_of: Sequence[str],
+    tuned: bool = True,
+) -> dict[str, Any]:
+    """Return the content of ``figures.json``.
+
+    ``head``, ``finetuned`` and ``delta`` (after - before) hold the same keys: accuracy and macro_f1 with their
+    intervals (…_low, …_high), top_3 (with more than three classes), ece, brier, log_loss, all of the test images, and
+    val_accuracy. Beside them stand mcnemar_p, fixed, broken, n_test, verdict, kept (the model), the temperature that
+    calibrates it, and as ``calibrated`` its ece, brier and log_loss on the test images at that temperature. Shares are
+    between 0 and 1. Six significant digits are left, so that the last bit of a sum, which may differ between machines,
+    does not show.
+
+    Where nothing was ``tuned``, before and after are one model: the keys are the same, and the head is kept, whatever
+    ``keep_best_of`` says.
+    """
+    intervals = bootstrap(test, confidence=confidence, resamples=resamples, seed=seed)
+    points = {
+        model: scores(test.labels, after) | {"val_accuracy": accuracy(val.labels, val_after)}
+        for model, after, val_after in (("head", test.before, val.before), ("finetuned", test.after, val.after))
+    }
+    points["delta"] = {key: points["finetuned"][key] - value for key, value in points["head"].items()}
+    fixed, broken, p = mcnemar(test)
+    best = kept(val, keep_best_of if tuned else ["head"])
+    warmth = _rounded(temperature(val.labels, val.before if best == "head" else val.after))
+    calm = scores(test.labels, rescaled(test.before if best == "head" else test.after, warmth))
+    return {
+        **{model: _with_intervals(figures, intervals[model]) for model, figures in points.items()},
+        "mcnemar_p": _rounded(p),
+        "fixed": fixed,
+        "broken": broken,
+        "n_test": len(test.labels),
+        "verdict": verdict(p, intervals["delta"]["accuracy"], confidence) if tuned else NOTHING,
+        "kept": best,
+        "temperature": warmth,
+        "calibrated": {key: _rounded(calm[key]) for key in ("ece", "brier", "log_loss")},
+    }
+
+
+def metrics(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Return the few of all ``figures`` that a person compares, for ``metrics.json``: as many as a table has room for.
+
+    ``before`` and ``after`` are accuracies on the test images, ``gain`` is their difference with its interval,
+    ``p`` McNemar's, ``val_kept`` the validation accuracy of the model that is kept. Shares between 0 and 1.
+    """
+    head, tuned, delta = figures["head"], figures["finetuned"], figures["delta"]
+    shares = {
+        "before": head["accuracy"],
+        "after": tuned["accuracy"],
+        "gain": delta["accuracy"],
+        "gain_low": delta["accuracy_low"],
+        "gain_high": delta["accuracy_high"],
+    }
+    found = {key: round(value, 4) for key, value in shares.items()} | {"p": float(f"{figures['mcnemar_p']:.2g}")}
+    return found | {"val_kept": round(figures[figures["kept"]]["val_accuracy"], 4)}
+
+
+def is_tuned(metrics: Mapping[str, Any]) -> bool:
+    """Whether there is a model after fine-tuning: what ``compare`` returned says so by its verdict."""
+    return bool(metrics["verdict"] != NOTHING)
+
+
+def _with_intervals(figures: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, float]:
+    """Put each interval's ends behind its figure."""
+    row = {}
+    for key, value in figures.items():
+        row[key] = _rounded(value)
+        if key in intervals:
+            row |= {f"{key}_{end}": _rounded(bound) for end, bound in intervals[key]._asdict().items()}
+    return row
+
+
+def _logits(probabilities: NDArray[np.floating[Any]]) -> Floats:
+    """Logits that have these probabilities."""
+    return np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def pair(predicted: Mapping[str, Predictions], records: list[Record], classes: list[str], split: Split) -> Pair:
+    """Bring both models' probabilities for the images of ``split`` into the manifest's order.
+
+    Raises:
+        UserError: predictions are of other images or classes than the manifest's, or are no numbers.
+    """
+    chosen = [record for record in records if record.split == split]
+    expected = {record.path for record in chosen}
+    probabilities = []
+    for stage, of_stage in predicted.items():
+        rows = {path: row for row, path in enumerate(of_stage.paths) if of_stage.splits[row] == split}
+        if of_stage.classes != classes or set(rows) != expected:
+            differing = set(rows) ^ expected
+            raise UserError(
+                f"{stage}/predictions.csv: expected the {len(expected)} {split} images and the {len(classes)} classes "
+                f"of prepare, found {len(rows)} images and {len(of_stage.classes)} classes"
+                f"{f' (only one of both has {min(differing)!r})' if differing else ''}; run 'dvc repro'"
+            )
+        values = of_stage.probabilities[[rows[record.path] for record in chosen]]
+        if not np.isfinite(values).all():
+            raise UserError(
+                f"{stage}/predictions.csv: expected probabilities, found values that are no numbers: training has "
+                f"diverged; lower the learning_rate in conf/{stage}/ and run 'dvc repro'"
+            )
+        probabilities.append(values)
+    return Pair(examples.labels(chosen, classes), *probabilities)

@@ -1,0 +1,164 @@
+"""The answer for people: a self-contained HTML report, the model card, the table that ends ``make repro``, and the CSVs
+of DVC's plots.
+
+The report is HTML and SVG drawn by ``report.html.j2`` from what is laid out here: sharp at every size, the same bytes
+for the same input (no dates, no absolute paths), and no plotting library to load. Only the photos are pixels.
+"""
+
+import csv
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from thaw.architectures import ARCHITECTURES
+from thaw.artifacts import write_text
+from thaw.evidence import comparison, scoring
+from thaw.evidence.layout import (
+    PLOT,
+    Counts,
+    class_table,
+    confusion_matrix,
+    confusions,
+    figure_table,
+    galleries,
+    learning_curves,
+    notes,
+    split_table,
+    stored_size,
+    tracks,
+)
+from thaw.evidence.story import Story
+from thaw.evidence.wording import keeping, p_value, percent, plain, points
+from thaw.learning import curves
+
+REFUSED = 100  # refused files that are listed by name
+
+
+def write_html(path: Path, story: Story) -> None:
+    """Write the report as one HTML file that needs nothing beside it."""
+    before, after = _confusion(story)
+    matrices = {"Before": confusion_matrix(before, story.classes), "After": confusion_matrix(after, story.classes)}
+    page = _render(
+        "report.html.j2",
+        story,
+        tracks=tracks(story.metrics),
+        curves=learning_curves(story.curves if story.tuned else {"train_head": story.curves["train_head"]}),
+        plot=PLOT,
+        matrices=matrices if story.tuned else {"The head": matrices["Before"]},
+        confusions=confusions(before, after, story.classes),
+        galleries=galleries(story),
+        kinds=story.prepared["refused"],
+        refused=story.refused[:REFUSED],
+        stored=stored_size(story.stored),
+    )
+    write_text(path, page)
+
+
+def card(story: Story) -> str:
+    """Return the model card (Markdown; Mitchell et al. 2019, arXiv:1810.03993): data, figures, limits, licence."""
+    architecture = ARCHITECTURES.get(story.config["backbone"]["network"])
+    licence = {
+        "imagenet": architecture and f"{architecture.licence}, as Keras distributes them",
+        "bundled": "trained on Tiny ImageNet, whose terms are non-commercial research; the code is Apache-2.0",
+        "random": "none: they were never trained",
+    }.get(story.config["backbone"]["weights"], "that of the file, which thaw does not know")
+    fewest = min(split_table(story.prepared["images"], story.classes)[:-1], key=lambda row: row["test"])
+    return _render("card.md.j2", story, licence=licence, fewest=fewest)
+
+
+def _render(template: str, story: Story, **more: Any) -> str:
+    """Fill a template with what the report and the card both tell, and ``more``."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=template.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"percent": percent, "points": points, "p_value": p_value, "plain": plain}
+    return environment.get_template(template).render(
+        metrics=story.metrics,
+        tuned=story.tuned,
+        confidence=story.config["evaluate"]["confidence"],
+        classes=story.classes,
+        figures=figure_table(story.metrics),
+        by_class=class_table(*_confusion(story), story.classes),
+        notes=notes(story.prepared, story.config["dataset"]),
+        splits=split_table(story.prepared["images"], story.classes),
+        keeping=keeping(story.metrics),
+        config=story.config,
+        **more,
+    )
+
+
+def _confusion(story: Story) -> tuple[Counts, Counts]:
+    """Count the test images by true and predicted class, before and after."""
+    before, after = (
+        scoring.confusion(story.test.labels, probabilities.argmax(1), len(story.classes))
+        for probabilities in (story.test.before, story.test.after)
+    )
+    return before, after
+
+
+def write_plots(folder: Path, story: Story) -> None:
+    """Write what ``dvc plots`` draws: a curve_….csv, confusion_….csv and reliability_….csv of either model."""
+    folder.mkdir()
+    classes, test = story.classes, story.test
+    for model, probabilities, curve in (
+        ("head", test.before, story.curves["train_head"]),
+        ("finetuned", test.after, story.curves["finetune"]),
+    ):
+        curves.write(folder / f"curve_{model}.csv", curve)
+        pairs = zip(test.labels, probabilities.argmax(1), strict=True)
+        rows = ([classes[actual], classes[predicted]] for actual, predicted in pairs)
+        _write_csv(folder / f"confusion_{model}.csv", ["actual", "predicted"], rows)
+        bins = scoring.reliability(test.labels, probabilities)
+        values = ([f"{share:.6g}" for share in (one.confidence, one.accuracy)] + [one.images] for one in bins)
+        _write_csv(folder / f"reliability_{model}.csv", ["confidence", "accuracy", "images"], values)
+
+
+def summary(metrics: Mapping[str, Any], confidence: float) -> str:
+    """Return the table that ends ``make repro``."""
+
+    def row(name: str, model: str, show: Callable[[float], str], note: str = "") -> str:
+        value, low, high = (show(metrics[model][key]) for key in ("accuracy", "accuracy_low", "accuracy_high"))
+        return f"{name:<20}{value:>9}   {low} to {high}{note}"
+
+    if comparison.is_tuned(metrics):
+        answer = [
+            row("before (head only)", "head", percent),
+            row("after fine-tuning", "finetuned", percent),
+            row("difference", "delta", points, " percentage points"),
+            "",
+            f"Verdict: {metrics['verdict']} (McNemar's exact p = {p_value(metrics['mcnemar_p'])}; "
+            f"{metrics['fixed']} images fixed, {metrics['broken']} broken)",
+        ]
+    else:
+        answer = [
+            row("head only", "head", percent),
+            "",
+            f"Verdict: {metrics['verdict']} (finetune: none), so before and after are the same model",
+        ]
+    return "\n".join(
+        [
+            f"{metrics['n_test']} test images".ljust(20) + f"{'accuracy':>9}   {confidence:.0%} interval",
+            *answer,
+            f"Kept: {keeping(metrics)}",
+            "",
+            "The report     artifacts/evaluate/report.html",
+            "The model      artifacts/evaluate/model; python -m stages.predict PHOTO uses it",
+            "All runs       make ui",
+            "Your photos    make data FROM=FOLDER, then make repro",
+            "",
+        ]
+    )
+
+
+def _write_csv(path: Path, header: list[str], rows: Iterable[list[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(header)
+        table.writerows(rows)

@@ -1,0 +1,129 @@
+"""What one model's probabilities are worth: accuracy, F1, calibration and more, with NumPy alone.
+
+"Before" is the frozen backbone with the trained head, "after" the fine-tuned model.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.intp]
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both models' probabilities (images × classes) for the same images, whose classes have the numbers ``labels``."""
+
+    labels: Labels
+    before: NDArray[np.floating[Any]]
+    after: NDArray[np.floating[Any]]
+
+
+class Answers(NamedTuple):
+    """One model's probabilities (images × classes) for images whose classes have the numbers ``labels``."""
+
+    labels: Labels
+    probabilities: NDArray[np.floating[Any]]
+
+
+class ByClass(NamedTuple):
+    """Figures of each class (one number per class); NaN where a class leaves one undefined."""
+
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    images: Labels
+
+
+class Bin(NamedTuple):
+    """The images whose highest probability lies in one bin: how sure the model is on average, and how often right."""
+
+    confidence: float
+    accuracy: float
+    images: int
+
+
+def accuracy(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
+    """Return the share of images whose most probable class is the true one."""
+    return float((probabilities.argmax(1) == labels).mean())
+
+
+def confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
+    """Count images by true class (rows) and predicted class (columns)."""
+    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def by_class(counts: NDArray[np.int64]) -> ByClass:
+    """Return precision, recall and F1 of each class from a confusion matrix.
+
+    F1 = 2 TP / (true + predicted), the harmonic mean of both (van Rijsbergen 1979). A class that never occurs has no
+    recall, one that is never predicted no precision; one that is neither has no F1.
+    """
+    right, true, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
+    return ByClass(ratio(right, predicted), ratio(right, true), ratio(2 * right, true + predicted), true)
+
+
+def macro_f1(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
+    """Return the mean F1 of the classes that occur among the labels or the predictions."""
+    return float(np.nanmean(by_class(confusion(labels, probabilities.argmax(1), probabilities.shape[1])).f1))
+
+
+def top_k(labels: Labels, probabilities: NDArray[np.floating[Any]], k: int) -> float:
+    """Return the share of images whose true class is among the ``k`` most probable; ties favour the lower number."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return float((best == labels[:, None]).any(1).mean())
+
+
+def reliability(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> list[Bin]:
+    """Bin images by their highest probability; bins are (0, 1/15], (1/15, 2/15], …, and empty ones are left out."""
+    confidence = probabilities.max(1).astype(np.float64)
+    right = probabilities.argmax(1) == labels
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, CALIBRATION_BINS - 1)
+    members = [place == number for number in range(CALIBRATION_BINS)]
+    return [Bin(float(confidence[m].mean()), float(right[m].mean()), int(m.sum())) for m in members if m.any()]
+
+
+def calibration_error(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
+    """Return the expected calibration error: the mean gap of confidence and accuracy over bins (Guo et al. 2017)."""
+    bins = reliability(labels, probabilities)
+    return sum(b.images * abs(b.confidence - b.accuracy) for b in bins) / sum(b.images for b in bins)
+
+
+def brier(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
+    """Return the mean over images of Σ (probability - truth)² over classes, from 0 to 2 (Brier 1950)."""
+    truth = np.eye(probabilities.shape[1])[labels]
+    return float(((probabilities - truth) ** 2).sum(1).mean())
+
+
+def log_loss(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
+    """Return the mean of -ln(probability of the true class), in nats.
+
+    Probabilities are kept at or above float32's resolution, so that one confident error costs 16 nats and not ∞.
+    """
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.clip(chosen, np.finfo(np.float32).eps, 1)).mean())
+
+
+def scores(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> dict[str, float]:
+    """Return every figure that one model's probabilities give by themselves."""
+    return {
+        "accuracy": accuracy(labels, probabilities),
+        "macro_f1": macro_f1(labels, probabilities),
+        # With three classes the true one is always among three.
+        **({"top_3": top_k(labels, probabilities, 3)} if probabilities.shape[1] > 3 else {}),
+        "ece": calibration_error(labels, probabilities),
+        "brier": brier(labels, probabilities),
+        "log_loss": log_loss(labels, probabilities),
+    }
+
+
+def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
+    """Divide, with NaN for 0 / 0."""
+    quotient = np.full(part.shape, np.nan)
+    np.divide(part, whole, out=quotient, where=whole != 0)
+    return quotient

@@ -1,0 +1,44 @@
+"""All that a report tells."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thaw.evidence import comparison
+from thaw.evidence.scoring import Pair
+from thaw.learning.curves import Row
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that the report tells.
+
+    Attributes:
+        metrics: what ``comparison.compare`` returned.
+        classes: the class names.
+        paths: the test images, relative to ``data``, in the order of ``test``.
+        test: both models' probabilities for them.
+        curves: ``history.csv`` by stage.
+        prepared: ``summary.json`` of prepare: images by split and class, refused files by kind, duplicates, splits.
+        refused: rows of ``refused.csv``: path, reason.
+        stored: ``meta.json`` by stage: what the network outputs that it used take in the feature store.
+        config: the resolved configuration by section.
+        data: the folder of the images.
+    """
+
+    metrics: Mapping[str, Any]
+    classes: list[str]
+    paths: list[str]
+    test: Pair
+    curves: Mapping[str, list[Row]]
+    prepared: Mapping[str, Any]
+    refused: Sequence[Mapping[str, str]]
+    stored: Mapping[str, Mapping[str, Any]]
+    config: Mapping[str, Any]
+    data: Path
+
+    @property
+    def tuned(self) -> bool:
+        """Whether there are two models to tell of; else all that is shown is "before"."""
+        return comparison.is_tuned(self.metrics)

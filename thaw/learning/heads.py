@@ -1,0 +1,228 @@
+"""The head: bottleneck features → logits, and the two ways to train it on cached features.
+
+A head is one Dense layer or several, kept as plain arrays: neither training it nor predicting with it needs TensorFlow.
+Its last layer has a logit for each class, also where there are two: softmax over two logits is the sigmoid of their
+difference, and its cross-entropy the binary one.
+"""
+
+import itertools
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from thaw.artifacts import atomic
+from thaw.config.schema import Adam, Lbfgs
+from thaw.errors import UserError
+from thaw.learning import curves
+from thaw.learning.curves import Report, Row, silent
+from thaw.learning.examples import Examples
+from thaw.learning.training import best_epoch, score
+from thaw.networks.inference import softmax
+from thaw.networks.outputs import Floats, Labels
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Adam's, as in Keras
+
+
+@dataclass(frozen=True)
+class Head:
+    """A classifier on bottleneck features: linear, or with hidden layers (ReLU).
+
+    Attributes:
+        layers: kernel (inputs × outputs) and bias (outputs) of each Dense layer, the last one gives the logits.
+    """
+
+    layers: list[tuple[Floats, Floats]]
+
+    def logits(self, features: Floats) -> Floats:
+        """Images × classes, from images × features."""
+        *hidden, (kernel, bias) = self.layers
+        for weights, shift in hidden:
+            features = np.maximum(features @ weights + shift, 0)
+        return features @ kernel + bias
+
+    def save(self, path: Path) -> None:
+        """Write it as HDF5."""
+        with atomic(path) as partial, h5py.File(partial, "w") as file:
+            for number, (kernel, bias) in enumerate(self.layers):
+                file[f"kernel_{number}"], file[f"bias_{number}"] = kernel, bias
+
+    @classmethod
+    def load(cls, path: Path) -> "Head":
+        """Read what ``save`` wrote."""
+        with path.open("rb") as opened, h5py.File(opened) as file:  # by itself, h5py does not say which file is missing
+            return cls([(file[f"kernel_{number}"][:], file[f"bias_{number}"][:]) for number in range(len(file) // 2)])
+
+
+def solve(
+    config: Lbfgs, train: Examples, val: Examples, weights: Floats | None = None, report: Report = silent
+) -> tuple[Head, list[Row]]:
+    """Solve multinomial logistic regression on standardised features; validation chooses the regularisation.
+
+    The scaler is folded into the Dense weights, so the head takes the features as they are. Starting fine-tuning from
+    such a converged head keeps the pretrained features from being distorted (Kumar et al. 2022, arXiv:2202.10054).
+
+    Args:
+        config: candidates of the inverse regularisation, tried from the strongest until the validation loss has risen
+            twice in a row; the lowest validation loss wins, the stronger one on a tie.
+        train: features; all views of an image count alike.
+        val: features; only the images as they are count.
+        weights: of each class in the loss; None counts all alike.
+        report: is told each row as soon as there is one.
+
+    Returns:
+        The head, and one row per candidate for ``history.csv``.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    x, y, counts = _views(train, weights)
+    val_x = val.take()
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    deviation[deviation == 0] = 1
+    scaled = (x - mean) / deviation
+    solver = LogisticRegression(max_iter=config.max_iterations, warm_start=True)
+    best, lowest, rows = None, np.inf, []
+    for step, inverse_l2 in enumerate(sorted(config.inverse_l2)):
+        solver.C = inverse_l2
+        # One thread: the matrices are small, and threads that wait for each other cost a hundred times the arithmetic.
+        with warnings.catch_warnings(), threadpool_limits(1, "blas"):
+            # Weak regularisation may want more steps; validation sees what came of the steps it had.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            solver.fit(scaled, y, sample_weight=counts)
+        coefficients, intercept = solver.coef_, solver.intercept_
+        if len(coefficients) == 1:  # two classes: scikit-learn solves for one logit, which two halves make again
+            coefficients = np.concatenate([-coefficients, coefficients]) / 2
+            intercept = np.concatenate([-intercept, intercept]) / 2
+        kernel = (coefficients / deviation).T.astype(np.float32)
+        head = Head([(kernel, (intercept - mean @ kernel).astype(np.float32))])
+        judged = score(head.logits(val_x), val.y)
+        rows.append(curves.row(step, score(head.logits(x), y), judged, inverse_l2=inverse_l2))
+        report(rows[-1])
+        if judged[0] < lowest:
+            best, lowest = head, judged[0]
+        if len(rows) > 2 and rows[-3]["val_loss"] < rows[-2]["val_loss"] < rows[-1]["val_loss"]:
+            break  # weaker still would only overfit more, and take the longest to solve
+    assert best is not None  # there is at least one candidate, and a loss is finite
+    return best, rows
+
+
+def _views(train: Examples, weights: Floats | None) -> tuple[Floats, Labels, Floats | None]:
+    """All views of the training images, a label for each, and what it counts; a mixture stands once for each label."""
+    views = range(train.source.views)
+    x = np.concatenate([train.take(view=view) for view in views])
+    y = np.tile(train.y, len(views))
+    if train.others is None or train.shares is None:
+        return x, y, None if weights is None else weights[y]
+    share = train.shares.T.ravel()
+    mixed = share < 1
+    x, y = np.concatenate([x, x[mixed]]), np.concatenate([y, train.others.T.ravel()[mixed]])
+    counts = np.concatenate([share, 1 - share[mixed]])
+    return x, y, counts if weights is None else counts * weights[y]
+
+
+def descend(
+    config: Adam,
+    train: Examples,
+    val: Examples,
+    classes: int,
+    seed: int,
+    weights: Floats | None = None,
+    report: Report = silent,
+) -> tuple[Head, list[Row]]:
+    """Train features → dropout → Dense (→ ReLU → dropout → Dense …) with Adam (Kingma and Ba 2014, arXiv:1412.6980).
+
+    Written out in NumPy: the gradient of the cross-entropy is a few lines, and an epoch takes less than importing
+    TensorFlow would. The epoch with the lowest validation loss is kept; each epoch takes the next view of the images.
+
+    Args:
+        config: hidden layers, rate, dropout, batch size, epochs and patience.
+        train, val: features; of val, only the images as they are count.
+        classes: how many there are.
+        seed: of the first weights, the order of the images and the dropout.
+        weights: of each class in the loss; None counts all alike.
+        report: is told each row as soon as there is one.
+
+    Returns:
+        The head, and one row per epoch for ``history.csv``.
+
+    Raises:
+        UserError: the loss is not finite any more.
+    """
+    random = np.random.default_rng(seed)
+    (width,) = train.source.shape
+    layers = [_glorot(random, *sizes) for sizes in itertools.pairwise([width, *config.hidden, classes])]
+    head = Head([(layer[:-1], layer[-1]) for layer in layers])  # views: it follows the layers
+    means, squares = ([np.zeros_like(layer) for layer in layers] for _ in range(2))
+    val_x = val.take()
+    steps, best = 0, head
+    rows = [curves.row(0, (math.nan, math.nan), score(head.logits(val_x), val.y))]
+    report(rows[0])
+    with threadpool_limits(1, "blas"):  # see ``solve``
+        while len(rows) <= config.epochs and len(rows) - 1 - best_epoch(rows) < config.patience:
+            order, seen, view = random.permutation(len(train.y)), [], (len(rows) - 1) % train.source.views
+            for at in range(0, len(order), config.batch_size):
+                which = order[at : at + config.batch_size]
+                inputs, logits = _forward(
+                    layers, train.take(which, (len(rows) - 1) % train.source.views), config, random
+                )
+                seen.append((*score(logits, train.y[which]), len(which)))
+                targets = train.targets(which, view, classes)
+                error = (softmax(logits) - targets) / np.float32(len(which))
+                if weights is not None:
+                    error *= (targets @ weights)[:, np.newaxis]
+                gradients = _backward(layers, inputs, error, config)
+                steps += 1
+                rate = np.float32(config.learning_rate * math.sqrt(1 - BETA_2**steps) / (1 - BETA_1**steps))
+                for k, gradient in enumerate(gradients):
+                    means[k] += (1 - BETA_1) * (gradient - means[k])
+                    squares[k] += (1 - BETA_2) * (gradient * gradient - squares[k])
+                    layers[k] -= rate * means[k] / (np.sqrt(squares[k]) + np.float32(EPSILON))
+            judged = score(head.logits(val_x), val.y)
+            if not math.isfinite(judged[0]):
+                raise UserError(
+                    f"train_head: expected a finite loss, found {judged[0]} after epoch {len(rows)}; "
+                    f"lower 'learning_rate'"
+                )
+            loss, accuracy, _ = np.average(seen, axis=0, weights=[one[-1] for one in seen])
+            rows.append(curves.row(len(rows), (float(loss), float(accuracy)), judged))
+            report(rows[-1])
+            if best_epoch(rows) == len(rows) - 1:
+                best = Head([(kernel.copy(), bias.copy()) for kernel, bias in head.layers])
+    return best, rows
+
+
+def _glorot(random: np.random.Generator, inputs: int, outputs: int) -> Floats:
+    """The first weights of a Dense layer (Glorot and Bengio 2010): inputs × outputs, and a last row for the bias."""
+    limit = math.sqrt(6 / (inputs + outputs))
+    layer = np.zeros((inputs + 1, outputs), np.float32)
+    layer[:-1] = random.uniform(-limit, limit, (inputs, outputs))
+    return layer
+
+
+def _forward(layers: list[Floats], x: Floats, config: Adam, random: np.random.Generator) -> tuple[list[Floats], Floats]:
+    """The inputs of each layer, some of them dropped, and the logits."""
+    kept = np.float32(1 - config.dropout)
+    inputs: list[Floats] = []
+    for layer in layers:
+        if inputs:
+            x = np.maximum(x, 0)
+        if config.dropout:
+            x = np.where(random.random(x.shape, np.float32) < kept, x / kept, np.float32(0))
+        inputs.append(x)
+        x = x @ layer[:-1] + layer[-1]
+    return inputs, x
+
+
+def _backward(layers: list[Floats], inputs: list[Floats], error: Floats, config: Adam) -> list[Floats]:
+    """The gradient of each layer, from the gradient of the logits."""
+    gradients: list[Floats] = []
+    for k in reversed(range(len(layers))):
+        gradients.insert(0, np.concatenate([inputs[k].T @ error, error.sum(axis=0, keepdims=True)]))
+        if k:  # what ReLU or dropout has set to 0 passes nothing on
+            error = (error @ layers[k][:-1].T) * (inputs[k] > 0) / np.float32(1 - config.dropout)
+    return gradients

@@ -1,0 +1,197 @@
+"""The finished model in other formats, each read again by its own runtime.
+
+Every format takes images (batch × size × size × 3, uint8 RGB, stretched to a square) and gives calibrated probabilities
+(batch × classes): preprocessing and temperature are inside.
+"""
+
+import importlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thaw.artifacts import Paths, read_json
+from thaw.chatter import without_information
+from thaw.config.schema import SECTIONS, Finetune
+from thaw.errors import UserError
+from thaw.learning import finetuning
+from thaw.learning.heads import Head
+from thaw.networks import engine
+from thaw.networks.inference import OpenVino
+
+pass
+
+Images = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Runner = Callable[[Images], Floats]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format.
+
+    Attributes:
+        name: of the file or folder.
+        write: writes a Keras model there.
+        load: reads it with its own runtime: images → probabilities.
+        packages: what must be installed, as Python imports it, and its name on the package index.
+    """
+
+    name: str
+    write: Callable[[Any, Path], None]
+    load: Callable[[Path], Runner]
+    packages: Mapping[str, str]
+
+
+def classifier(paths: Paths) -> Any:
+    """Build the model that ``evaluate`` kept in Keras: images → calibrated probabilities.
+
+    Raises:
+        UserError: the backbone's weights cannot be had.
+    """
+    import keras
+
+    config = read_json(paths.config("finetune"))
+    backbone, finetune = (SECTIONS[name].validate_python(config[name]) for name in ("backbone", "finetune"))
+    metrics = read_json(paths.figures)
+    dropout = finetune.dropout if isinstance(finetune, Finetune) else 0.0
+    model = finetuning.classifier(backbone, Head.load(paths.head), dropout, 0)
+    if metrics["kept"] == "finetuned":
+        model.load_weights(paths.model)
+    scaled = keras.layers.Rescaling(1 / metrics["temperature"], name="calibration")(model.output)
+    return keras.Model(model.input, keras.layers.Softmax(name="probabilities")(scaled), name="classifier")
+
+
+def require(wanted: Format) -> None:
+    """Make sure that what a format needs is installed.
+
+    Raises:
+        UserError: a package is missing.
+    """
+    for module, package in wanted.packages.items():
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            raise UserError(
+                f"expected the package {package} for {wanted.name}, found none; 'pip install {package}'"
+            ) from None
+
+
+def _write_savedmodel(model: Any, path: Path) -> None:
+    model.export(path, verbose=False)
+
+
+def _write_tflite(model: Any, path: Path) -> None:
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as scratch:  # straight from Keras it prints pages
+        _write_savedmodel(model, Path(scratch))
+        path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(scratch).convert())
+
+
+def _write_onnx(model: Any, path: Path) -> None:
+    model.predict_on_batch(np.zeros((1, *model.input.shape[1:]), np.uint8))  # Keras wants it to have been called
+    model.export(path, format="onnx", verbose=False)
+
+
+def _write_openvino(model: Any, path: Path) -> None:
+    path.mkdir()
+    engine.save_ir(model, 1, path / "model.xml")
+
+
+def _load_keras(path: Path) -> Runner:
+    import keras
+
+    model = keras.models.load_model(path, safe_mode=True)
+    return lambda images: np.asarray(model.predict_on_batch(images))
+
+
+def _load_savedmodel(path: Path) -> Runner:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(path)
+    return lambda images: np.asarray(loaded.serve(images))
+
+
+def _load_tflite(path: Path) -> Runner:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with without_information():
+        interpreter = Interpreter(str(path))
+        interpreter.allocate_tensors()
+    image, probabilities = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+    def one(picture: Images) -> Floats:
+        interpreter.set_tensor(image, picture[np.newaxis])
+        interpreter.invoke()
+        found: Floats = interpreter.get_tensor(probabilities)[0]
+        return found
+
+    return lambda images: np.stack([one(picture) for picture in images])
+
+
+def _load_onnx(path: Path) -> Runner:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: np.asarray(session.run(None, {name: images})[0])
+
+
+def _load_openvino(path: Path) -> Runner:
+    network = OpenVino(path / "model.xml", "float32")
+
+    def run(images: Images) -> Floats:
+        out = np.empty((len(images), *network.shapes[0]), np.float32)
+        network.run(images, [out])
+        return out
+
+    return run
+
+
+FORMATS: Mapping[str, Format] = {
+    "keras": Format("model.keras", lambda model, path: model.save(path), _load_keras, {}),
+    "savedmodel": Format("savedmodel", _write_savedmodel, _load_savedmodel, {}),
+    "tflite": Format("model.tflite", _write_tflite, _load_tflite, {"ai_edge_litert": "ai-edge-litert"}),
+    "onnx": Format("model.onnx", _write_onnx, _load_onnx, {"tf2onnx": "tf2onnx", "onnxruntime": "onnxruntime"}),
+    "openvino": Format("openvino", _write_openvino, _load_openvino, {}),
+}
+TOLERANCE = 1e-4  # of a probability
+REPEATS = 30  # of one image, for the latency
+
+
+def compare(name: str, found: Floats, expected: Floats) -> float:
+    """Return the largest difference of a probability.
+
+    Raises:
+        UserError: it is too large, or another class is the most probable.
+    """
+    other = int((found.argmax(axis=1) != expected.argmax(axis=1)).sum())
+    worst = float(np.abs(found - expected).max())
+    if other or worst > TOLERANCE:
+        raise UserError(
+            f"{name}: expected the finished model's answers for {len(expected)} test images, found {other} other "
+            f"classes and probabilities that differ by up to {worst:.1e}; it is not written"
+        )
+    return worst
+
+
+def latency(runner: Runner, pictures: Images) -> float:
+    """The median time for one image in milliseconds."""
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        runner(pictures[:1])
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds)
+
+
+def megabytes(path: Path) -> float:
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files) / 1e6

@@ -1,0 +1,136 @@
+"""Run a frozen network fast: OpenVINO, or TensorFlow where that is better (GPU) or wanted as the reference.
+
+The network is converted once and kept as OpenVINO IR in the cache under its fingerprint; from then on running it needs
+no TensorFlow.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thaw.artifacts import atomic, cache, fingerprint
+from thaw.networks.backbones import FrozenNetwork
+from thaw.networks.inference import OpenVino
+from thaw.networks.outputs import Floats
+
+TENSORFLOW_BATCH = 32
+
+
+class Engine(Protocol):
+    """A frozen network that is ready to run.
+
+    Attributes:
+        shapes: of an image's outputs.
+        input_size: pixels of an image's sides.
+    """
+
+    shapes: list[tuple[int, ...]]
+    input_size: int
+
+    def run(self, images: Iterable[NDArray[np.uint8]], outs: Sequence[Floats]) -> None:
+        """Write the k-th output for the i-th image (size × size × 3) to ``outs[k][i]``, of shape ``shapes[k]``."""
+
+
+def start(network: FrozenNetwork) -> Engine:
+    """Make ``network`` ready to run in its engine."""
+    if network.engine == "openvino":
+        return OpenVino(converted(network), network.backbone.precision)
+    return TensorFlow(network)
+
+
+class TensorFlow:
+    """The network in TensorFlow, in batches of one size."""
+
+    def __init__(self, network: FrozenNetwork) -> None:
+        import keras
+
+        if network.backbone.precision == "bfloat16":
+            keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            self._model = network.build()
+        finally:
+            keras.config.set_dtype_policy("float32")
+        self.shapes = [tuple(output.shape)[1:] for output in self._model.outputs]
+        self.input_size = network.backbone.input_size
+
+    def run(self, images: Iterable[NDArray[np.uint8]], outs: Sequence[Floats]) -> None:
+        """See ``Engine.run``."""
+        batch: list[NDArray[np.uint8]] = []
+        done = 0
+
+        def flush() -> None:
+            nonlocal done
+            filled = batch + [np.zeros_like(batch[0])] * (TENSORFLOW_BATCH - len(batch))
+            results = self._model.predict_on_batch(np.stack(filled))
+            for out, result in zip(outs, results if len(outs) > 1 else [results], strict=True):
+                out[done : done + len(batch)] = result[: len(batch)]
+            done += len(batch)
+            batch.clear()
+
+        for image in images:
+            batch.append(image)
+            if len(batch) == TENSORFLOW_BATCH:
+                flush()
+        if batch:
+            flush()
+
+
+def folder() -> Path:
+    """Where converted networks are kept: a pair of files (.xml and .bin) each."""
+    return cache() / "engine"
+
+
+def converted(network: FrozenNetwork) -> Path:
+    """The network's IR in the cache, converted from Keras if it is not there yet."""
+    path = folder() / f"{fingerprint(network.fingerprint, Path(__file__))}.xml"
+    if path.exists():
+        path.touch()  # when it was last used, for ``features.prune``
+    else:
+        save_ir(network.build(), network.outputs, path)
+    return path
+
+
+def copy(network: FrozenNetwork, out: Path) -> None:
+    """Copy the network's IR, converted if it is not in the cache yet, to ``out`` (.xml) and a .bin beside it."""
+    kept = converted(network)
+    for suffix in (".xml", ".bin"):
+        shutil.copyfile(kept.with_suffix(suffix), out.with_suffix(suffix))
+
+
+def save_ir(model: Any, outputs: int, path: Path) -> None:
+    """Convert a Keras model of images (batch × size × size × 3, uint8) to OpenVINO IR: ``path`` and a .bin beside it.
+
+    Args:
+        model: the model.
+        outputs: how many it has.
+        path: the .xml file; it appears last, so that where it is, all is.
+    """
+    import openvino
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    image = tf.TensorSpec((1, *model.input.shape[1:]), tf.uint8)
+    function = tf.function(lambda x: model(x, training=False), input_signature=[image]).get_concrete_function()
+    frozen = convert_variables_to_constants_v2(function)
+    # As a file, so that OpenVINO's own reader takes it: openvino.convert_model takes the function as it is, and fails
+    # from Python 3.13 on.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # Windows: the reader may map it
+        graph = Path(scratch, "graph.pb")
+        graph.write_bytes(frozen.graph.as_graph_def().SerializeToString(deterministic=True))
+        ir = openvino.Core().read_model(graph)
+    # By name: a graph has no order of its own, and what it would need for its gradients may be further outputs.
+    results = [ir.output(tensor.name).get_node() for tensor in frozen.outputs[:outputs]]
+    ir = openvino.Model(results, ir.get_parameters(), "network")
+    # Names count what the process has built before: without them, the same network is the same file.
+    for number, operation in enumerate(ir.get_ordered_ops()):
+        operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
+        for output in operation.outputs():
+            output.get_tensor().set_names(set())
+    with atomic(path) as partial:
+        openvino.save_model(ir, partial, compress_to_fp16=False)
+        partial.with_suffix(".bin").replace(path.with_suffix(".bin"))

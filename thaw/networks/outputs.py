@@ -1,0 +1,68 @@
+"""What a frozen network has said of the images of the manifest, as arrays, wherever these come from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+class Source(Protocol):
+    """The outputs of a frozen network for every image of the manifest: from a file, the feature store or the network.
+
+    Attributes:
+        views: how many there are of each image. View 0 is the image as it is, the others are augmented.
+        shape: of one output.
+    """
+
+    @property
+    def views(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def take(self, rows: Labels, view: int) -> Floats:
+        """One view of the images at ``rows`` of the manifest: rows × shape."""
+
+
+class Array:
+    """A ``Source`` that is an array of images × views × shape."""
+
+    def __init__(self, array: Floats) -> None:
+        self._array = array
+        self.views, self.shape, self.itemsize = array.shape[1], array.shape[2:], array.itemsize
+
+    @classmethod
+    def load(cls, path: Path) -> "Array":
+        """Map a .npy file, as ``features.extract`` writes it, into memory."""
+        return cls(np.load(path, mmap_mode="r"))
+
+    def take(self, rows: Labels, view: int) -> Floats:
+        """See ``Source.take``."""
+        return np.asarray(self._array[rows, view], np.float32)
+
+
+@dataclass(frozen=True)
+class Mixes:
+    """Which views are mixtures of two images, for every image of the manifest.
+
+    Attributes:
+        partners: images × views: the row of the other image; the own one where nothing is mixed.
+        shares: images × views: the share of the own image, at most 1.
+    """
+
+    partners: Labels
+    shares: Floats
+
+    def save(self, path: Path) -> None:
+        """Write them as .npy: images × views × (partner, share)."""
+        with path.open("wb") as file:
+            np.save(file, np.stack([self.partners.astype(np.float64), self.shares.astype(np.float64)], axis=-1))
+
+    @classmethod
+    def load(cls, path: Path) -> "Mixes":
+        """Read what ``save`` wrote."""
+        stored = np.load(path)
+        return cls(stored[..., 0].astype(np.int64), stored[..., 1].astype(np.float32))

@@ -1,0 +1,78 @@
+"""Weights of pretrained networks: where they are, what they are by content, and how they get into a network."""
+
+import hashlib
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from thaw.architectures import ARCHITECTURES
+from thaw.artifacts import PROJECT, workspace
+from thaw.config.schema import Backbone
+from thaw.errors import UserError
+
+BUNDLED = PROJECT / "weights" / "thaw_mobilenet_v2_035.weights.h5"
+BUNDLED_SHA256 = "223ff0010275fd99e7d176c73cbfca4bef0e4c6aa0b7ccd864f1f351d7ce65d3"
+
+
+def weights_id(weights: str) -> str:
+    """Say which weights a configuration means, by content: part of every fingerprint, found without TensorFlow.
+
+    Raises:
+        UserError: the file is missing, or the bundled one is not what was shipped.
+    """
+    if weights == "imagenet":
+        return f"imagenet of keras {version('keras')}"  # Keras checks what it downloads
+    if weights == "random":
+        return "random"
+    path = weights_path(weights)
+    if not path.is_file():
+        raise UserError(
+            f"weights: expected imagenet, bundled, random or a weights file, found no file {path}; correct the path"
+        )
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if weights == "bundled" and found != BUNDLED_SHA256:
+        raise UserError(
+            f"weights: expected {path.name} with sha256 {BUNDLED_SHA256[:12]}…, found {found[:12]}…; "
+            f"restore it with 'git checkout -- weights'"
+        )
+    return f"sha256 {found}"
+
+
+def weights_path(weights: str) -> Path:
+    """The file that holds ``weights``; a relative path is looked up in the project."""
+    return BUNDLED if weights == "bundled" else workspace() / Path(weights).expanduser()
+
+
+def weights_at_hand(weights: str, network: str, alpha: float) -> bool:
+    """Whether weights are on this machine: shipped, in a file, or downloaded by Keras before."""
+    if weights != "imagenet":
+        return weights_path(weights).is_file()
+    home = Path(os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser())  # as Keras has it
+    return network in ARCHITECTURES and (home / "models" / ARCHITECTURES[network].weights_file(alpha)).is_file()
+
+
+def load_weights(base: Any, backbone: Backbone) -> None:
+    """Load a weights file into the headless backbone, all of it or not at all."""
+    import keras
+
+    weights_id(backbone.weights)  # exists, and is what was shipped
+    path = weights_path(backbone.weights)
+    try:
+        if path.suffix == ".keras":
+            stored = keras.models.load_model(path, compile=False, safe_mode=True).get_weights()
+            if [w.shape for w in stored] != [w.shape for w in base.get_weights()]:
+                raise ValueError(
+                    f"{len(stored)} arrays where the network has {len(base.get_weights())}, or other shapes"
+                )
+            base.set_weights(stored)
+        else:
+            base.load_weights(str(path))
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"weights: expected weights of {ARCHITECTURES[backbone.network].builder} (alpha {backbone.alpha}, without "
+            f"its top) as .weights.h5, .h5 or .keras, found {path.name}, which does not fit: {reason}; "
+            f"correct 'weights:', 'alpha:' or 'network:'"
+        ) from error
