@@ -19,42 +19,32 @@ from thaw.learning.predictions import Predictions
 from thaw.networks.inference import softmax
 
 
-def kept(val: Pair, candidates: Sequence[str]) -> str:
-    """Choose the model to keep: the higher accuracy on the validation images, of equals the lower cross-entropy.
+def pair(predicted: Mapping[str, Predictions], records: list[Record], classes: list[str], split: Split) -> Pair:
+    """Bring both models' probabilities for the images of ``split`` into the manifest's order.
 
-    Fine-tuning that hurts is so not passed on; the test images have no say in it.
+    Raises:
+        UserError: predictions are of other images or classes than the manifest's, or are no numbers.
     """
-
-    def rank(model: str) -> tuple[float, float]:
-        found = scores(val.labels, val.before if model == "head" else val.after)
-        return -found["accuracy"], found["log_loss"]
-
-    return min(candidates, key=rank)
-
-
-def temperature(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
-    """Return the temperature that makes a model as sure as it is right: softmax(ln(probabilities) / temperature).
-
-    Temperature scaling (Guo et al. 2017, arXiv:1706.04599), fitted to validation images: it changes how sure a model
-    is, and never which class it names. As in Platt (1999), a label counts as (n + 1) / (n + 2) true: where every
-    validation image is right, that keeps the model from being made infinitely sure.
-    """
-    n, classes = probabilities.shape
-    logits = _logits(probabilities)
-    targets = np.full((n, classes), 1 / (n + 2) / (classes - 1))
-    targets[np.arange(n), labels] = (n + 1) / (n + 2)
-    # The loss is convex in 1 / temperature, so its slope is zero in one place: between these ends, if anywhere.
-    low, high = math.log(1 / 50), math.log(50)
-    for _ in range(60):
-        middle = (low + high) / 2
-        slope = ((softmax(logits, math.exp(-middle)) - targets) * logits).sum()
-        low, high = (low, middle) if slope > 0 else (middle, high)
-    return math.exp(-(low + high) / 2)
-
-
-def rescaled(probabilities: NDArray[np.floating[Any]], temperature: float) -> Floats:
-    """Return probabilities (images × classes) at a temperature."""
-    return softmax(_logits(probabilities), temperature)
+    chosen = [record for record in records if record.split == split]
+    expected = {record.path for record in chosen}
+    probabilities = []
+    for stage, of_stage in predicted.items():
+        rows = {path: row for row, path in enumerate(of_stage.paths) if of_stage.splits[row] == split}
+        if of_stage.classes != classes or set(rows) != expected:
+            differing = set(rows) ^ expected
+            raise UserError(
+                f"{stage}/predictions.csv: expected the {len(expected)} {split} images and the {len(classes)} classes "
+                f"of prepare, found {len(rows)} images and {len(of_stage.classes)} classes"
+                f"{f' (only one of both has {min(differing)!r})' if differing else ''}; run 'dvc repro'"
+            )
+        values = of_stage.probabilities[[rows[record.path] for record in chosen]]
+        if not np.isfinite(values).all():
+            raise UserError(
+                f"{stage}/predictions.csv: expected probabilities, found values that are no numbers: training has "
+                f"diverged; lower the learning_rate in conf/{stage}/ and run 'dvc repro'"
+            )
+        probabilities.append(values)
+    return Pair(examples.labels(chosen, classes), *probabilities)
 
 
 def compare(
@@ -125,6 +115,44 @@ def is_tuned(metrics: Mapping[str, Any]) -> bool:
     return bool(metrics["verdict"] != NOTHING)
 
 
+def kept(val: Pair, candidates: Sequence[str]) -> str:
+    """Choose the model to keep: the higher accuracy on the validation images, of equals the lower cross-entropy.
+
+    Fine-tuning that hurts is so not passed on; the test images have no say in it.
+    """
+
+    def rank(model: str) -> tuple[float, float]:
+        found = scores(val.labels, val.before if model == "head" else val.after)
+        return -found["accuracy"], found["log_loss"]
+
+    return min(candidates, key=rank)
+
+
+def temperature(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
+    """Return the temperature that makes a model as sure as it is right: softmax(ln(probabilities) / temperature).
+
+    Temperature scaling (Guo et al. 2017, arXiv:1706.04599), fitted to validation images: it changes how sure a model
+    is, and never which class it names. As in Platt (1999), a label counts as (n + 1) / (n + 2) true: where every
+    validation image is right, that keeps the model from being made infinitely sure.
+    """
+    n, classes = probabilities.shape
+    logits = _logits(probabilities)
+    targets = np.full((n, classes), 1 / (n + 2) / (classes - 1))
+    targets[np.arange(n), labels] = (n + 1) / (n + 2)
+    # The loss is convex in 1 / temperature, so its slope is zero in one place: between these ends, if anywhere.
+    low, high = math.log(1 / 50), math.log(50)
+    for _ in range(60):
+        middle = (low + high) / 2
+        slope = ((softmax(logits, math.exp(-middle)) - targets) * logits).sum()
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return math.exp(-(low + high) / 2)
+
+
+def rescaled(probabilities: NDArray[np.floating[Any]], temperature: float) -> Floats:
+    """Return probabilities (images × classes) at a temperature."""
+    return softmax(_logits(probabilities), temperature)
+
+
 def _with_intervals(figures: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, float]:
     """Put each interval's ends behind its figure."""
     row = {}
@@ -142,31 +170,3 @@ def _logits(probabilities: NDArray[np.floating[Any]]) -> Floats:
 
 def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
-
-
-def pair(predicted: Mapping[str, Predictions], records: list[Record], classes: list[str], split: Split) -> Pair:
-    """Bring both models' probabilities for the images of ``split`` into the manifest's order.
-
-    Raises:
-        UserError: predictions are of other images or classes than the manifest's, or are no numbers.
-    """
-    chosen = [record for record in records if record.split == split]
-    expected = {record.path for record in chosen}
-    probabilities = []
-    for stage, of_stage in predicted.items():
-        rows = {path: row for row, path in enumerate(of_stage.paths) if of_stage.splits[row] == split}
-        if of_stage.classes != classes or set(rows) != expected:
-            differing = set(rows) ^ expected
-            raise UserError(
-                f"{stage}/predictions.csv: expected the {len(expected)} {split} images and the {len(classes)} classes "
-                f"of prepare, found {len(rows)} images and {len(of_stage.classes)} classes"
-                f"{f' (only one of both has {min(differing)!r})' if differing else ''}; run 'dvc repro'"
-            )
-        values = of_stage.probabilities[[rows[record.path] for record in chosen]]
-        if not np.isfinite(values).all():
-            raise UserError(
-                f"{stage}/predictions.csv: expected probabilities, found values that are no numbers: training has "
-                f"diverged; lower the learning_rate in conf/{stage}/ and run 'dvc repro'"
-            )
-        probabilities.append(values)
-    return Pair(examples.labels(chosen, classes), *probabilities)

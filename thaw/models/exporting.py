@@ -31,6 +31,9 @@ Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Runner = Callable[[Images], Floats]
 
+TOLERANCE = 1e-4  # of a probability
+REPEATS = 30  # of one image, for the latency
+
 
 @dataclass(frozen=True)
 class Format:
@@ -162,8 +165,6 @@ FORMATS: Mapping[str, Format] = {
     "onnx": Format("model.onnx", _write_onnx, _load_onnx, {"tf2onnx": "tf2onnx", "onnxruntime": "onnxruntime"}),
     "openvino": Format("openvino", _write_openvino, _load_openvino, {}),
 }
-TOLERANCE = 1e-4  # of a probability
-REPEATS = 30  # of one image, for the latency
 
 
 def compare(name: str, found: Floats, expected: Floats) -> float:
