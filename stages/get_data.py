@@ -1,8 +1,7 @@
-"""Bring a data set into data/ and let DVC track it (``python -m stages.get_data digits|folder|csv|flowers``).
+"""Bring a data set into data/ and let DVC track it (``python -m stages.get_data digits|folder|flowers``).
 
 - ``digits``: scikit-learn's 1,797 handwritten digits, the sample of ``make repro``;
-- ``folder PATH``: your own images, in class folders or in train, val and test folders with class folders inside;
-- ``csv FILE``: your own images, listed in a file with the columns path,label and optionally split,group;
+- ``folder PATH``: your own images, in folders, an archive or listed in a table (docs/data.md says what is understood);
 - ``flowers``: TensorFlow's flower_photos, downloaded or, with ``--from FILE``, from an archive at hand.
 
 Writes data/ and data.dvc, and in params.yaml what goes with the data. These are built beside data/ and renamed, so
@@ -10,11 +9,14 @@ data/ is complete or not there.
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from thaw.artifacts import PROJECT
-from thaw.data.sources import GOES_WITH, choose, download_flowers, write_archive, write_csv, write_digits, write_folder
+from thaw.data.layouts import Classes, Layout, Options, few
+from thaw.data.sources import GOES_WITH, choose, download_flowers, look, write_digits, write_images
 from thaw.data.versioning import bring, require_linkable
 from thaw.errors import UserError, fail
 
@@ -24,13 +26,17 @@ def main(arguments: Sequence[str] | None = None, root: Path = PROJECT) -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.get_data", description="Bring a data set into data/.")
     commands = parser.add_subparsers(dest="source", required=True)
     commands.add_parser("digits", help="scikit-learn's handwritten digits, the sample")
-    from_folder = commands.add_parser(
-        "folder", help="class folders, or train/val/test folders with class folders inside"
+    images = commands.add_parser("folder", help="your images: a folder, an archive or a table of them")
+    images.add_argument("path", type=Path)
+    images.add_argument(
+        "--classes", choices=get_args(Classes), default="outermost", help="where class folders hold folders"
     )
-    from_folder.add_argument("path", type=Path)
-    from_folder.add_argument("--link", action="store_true", help="let DVC read your files in place: one copy fewer")
-    from_csv = commands.add_parser("csv", help="a CSV file with the columns path,label[,split][,group]")
-    from_csv.add_argument("file", type=Path)
+    images.add_argument("--label-from", metavar="REGEX", help="find the class in a file's path: '([a-z]+)_'")
+    images.add_argument("--path-column", metavar="NAME", help="of a table")
+    images.add_argument("--label-column", metavar="NAME", help="of a table")
+    images.add_argument("--root", type=Path, help="where a table's paths start, if not in its folder")
+    images.add_argument("--dry-run", action="store_true", help="say what is understood, and copy nothing")
+    images.add_argument("--link", action="store_true", help="let DVC read your files in place: one copy fewer")
     from_flowers = commands.add_parser("flowers", help="TensorFlow's flower_photos: 3,670 photos in five classes")
     from_flowers.add_argument("--from", dest="archive", type=Path, help="a tar archive at hand instead of the download")
     for command in commands.choices.values():
@@ -41,20 +47,36 @@ def main(arguments: Sequence[str] | None = None, root: Path = PROJECT) -> None:
             case "digits":
                 bring(root, write_digits, force=given.force, quick=True)
             case "folder":
+                options = Options(given.classes, given.label_from, given.path_column, given.label_column, given.root)
+                if given.dry_run:
+                    say(look(given.path, options))
+                    return
                 if given.link:
                     require_linkable(root)
-                bring(root, lambda target: write_folder(given.path, target, link=given.link), force=given.force)
-            case "csv":
-                bring(root, lambda target: write_csv(given.file, target), force=given.force)
-            case "flowers":
                 bring(
-                    root, lambda target: write_archive(given.archive or download_flowers(), target), force=given.force
+                    root,
+                    lambda target: say(write_images(given.path, target, options, link=given.link)),
+                    force=given.force,
                 )
+            case "flowers":
+                archive = given.archive or download_flowers()
+                bring(root, lambda target: say(write_images(archive, target, Options())), force=given.force)
         if changed := choose(root, given.source if given.source in GOES_WITH else "folder"):
             print(changed)
     except UserError as error:
         fail(error)
     print("Next: make repro")
+
+
+def say(layout: Layout) -> None:
+    """Say what was understood."""
+    count = Counter(entry.label for entry in layout.entries)
+    classes = few((f"{name} {count[name]:,}" for name in sorted(count)), 12)
+    print(f"{len(layout.entries):,} images in {len(count)} classes: {classes}")
+    for note in layout.notes:
+        print(f"  {note}")
+    for kind, number in sorted(Counter(one.kind for one in layout.refused).items()):
+        print(f"  not used: {number:,} x {kind}")
 
 
 if __name__ == "__main__":

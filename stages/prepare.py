@@ -5,6 +5,7 @@ Reads data/. Writes artifacts/prepare: ``manifest.csv`` (one row per usable imag
 """
 
 import csv
+import math
 from collections import Counter
 from typing import Any
 
@@ -14,6 +15,8 @@ from thaw.config.schema import Dataset
 from thaw.data import indexing, manifest
 from thaw.data.indexing import Manifest
 from thaw.data.layouts import SPLITS
+
+FEW = 100  # test images
 
 
 def run(paths: Paths, dataset: Dataset, seed: int) -> None:
@@ -36,7 +39,7 @@ def run(paths: Paths, dataset: Dataset, seed: int) -> None:
 
 
 def summarize(found: Manifest) -> dict[str, Any]:
-    """Count images by split and class, refused files by reason and surplus copies, and say where splits come from."""
+    """Count images by split and class, refused files by reason and surplus copies; say where splits come from."""
     count = Counter((record.split, record.label) for record in found.records)
     drawn = "drawn from train" if found.predefined else "drawn"
     return {
@@ -44,6 +47,7 @@ def summarize(found: Manifest) -> dict[str, Any]:
         "refused": dict(sorted(Counter(one.kind for one in found.refused).items())),
         "duplicates": len(found.records) - len({record.sha256 for record in found.records}),
         "splits": {split: "predefined" if split in found.predefined else drawn for split in SPLITS},
+        **({"notes": found.notes} if found.notes else {}),
     }
 
 
@@ -59,6 +63,11 @@ def describe(summary: dict[str, Any]) -> str:
         lines.append("  (each with its reason in artifacts/prepare/refused.csv)")
     if taken := [split for split in SPLITS if summary["splits"][split] == "drawn from train"]:
         lines.append(f"  {' and '.join(taken)} taken from train: the data predefine no such split")
+    lines += [f"  {note}" for note in summary.get("notes", [])]
+    if total["test"] < FEW:
+        # As far as an accuracy of 80% may be off (normal approximation, 95%).
+        margin = 196 * math.sqrt(0.8 * 0.2 / total["test"])
+        lines.append(f"  only {total['test']} test images: they show an accuracy to within some {margin:.0f} points")
     if summary["duplicates"]:
         lines.append(f"  {summary['duplicates']} x a copy of another image; copies share a split")
     return "\n".join(lines)

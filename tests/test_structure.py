@@ -133,7 +133,9 @@ def left_to_the_system(code: str) -> list[str]:
         place = 0 if is_method else 1
         modes = [*node.args[place : place + 1], *(value for key, value in given.items() if key == "mode")]
         mode = next((str(one.value) for one in modes if isinstance(one, ast.Constant)), "r")
-        is_file = name == "open" and owner not in ("Image", "tarfile") and mode in ("r", "w", "a", "x", "r+", "w+")
+        is_file = (
+            name == "open" and owner not in ("Image", "tarfile", "zipped") and mode in ("r", "w", "a", "x", "r+", "w+")
+        )
         is_text = is_method and name in ("read_text", "write_text")  # not the function of thaw.artifacts
         talks = name in ("run", "Popen", "check_output") and {"text", "universal_newlines"} & {*given}
         needed = {"encoding"} if is_file or talks or is_text else set()

@@ -35,7 +35,7 @@ def test_prepare_writes_its_outputs_and_says_what_it_refused(paths: Paths, capsy
         assert list(csv.reader(file)) == [
             ["path", "reason"],
             ["a/empty.png", "empty file"],
-            ["b, c/notes.txt", "not an image: expected JPEG, PNG, BMP, GIF, WebP or TIFF"],
+            ["b, c/notes.txt", "not an image: by its name"],
         ]
     summary = read_json(paths.manifest.with_name("summary.json"))
     assert sum(sum(classes.values()) for classes in summary["images"].values()) == len(records) == 41
@@ -46,6 +46,7 @@ def test_prepare_writes_its_outputs_and_says_what_it_refused(paths: Paths, capsy
     assert said.startswith("41 images in 2 classes: ")
     assert "2 files refused" in said
     assert "1 x not an image" in said
+    assert "test images: they show an accuracy to within some" in said
     assert "1 x a copy of another image" in said
 
 
@@ -72,7 +73,7 @@ def test_two_runs_write_the_same_bytes_and_another_seed_does_not(paths: Paths, t
 def test_a_refusal_leaves_earlier_outputs_and_nothing_half_written(paths: Paths) -> None:
     prepare.run(paths, DATASET, seed=0)
     before = paths.manifest.read_bytes()
-    with pytest.raises(UserError, match="expected at least 22 usable images"):
+    with pytest.raises(UserError, match="expected at least two classes of usable images"):
         prepare.run(paths, DATASET.model_copy(update={"min_images": 22}), seed=0)
     assert paths.manifest.read_bytes() == before
     assert [path.name for path in paths.root.iterdir()] == ["prepare"]

@@ -28,7 +28,6 @@ NO_MATTER = {
     "backbone.keep_blocks",
     "backbone.cache_limit_gb",
     "finetune.devices",
-    "dataset.min_images",
 }
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]

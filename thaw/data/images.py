@@ -5,6 +5,7 @@ The same file always gives the same pixels, in every process and for any number 
 
 import io
 import math
+import stat
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
+import pillow_heif
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
@@ -23,8 +25,37 @@ from thaw.machine import cores
 T = TypeVar("T")
 R = TypeVar("R")
 
-FORMATS = ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF"]
-SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+pillow_heif.register_heif_opener(thumbnails=False)
+FORMATS = ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "HEIF", "AVIF", "JPEG2000", "PPM"]
+BY_NAME = {".tga": "TGA"}  # which has nothing in it to be known by: any text could be one
+SUFFIXES = {
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".mpo",
+    ".png",
+    ".bmp",
+    ".dib",
+    ".gif",
+    ".webp",
+    ".tif",
+    ".tiff",
+    *BY_NAME,
+}
+SUFFIXES |= {".heic", ".heif", ".avif", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"}
+READ = "JPEG, PNG, BMP, GIF, WebP, TIFF, HEIC, AVIF, JPEG 2000, PPM or TGA"
+# What other kinds of files are, as people know them, by their endings; and what would turn them into images.
+OTHERS = {
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"), "raw data of a camera (rawpy)"),
+    **dict.fromkeys((".dcm", ".dicom"), "DICOM (pydicom)"),
+    **dict.fromkeys((".nii",), "NIfTI (nibabel)"),
+    **dict.fromkeys((".svg",), "a drawing (cairosvg)"),
+    **dict.fromkeys((".psd",), "Photoshop (psd-tools)"),
+    **dict.fromkeys((".jxl",), "JPEG XL (pillow-jxl-plugin)"),
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), "a film (ffmpeg)"),
+}
+DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits that cameras and microscopes give a grey value
 
 # What brings a picture with this EXIF orientation upright.
 UPRIGHT = {
@@ -51,7 +82,11 @@ class Unusable(UserError):  # noqa: N818 (a verdict on a file, not a failure of 
 
 
 def decode(source: Path | BinaryIO, max_pixels: float = math.inf, at_least: int | None = None) -> Image.Image:
-    """Decode the first frame of a picture: upright by its EXIF data, RGB, transparency on white.
+    """Decode the first frame of a picture: upright by its EXIF data, in sRGB, transparency on white.
+
+    Grey values of more than 8 bits are scaled by the fewest bits of ``DEPTHS`` that hold the brightest of them, so that
+    12 bits in a file of 16 are not black. Floating-point numbers are taken as shares of white if they lie between 0 and
+    1, as 0 to 255 if they lie there, and else from their lowest to their highest.
 
     Args:
         source: a file in one of ``FORMATS``, whatever its name ends in.
@@ -60,7 +95,7 @@ def decode(source: Path | BinaryIO, max_pixels: float = math.inf, at_least: int 
             as both its sides keep this many pixels.
 
     Raises:
-        Unusable: the file is unreadable, empty, no image, too large, damaged, or has other than 8 or 16 bits a channel.
+        Unusable: the file is unreadable, empty, no image, too large or damaged.
     """
     return _read(source, max_pixels, at_least)[0]
 
@@ -124,7 +159,10 @@ def ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
 def _read(source: Path | BinaryIO, max_pixels: float, at_least: int | None) -> tuple[Image.Image, tuple[int, int]]:
     """Do as ``decode`` says; also return the upright width and height that the picture has by itself."""
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        suffix = source.suffix.lower() if isinstance(source, Path) else ""
+        if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
+            raise Unusable("not a file")  # a pipe would be waited for
+        with Image.open(source, formats=[*FORMATS, *([BY_NAME[suffix]] if suffix in BY_NAME else [])]) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise Unusable(
@@ -140,7 +178,9 @@ def _read(source: Path | BinaryIO, max_pixels: float, at_least: int | None) -> t
         raise
     except UnidentifiedImageError:
         empty = source.stat().st_size == 0 if isinstance(source, Path) else not source.seek(0, io.SEEK_END)
-        raise Unusable("empty file" if empty else "not an image: expected JPEG, PNG, BMP, GIF, WebP or TIFF") from None
+        known = OTHERS.get(suffix)
+        said = f"not an image: {known} could make one of it" if known else f"not an image: expected {READ}"
+        raise Unusable("empty file" if empty else said) from None
     except Exception as error:  # Pillow's decoders raise nearly anything for broken files
         if isinstance(error, OSError) and error.strerror:
             raise Unusable(f"unreadable: {error.strerror}") from None
@@ -155,15 +195,45 @@ def _orientation(image: Image.Image) -> int | None:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F"):
-        kind = "integers" if image.mode == "I" else "floating-point numbers"
-        raise Unusable(f"unsupported pixels: 32-bit {kind}, expected 8 or 16 bits a channel")
-    if image.mode.startswith("I;16"):
-        grey = np.array(image)
-        # Only 16-bit greyscale reaches us unscaled (Pillow itself keeps the high byte of 16-bit colours).
-        grey[grey == image.info.get("transparency", -1)] = 0xFFFF
-        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_grey(image)).convert("RGB")
+    profile = image.info.get("icc_profile")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return _in_srgb(image, profile) if profile else image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> NDArray[np.uint8]:
+    """Scale grey values of any depth to 8 bits, see ``decode``."""
+    values = np.array(image)
+    clear = values == image.info.get("transparency", -1)
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        low, high = float(values.min()), float(values.max())
+        if low >= 0 and high <= 1:
+            low, high = 0.0, 1.0
+        elif low >= 0 and high <= 255:
+            low, high = 0.0, 255.0
+        scaled = (values - low) * (255 / max(high - low, 1e-12))
+        grey = scaled.round().astype(np.uint8)
+    else:
+        values = values.astype(np.int64) - min(0, int(values.min()))
+        bits = next(bits for bits in DEPTHS if int(values[~clear].max(initial=0)) < 2**bits or bits == DEPTHS[-1])
+        grey = (values >> (bits - 8)).clip(0, 255).astype(np.uint8)
+    grey[clear] = 255
+    return grey
+
+
+def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """Convert colours from the profile that a file brings, as cameras and printers have them; most bring sRGB."""
+    from PIL import ImageCms
+
+    try:
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(own).lower():
+            return image.convert("RGB")
+        found = ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # a profile for other colours, or a broken one
+        return image.convert("RGB")
+    return found or image.convert("RGB")

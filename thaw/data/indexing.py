@@ -1,14 +1,15 @@
-"""From a data folder to its manifest: read its layout, verify every file, split what is usable."""
+"""From a data folder to its manifest: understand its layout, verify every file, split what is usable."""
 
 import hashlib
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from thaw.config.schema import Dataset
-from thaw.data import images
-from thaw.data.layouts import SPLITS, Entry, Refused, quoted, scan
+from thaw.data import folders, images, tables
+from thaw.data.layouts import SPLITS, Entry, Layout, Options, Refused, coherent, few, listing, quoted
 from thaw.data.manifest import Record, Split
 from thaw.errors import UserError
 
@@ -18,40 +19,69 @@ class Manifest:
     """Everything ``prepare`` finds out: records and refused files by path, classes by name.
 
     ``predefined`` holds the splits that the data name; where it is not empty, the others were drawn from train.
+    ``notes`` say how the layout was understood.
     """
 
     records: list[Record]
     refused: list[Refused]
     classes: list[str]
     predefined: list[Split]
+    notes: list[str] = field(default_factory=list)
 
 
 def build(data: Path, dataset: Dataset, seed: int) -> Manifest:
     """Index a data folder: find its images, decode each once, refuse what is no use, and split the rest.
 
     Raises:
-        UserError: the folder's layout is none of the three, or too few images remain for a class or a split.
+        UserError: the folder cannot be understood, or too few images remain to tell two classes apart.
     """
-    entries, outside = scan(data)
+    layout = scan(data)
+    entries = layout.entries
     checked = list(images.parallel(lambda entry: verify(data, entry, dataset.max_megapixels * 1e6), entries, "prepare"))
     conflicts = find_conflicts([result for result in checked if isinstance(result, Record)])
     usable = [result for result in checked if isinstance(result, Record) and result.path not in conflicts]
-    refused = [*outside, *(result for result in checked if isinstance(result, Refused)), *conflicts.values()]
+    refused = [*layout.refused, *(result for result in checked if isinstance(result, Refused)), *conflicts.values()]
 
     named = {entry.split for entry in entries}
     predefined = [split for split in SPLITS if split in named]
     shares: dict[Split, float] = {"test": dataset.test, "val": dataset.val}
     missing = {split: share for split, share in shares.items() if split not in predefined}
-    records = [replace(one, split=draw(one, missing, seed)) if one.split == "train" else one for one in usable]
+    small = _left_out(usable, dataset.min_images)
+    usable = [one for one in usable if one.path not in small]
+    drawn = draw([one for one in usable if one.split == "train"], missing, seed)
+    notes = list(layout.notes)
+    if small:
+        lost = sorted({one.label for one in checked if isinstance(one, Record) and one.path in small})
+        notes.append(f"classes that are left out, as too small: {few(lost)}")
 
     manifest = Manifest(
-        records=records,
-        refused=sorted(refused, key=lambda one: one.path),
-        classes=sorted({entry.label for entry in entries}),
+        records=[replace(one, split=drawn.get(one.path, one.split)) for one in usable],
+        refused=sorted([*refused, *small.values()], key=lambda one: one.path),
+        classes=sorted({one.label for one in usable}),
         predefined=predefined,
+        notes=notes,
     )
-    _require_enough(manifest, {entry.path: entry.label for entry in entries}, dataset.min_images)
+    _require_enough(manifest)
     return manifest
+
+
+def scan(data: Path, options: Options | None = None) -> Layout:
+    """Understand a data folder, without opening any image.
+
+    Raises:
+        UserError: the folder is missing or empty, there are fewer than two classes, or a group stands in two splits.
+    """
+    if not data.is_dir():
+        raise UserError(
+            f"expected images in the folder {data}, found no such folder; "
+            "bring some with 'python -m stages.get_data digits' or 'python -m stages.get_data folder PATH'"
+        )
+    options = options or Options()
+    files = listing(data)
+    if not files.paths:
+        raise UserError(f"expected images in {data}, found no file; add a folder of images for each class")
+    layout = tables.inside(data, files.paths, options) or folders.understand(data, files, options)
+    return coherent(data, replace(layout, refused=[*files.refused, *layout.refused]))
 
 
 def verify(data: Path, entry: Entry, max_pixels: float) -> Record | Refused:
@@ -92,40 +122,75 @@ def find_conflicts(records: Iterable[Record]) -> dict[str, Refused]:
     return conflicts
 
 
-def draw(record: Record, shares: Mapping[Split, float], seed: int) -> Split:
-    """Draw one of the splits in ``shares``, or train, by a hash of the image's group or, without one, its content.
+def draw(records: Sequence[Record], shares: Mapping[Split, float], seed: int) -> dict[str, Split]:
+    """Draw the splits in ``shares``, and train, for some images; return each image's, by path.
 
-    The draw knows neither the other images nor the class nor the path, so adding, renaming and relabelling images moves
-    no other one, and neither identical images nor a group can straddle splits.
+    What must stay together, copies of an image and a group, is one unit. Its place in [0, 1) is a hash of the seed and
+    its content, so that adding, renaming and relabelling images moves no other one. In the order of places, the first
+    units of each class are in the first split, as many as lie below its share; but never fewer than half of what was
+    asked for, nor more than one and a half times as many, and at least one wherever the class has one for each split
+    and for train. Only a small class comes to these bounds; then a new image may move one or two others.
     """
-    identity = f"group/{record.group}" if record.group else f"image/{record.sha256}"
-    digest = hashlib.sha256(f"{seed}/{identity}".encode()).digest()
-    position, bound = int.from_bytes(digest[:8], "big") / 2**64, 0.0
-    for split, share in shares.items():
+    units: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        units[f"group/{record.group}" if record.group else f"image/{record.sha256}"].append(record)
+    by_class: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for name, members in units.items():
+        counts = Counter(record.label for record in members)
+        label = min(counts, key=lambda one: (-counts[one], one))
+        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+        by_class[label].append((int.from_bytes(digest[:8], "big") / 2**64, name))
+    drawn: dict[str, Split] = {}
+    for places in by_class.values():
+        places.sort()
+        wanted = _counts([place for place, _ in places], list(shares.values()))
+        splits = [split for split, count in zip(shares, wanted, strict=True) for _ in range(count)]
+        for number, (_, name) in enumerate(places):
+            split: Split = splits[number] if number < len(splits) else "train"
+            drawn |= dict.fromkeys((record.path for record in units[name]), split)
+    return drawn
+
+
+def _counts(places: Sequence[float], shares: Sequence[float]) -> list[int]:
+    """How many units of a class go to each split: see ``draw``."""
+    total, found, bound = len(places), list[int](), 0.0
+    least = 1 if total > len(shares) else 0
+    for share in shares:
+        count = sum(bound <= place < bound + share for place in places)
         bound += share
-        if position < bound:
-            return split
-    return "train"
+        low, high = math.ceil(share * total / 2), math.floor(3 * share * total / 2)
+        found.append(max(least, low, min(count, max(high, least, low))))
+    while sum(found) >= max(total, 1) and any(found):  # something is left to learn from
+        found[found.index(max(found))] -= 1
+    return found
 
 
-def _require_enough(manifest: Manifest, labels: Mapping[str, str], min_images: int) -> None:
-    """Stop if a class has too few images to learn from, or none in a split."""
-    refused = defaultdict(list)
-    for one in manifest.refused:
-        refused[labels.get(one.path)].append(one)
-    count = Counter(record.label for record in manifest.records)
-    for label in manifest.classes:
-        if count[label] < min_images:
-            why = refused[label]
-            detail = f" ({len(why)} refused, the first one, {why[0].path!r}, as {why[0].reason})" if why else ""
-            raise UserError(
-                f"class {label!r}: expected at least {min_images} usable images, found {count[label]}{detail}; "
-                "add images, or lower min_images in conf/dataset"
-            )
-    present = {(record.label, record.split) for record in manifest.records}
-    for label in manifest.classes:
-        if empty := [split for split in SPLITS if (label, split) not in present]:
-            raise UserError(
-                f"class {label!r}: expected images in train, val and test, found none in {' and '.join(empty)}; "
-                "add images, change the seed in params.yaml, or change val and test in conf/dataset"
-            )
+def _left_out(records: Sequence[Record], least: int) -> dict[str, Refused]:
+    """Find the images of classes that are too small, or without images to learn from, by path."""
+    count = Counter(record.label for record in records)
+    trained = {record.label for record in records if record.split == "train"}
+    reasons = {
+        label: f"too small a class: {count[label]} usable images, fewer than {least}"
+        if count[label] < least
+        else "a class without training images"
+        for label in count
+        if count[label] < least or label not in trained
+    }
+    return {one.path: Refused(one.path, reasons[one.label]) for one in records if one.label in reasons}
+
+
+def _require_enough(manifest: Manifest) -> None:
+    """Stop if there is nothing to tell apart, or no image to choose or to judge by."""
+    if len(manifest.classes) < 2:
+        reasons = Counter(one.kind for one in manifest.refused)
+        why = ", ".join(f"{count} x {kind}" for kind, count in sorted(reasons.items()))
+        raise UserError(
+            f"expected at least two classes of usable images, found {quoted(manifest.classes) or 'none'} "
+            f"({why or 'no file refused'}); add images, or lower min_images in conf/dataset"
+        )
+    present = {record.split for record in manifest.records}
+    if empty := [split for split in SPLITS if split not in present]:
+        raise UserError(
+            f"expected images in train, val and test, found none in {' and '.join(empty)}; add images, or raise val "
+            "and test in conf/dataset"
+        )

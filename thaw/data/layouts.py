@@ -1,37 +1,59 @@
 """What a data folder says of its files: the class, and perhaps the split and the group of each. Opens no image.
 
-A data folder has one of three layouts:
-
-- class folders: ``<class>/…/<image>``;
-- predefined splits: ``train/<class>/…``, ``val/<class>/…`` (or ``valid``, ``validation``) and ``test/<class>/…``;
-- ``index.csv`` in the folder, with the columns path and label and optionally split and group.
+What can be understood without guessing is taken, and said in a note. What cannot be used is refused, with its reason.
+An error is left for what can give no answer at all (no images, one class), and for what would falsify one (a group in
+two splits). ``tables`` and ``folders`` are the two ways in which a data set says it.
 """
 
-import csv
 import glob
 import os
-import posixpath
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from thaw.data import images
-from thaw.data.images import SUFFIXES
 from thaw.data.manifest import Split
 from thaw.errors import UserError
 
 # In the order of their use; an image that stands in two of them stays in the later one.
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SPLIT_WORDS: Mapping[str, Split] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "holdout"), "test"),
 }
-INDEX = "index.csv"
+# Words that may stand beside one of them, as in train_images, seg_train or val2017.
+FILLERS = {"image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "seg", "set", "data", "dataset"}
+# What stands beside images: a folder of such files is no class.
+BESIDE = (
+    "txt md rst csv tsv json jsonl xml html htm pdf py ipynb sh m mat npy npz pkl parquet yaml yml toml cfg ini log "
+    "rtf doc docx xls xlsx db zip tar gz tgz bz2 xz zst 7z rar h5 mp4 avi"
+)
+ABOUT = {"readme", "license", "licence", "copying", "notice", "authors", "citation", "changelog", "version", "makefile"}
+JUNK = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
+
+Classes = Literal["outermost", "innermost", "path"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person says where a layout can be understood in several ways.
+
+    Attributes:
+        classes: which folders are the classes, where they hold folders.
+        label_from: a regular expression that finds the class in a file's path, in its group ``label`` or its first one.
+        path_column, label_column: of a table.
+        root: the folder that a table's paths start from, if not its own.
+    """
+
+    classes: Classes = "outermost"
+    label_from: str | None = None
+    path_column: str | None = None
+    label_column: str | None = None
+    root: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,202 +79,186 @@ class Refused:
         return self.reason.partition(":")[0]
 
 
-def scan(data: Path) -> tuple[list[Entry], list[Refused]]:
-    """Read the layout of a data folder, without opening any image.
+@dataclass(frozen=True)
+class Layout:
+    """What has been understood.
 
-    Returns:
-        The files that belong to a class, and those that lie outside the class folders; both by path.
-
-    Raises:
-        UserError: the folder is missing or empty, or its layout is not one of those of this module, or contradicts
-            itself; the message says where.
-    """
-    if not data.is_dir():
-        raise UserError(
-            f"expected images in the folder {data}, found no such folder; "
-            "bring some with 'python -m stages.get_data digits' or 'python -m stages.get_data folder PATH'"
-        )
-    paths = visible(data)
-    if not paths:
-        raise UserError(f"expected images in {data}, found no file; add a folder of images for each class")
-    entries, outside = (read_index(data / INDEX), []) if INDEX in paths else _scan_folders(data, paths)
-    require_coherence(data, entries)
-    return entries, outside
-
-
-def visible(folder: Path) -> list[str]:
-    """List every file below ``folder`` that is not hidden, relative and '/'-separated, sorted.
-
-    Raises:
-        UserError: a subfolder cannot be read, or a name could not stand in a CSV file.
+    Attributes:
+        entries: the files that belong to a class, by path.
+        refused: those that cannot be used.
+        notes: what a person should know of how the folder was understood, a line each.
+        listed: whether it takes a list to say the same again: a table or ``Options`` had a say.
+        top: the folder that all of it is in, ``""`` if that is the data folder itself.
     """
 
-    def stop(error: OSError) -> None:
-        raise UserError(f"{error.filename}: expected a readable folder, found: {error.strerror}; mend or remove it")
-
-    found = []
-    for root, names, files in os.walk(folder, onerror=stop, followlinks=True):
-        names[:] = [name for name in names if not _hidden(name)]
-        found += [(Path(root) / name).relative_to(folder).as_posix() for name in files if not _hidden(name)]
-    for path in found:
-        _require_plain(path, f"in {folder}", "rename it")
-    return sorted(found)
+    entries: list[Entry]
+    refused: list[Refused]
+    notes: list[str] = field(default_factory=list)
+    listed: bool = False
+    top: str = ""
 
 
-def read_index(file: Path) -> list[Entry]:
-    """Read a CSV file with the columns path and label and optionally split and group, sorted by path.
+@dataclass
+class Listing:
+    """The files of a folder, relative and '/'-separated, sorted; what is none that can be used; its folders."""
 
-    Paths are relative to the file's folder. Where some rows name a split, the others are train.
+    paths: list[str] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
 
-    Raises:
-        UserError: a column, a path or a split word is not as expected; the message names the line.
+
+def listing(folder: Path) -> Listing:
+    """List every file below ``folder`` but what is hidden or left there by a system, whatever it is.
+
+    A link to a folder is followed, once; never one to a folder above it.
     """
-    columns = [field.name for field in fields(Entry)]
-    entries: dict[str, Entry] = {}
-    for line, row in _rows(file, columns):
-        path = posixpath.normpath(row["path"].replace(os.sep, "/"))  # on Windows, people write backslashes
-        label, group = row["label"].strip(), row.get("group", "").strip()
-        if not row["path"] or not label:
-            raise UserError(f"{file}, line {line}: expected a path and a label, found {row}; fill in both")
-        for value in (path, label, group):
-            _require_plain(value, f"in {file}, line {line}", "correct it")
-        if PurePosixPath(path).is_absolute() or Path(path).drive or path.split("/")[0] == "..":
-            raise UserError(
-                f"{file}, line {line}: expected a path inside {file.parent}, found {row['path']!r}; "
-                "move the image there, and give its path relative to that folder"
-            )
-        if not (file.parent / path).is_file():
-            raise UserError(
-                f"{file}, line {line}: expected an image at {file.parent / path}, found no such file; "
-                "correct the path (relative to the CSV file's folder) or remove the line"
-            )
-        if path in entries:
-            raise UserError(f"{file}, line {line}: expected each image once, found {path!r} again; remove one of both")
-        word = row.get("split", "").strip()
-        if word and word.lower() not in SPLIT_WORDS:
-            raise UserError(
-                f"{file}, line {line}: expected a split out of {', '.join(SPLIT_WORDS)} or nothing, found {word!r}; "
-                "correct it"
-            )
-        entries[path] = Entry(path, label, SPLIT_WORDS[word.lower()] if word else None, group)
-    if not entries:
-        raise UserError(f"{file}: expected one line per image below the header, found none; add them")
-    rest: Split | None = "train" if any(entry.split for entry in entries.values()) else None
-    return [replace(entries[path], split=entries[path].split or rest) for path in sorted(entries)]
+    found, followed = Listing(), set[tuple[int, int]]()
+
+    def walk(here: Path, above: frozenset[tuple[int, int]]) -> None:
+        try:
+            inside = sorted(os.scandir(here), key=lambda one: one.name)
+        except OSError as error:
+            found.refused.append(Refused(_said(here, folder), f"unreadable folder: {error.strerror}"))
+            return
+        for one in inside:
+            if one.name.startswith(".") or one.name.lower() in JUNK:
+                continue
+            path = Path(one.path)
+            said = _said(path, folder)
+            if not is_plain(one.name):
+                found.refused.append(Refused(said, "a name that is not printable UTF-8"))
+                continue
+            try:
+                state = one.stat()
+                identity = (state.st_dev, state.st_ino)
+                is_folder, is_file = one.is_dir(), one.is_file()
+            except OSError as error:
+                broken = one.is_symlink() and not path.exists()
+                reason = "a link to nothing" if broken else f"unreadable: {error.strerror}"
+                found.refused.append(Refused(said, reason))
+                continue
+            if is_folder and one.is_symlink() and identity in above:
+                found.refused.append(Refused(said, "a link to a folder around it"))
+            elif is_folder and one.is_symlink() and identity in followed:
+                found.refused.append(Refused(said, "a link to a folder that another link leads to"))
+            elif is_folder:
+                if one.is_symlink():
+                    followed.add(identity)
+                found.folders.append(said)
+                walk(path, above | {identity} if os.name != "nt" else above)
+            elif is_file:
+                found.paths.append(said)
+            else:
+                found.refused.append(Refused(said, "neither a file nor a folder"))
+
+    top = folder.stat()
+    walk(folder, frozenset({(top.st_dev, top.st_ino)}))
+    found.paths.sort()
+    return found
 
 
-def require_coherence(place: Path, entries: list[Entry]) -> None:
-    """Stop at what no decoding can mend: contradictions between classes, groups and predefined splits.
+def is_plain(text: str) -> bool:
+    """Whether a name can stand in a CSV file: control characters break rows, and no UTF-8 shows as lone surrogates."""
+    return not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text)
+
+
+def _said(path: Path, folder: Path) -> str:
+    text = path.relative_to(folder).as_posix()
+    return text if is_plain(text) else ascii(text)[1:-1]
+
+
+def is_picture(path: str) -> bool:
+    """Whether a file may be an image, by its name: all that is not known to be something else."""
+    name = PurePosixPath(path)
+    suffix = name.suffix.lower()
+    return suffix[1:] not in BESIDE.split() and (bool(suffix) or name.name.lower() not in ABOUT)
+
+
+def split_of(name: str) -> Split | None:
+    """Return the split that a folder's or file's name means; None if it means none."""
+    words = [word for word in re.split(r"[^a-z]+", name.lower()) if word]
+    if words[:1] == ["hold"] and words[1:2] == ["out"]:
+        words[:2] = ["holdout"]
+    meant = [word for word in words if word not in FILLERS]
+    return SPLIT_WORDS.get(meant[0]) if len(meant) == 1 else None
+
+
+def coherent(place: Path, layout: Layout) -> Layout:
+    """Bring the classes of all splits together, and refuse what cannot be learnt.
 
     Args:
         place: the folder or file to name in an error.
+        layout: what was understood.
 
     Raises:
-        UserError: there is a single class, or a class that train does not hold, or a group in two splits.
+        UserError: there are fewer than two classes in train, or a group in two splits.
     """
+    notes, refused = list(layout.notes), list(layout.refused)
+    trained = {entry.label for entry in layout.entries if entry.split in (None, "train")}
+    entries = _one_spelling(layout.entries, trained, notes)
+    if unknown := sorted({entry.label for entry in entries} - trained) if trained else []:
+        notes.append(f"not in train, and left out: the classes {quoted(unknown)}")
+        refused += [
+            Refused(entry.path, "a class that is not in train") for entry in entries if entry.label not in trained
+        ]
+        entries = [entry for entry in entries if entry.label in trained]
     labels = {entry.label for entry in entries}
-    if len(labels) < 2:
-        inner = any(entry.path.count("/") > 1 for entry in entries)
+    if not trained and labels:
         raise UserError(
-            f"expected at least two classes in {place}, found only {quoted(labels)}; "
-            + ("if the classes are folders inside it, move them up" if inner else "add images of another class")
+            f"expected images to learn from in {place}, found only some of {few(_splits(entries))}; add train"
         )
-    used: dict[Split, set[str]] = {split: set() for split in SPLITS}
+    if len(labels) < 2:
+        raise UserError(
+            f"expected at least two classes in {place}, found {f'only {quoted(labels)}' if labels else 'none'}; "
+            "add images of another class"
+        )
     groups = defaultdict(set)
     for entry in entries:
-        used[entry.split or "train"].add(entry.label)
         if entry.group:
             groups[entry.group].add(entry.split or "train")
-    for split in SPLITS:
-        if unknown := sorted(used[split] - used["train"]):
-            raise UserError(
-                f"expected every class of {split} in train too in {place}, found {quoted(unknown)} in {split} only; "
-                "add training images of it, or correct its name"
-            )
     for group, splits in sorted(groups.items()):
         if len(splits) > 1:
             raise UserError(
                 f"expected each group in one split in {place}, found the group {group!r} in "
                 f"{' and '.join(sorted(splits))}; give all its images the same split"
             )
+    for split in _splits(entries):
+        if lacking := sorted(labels - {entry.label for entry in entries if entry.split == split}):
+            notes.append(f"{split} has no images of {few(lacking)}")
+    return replace(layout, entries=entries, refused=sorted(refused, key=lambda one: one.path), notes=notes)
 
 
-def _scan_folders(data: Path, paths: list[str]) -> tuple[list[Entry], list[Refused]]:
-    folders = _folders(data)
-    if not folders:
-        raise UserError(
-            f"expected a folder for each class in {data}, found {len(paths)} files and no folder; "
-            "sort the images into class folders, or list them in index.csv with the columns path,label"
-        )
-    named = [name for name in folders if name.lower() in SPLIT_WORDS]
-    # A folder 'train' that holds images and stands beside 'bus' is a class; one that holds folders is a split.
-    splits = named if any(_folders(data / name) for name in named) else []
-    if len(splits) < len(named) == len(folders):
-        raise UserError(
-            f"expected a folder for each class inside {data / named[0]}, found only files; sort them into some"
-        )
-    if splits and len(splits) < len(folders):
-        other = next(name for name in folders if name not in splits)
-        raise UserError(
-            f"expected either split folders or class folders in {data}, found {splits[0]!r} beside {other!r}; "
-            "move one kind away, or rename the class"
-        )
-    depth = 1 if splits else 0
-    entries, outside = [], []
-    for path in paths:
-        parts = path.split("/")
-        if len(parts) > depth + 1:
-            entries.append(Entry(path, parts[depth], SPLIT_WORDS[parts[0].lower()] if splits else None))
-        elif PurePosixPath(path).suffix.lower() in images.SUFFIXES:
-            raise UserError(f"expected every image in a class folder, found {path!r} outside; move or remove it")
-        else:
-            outside.append(Refused(path, "outside the class folders"))
-    filled = {data.joinpath(*entry.path.split("/")[: depth + 1]) for entry in entries}
-    tops = [data / split for split in splits] or [data]
-    for folder in (top / name for top in tops for name in _folders(top)):
-        if folder not in filled:
-            raise UserError(f"expected images in the class folder {folder}, found none; add some or remove the folder")
-    return entries, outside
+def _splits(entries: Sequence[Entry]) -> list[str]:
+    return [split for split in SPLITS if any(entry.split == split for entry in entries)]
 
 
-def _folders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _hidden(path.name))
+def _one_spelling(entries: list[Entry], trained: set[str], notes: list[str]) -> list[Entry]:
+    """Spell classes in all splits as train does, where only case, spaces, ``_`` and ``-`` differ."""
+
+    def plain(label: str) -> str:
+        return re.sub(r"[\s_-]+", "", label).casefold()
+
+    known = Counter(map(plain, trained))
+    spelt = {plain(label): label for label in trained if known[plain(label)] == 1}
+    renamed = {
+        entry.label: spelt[plain(entry.label)]
+        for entry in entries
+        if entry.label not in trained and plain(entry.label) in spelt
+    }
+    if renamed:
+        notes.append(f"the same classes, spelt as in train: {few(f'{a} = {b}' for a, b in sorted(renamed.items()))}")
+    return [replace(entry, label=renamed.get(entry.label, entry.label)) for entry in entries]
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"  # what zip archives made on a Mac hold besides the files
-
-
-def _rows(file: Path, columns: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line number and the cells of each row of a CSV file that has the right columns."""
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as text:  # spreadsheets write a byte-order mark
-            rows = csv.DictReader(text, restval="", strict=True)
-            header = rows.fieldnames or []
-            # An unknown column may be a misspelt 'group', and images of one group in two splits spoil every figure.
-            if not {"path", "label"} <= set(header) <= set(columns) or len(set(header)) < len(header):
-                raise UserError(
-                    f"{file}: expected the columns path,label and optionally split,group, found {','.join(header)!r}; "
-                    "correct its first line"
-                )
-            for row in rows:
-                if None in row:
-                    raise UserError(
-                        f"{file}, line {rows.line_num}: expected {len(header)} cells, found more; "
-                        "put double quotes around a cell that holds a comma"
-                    )
-                yield rows.line_num, row
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise UserError(f"{file}: expected a comma-separated file in UTF-8, found: {error}; save it as one") from None
-
-
-def _require_plain(text: str, place: str, remedy: str) -> None:
-    # Control characters break CSV rows; lone surrogates are how Python shows bytes that are not UTF-8.
-    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text):
-        raise UserError(f"expected names of printable characters in UTF-8 {place}, found {text!a}; {remedy}")
+def few(names: Iterable[str], most: int = 5) -> str:
+    """Name a few of many."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
 
 
 def quoted(names: Iterable[str]) -> str:
+    """Name all, in quotes."""
     return " and ".join(repr(name) for name in sorted(names))
 
 
@@ -277,4 +283,4 @@ def find_pictures(names: Sequence[str]) -> list[Path]:
 def _inside(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    return [path / file for file in visible(path) if Path(file).suffix.lower() in SUFFIXES]
+    return [path / file for file in listing(path).paths if Path(file).suffix.lower() in images.SUFFIXES]

@@ -3,15 +3,15 @@
 Also what is chosen along with them: an option of ``dataset``, and what goes with it in params.yaml.
 """
 
-import csv
 import hashlib
 import http.client
 import shutil
 import struct
-import tarfile
 import urllib.request
 import zlib
-from dataclasses import astuple, fields
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,9 @@ from tqdm import tqdm
 
 from thaw.artifacts import atomic, cache, write_text
 from thaw.config.editing import edited
-from thaw.data.layouts import INDEX, Entry, read_index, require_coherence, scan, visible
+from thaw.data import archives, tables
+from thaw.data.indexing import scan
+from thaw.data.layouts import Layout, Options, coherent, is_picture, listing
 from thaw.errors import UserError
 
 FLOWERS_URL = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
@@ -100,51 +102,76 @@ def encode_png(picture: NDArray[np.uint8]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", stored) + chunk(b"IEND", b"")
 
 
-def write_folder(source: Path, target: Path, *, link: bool = False) -> None:
-    """Copy, or link to, all files of a folder that ``prepare`` would understand."""
+def write_images(source: Path, target: Path, options: Options, *, link: bool = False) -> Layout:
+    """Copy, or link to, the images of a folder, an archive or a table, and say what was understood.
+
+    Where it takes a table or ``options`` to understand them, ``index.csv`` says it to ``prepare``.
+
+    Raises:
+        UserError: nothing is there, or it cannot be understood.
+    """
     source = source.expanduser().absolute()
-    scan(source)
-    _place([(source / path, target / path) for path in visible(source)], link=link)
+    if link and not source.is_dir():
+        raise UserError(f"--link: expected a folder to link to, found {source}; leave out --link")
+    with _opened(source, options, target) as (folder, layout):
+        _place(folder, target, layout, link=link)
+    return layout
 
 
-def write_csv(file: Path, target: Path) -> None:
-    """Copy the images that a CSV file lists, and write the list as ``index.csv`` beside them."""
-    file = file.expanduser().absolute()
-    if not file.is_file():
-        raise UserError(f"expected a CSV file with the columns path,label at {file}, found none; correct the path")
-    entries = read_index(file)
-    require_coherence(file, entries)
-    _place([(file.parent / entry.path, target / entry.path) for entry in entries])
-    with (target / INDEX).open("w", newline="", encoding="utf-8") as text:
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(field.name for field in fields(Entry))
-        rows.writerows(astuple(entry) for entry in entries)
+def look(source: Path, options: Options) -> Layout:
+    """Understand the images of a folder, an archive or a table; copy nothing.
+
+    Raises:
+        UserError: see ``write_images``.
+    """
+    with _opened(source.expanduser().absolute(), options, cache() / "look") as (_, layout):
+        return layout
 
 
-def write_archive(archive: Path, target: Path) -> None:
-    """Unpack a tar archive of class folders; a single folder around them is left out, and so is its LICENSE.txt."""
-    archive = archive.expanduser().absolute()
-    if not archive.is_file():
-        raise UserError(f"expected an archive at {archive}, found no such file; correct the path")
-    unpacked = target.with_name(f"{target.name}.unpacked")
-    shutil.rmtree(unpacked, ignore_errors=True)
-    try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(unpacked, filter="data")
-        inside = [path for path in unpacked.iterdir() if not path.name.startswith(".")]
-        top = inside[0] if len(inside) == 1 and inside[0].is_dir() else unpacked
-        (top / "LICENSE.txt").unlink(missing_ok=True)
+@contextmanager
+def _opened(source: Path, options: Options, beside: Path) -> Iterator[tuple[Path, Layout]]:
+    """Yield the folder of the images, which for an archive is there as long as the block, and what was understood."""
+    if source.is_dir():
+        yield source, scan(source, options)
+    elif source.is_file() and archives.is_archive(source):
+        with archives.unpacked(source, beside) as (folder, left_out):
+            try:
+                layout = scan(folder, options)
+            except UserError as error:
+                raise UserError(str(error).replace(str(folder), str(source))) from None
+            yield folder, replace(layout, notes=[*left_out, *layout.notes])
+    elif source.is_file() and source.suffix.lower() in tables.SUFFIXES:
+        folder = (options.root or source.parent).expanduser().absolute()
+        found = tables.understand(folder, source, listing(folder).paths, options)
+        yield folder, coherent(source, found)
+    else:
+        what = f"the file {source}" if source.exists() else f"nothing at {source}"
+        raise UserError(
+            f"expected a folder of images, an archive (zip, tar) or a table (csv, tsv, jsonl, parquet), found {what}; "
+            "name one of these"
+        )
+
+
+def _place(folder: Path, target: Path, layout: Layout, *, link: bool) -> None:
+    """Put images into a new folder: what the layout speaks of, or what it lists, with the list."""
+    paths = [entry.path for entry in layout.entries]
+    if not layout.listed:  # what cannot be used is for prepare to say, but no files beside the images
+        paths += [one.path for one in layout.refused if is_picture(one.path) and (folder / one.path).is_file()]
+    inside = f"{layout.top}/" if layout.top and all(path.startswith(f"{layout.top}/") for path in paths) else ""
+    for path in tqdm(paths, "copy", disable=None, unit="file"):
+        source, copy = folder / path, target / (path if layout.listed else path.removeprefix(inside))
+        copy.parent.mkdir(parents=True, exist_ok=True)
         try:
-            scan(top)
-        except UserError as error:
-            raise UserError(str(error).replace(str(top), str(archive))) from None
-        top.rename(target)
-    except tarfile.FilterError as error:
-        raise UserError(f"expected {archive} to stay in its own folder, found: {error}; do not trust it") from None
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise UserError(f"expected a complete tar archive at {archive}, found: {error}; get it again") from None
-    finally:
-        shutil.rmtree(unpacked, ignore_errors=True)
+            if link:
+                copy.symlink_to(source)
+            else:
+                shutil.copyfile(source, copy)
+        except OSError as error:
+            if link:  # Windows lets only some users make links
+                raise UserError(f"expected to link to {source}, found: {error.strerror}; leave out --link") from None
+            raise UserError(f"expected to copy {source}, found: {error.strerror}; mend or remove it") from None
+    if layout.listed:
+        tables.write(target / tables.INDEX, layout.entries)
 
 
 def download_flowers() -> Path:
@@ -175,18 +202,3 @@ def download_flowers() -> Path:
             "with --from FILE"
         ) from None
     return file
-
-
-def _place(files: list[tuple[Path, Path]], *, link: bool = False) -> None:
-    """Put each source file at its target: a copy of its content, or a symbolic link."""
-    for source, target in tqdm(files, "copy", disable=None, unit="file"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            if link:
-                target.symlink_to(source)
-            else:
-                shutil.copyfile(source, target)
-        except OSError as error:
-            if link:  # Windows lets only some users make links
-                raise UserError(f"expected to link to {source}, found: {error.strerror}; leave out --link") from None
-            raise UserError(f"expected to copy {source}, found: {error.strerror}; mend or remove it") from None

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from thaw.artifacts import rename
-from thaw.data.layouts import visible
+from thaw.data.layouts import listing
 from thaw.errors import UserError
 
 
@@ -63,7 +63,7 @@ def bring(root: Path, write: Callable[[Path], None], *, force: bool, quick: bool
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     _dvc_add(root)
-    print(f"{len(visible(data)):,} files in {data}, tracked by data.dvc")
+    print(f"{len(listing(data).paths):,} files in {data}, tracked by data.dvc")
 
 
 def _lost(data: Path, occupied: bool) -> UserError:

@@ -319,8 +319,9 @@ def notes(prepared: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[str]:
         source = "training images" if given else "images"
         notes.append(
             f"The {_and(drawn)} images are drawn from the {source} of each class by a hash of their content or group, "
-            f"so that new images never move old ones to another split."
+            f"so that new images move no old one to another split (in a small class, one or two)."
         )
+    notes += [f"{note[0].upper()}{note[1:]}." for note in prepared.get("notes", [])]
     if prepared["duplicates"]:
         notes.append(f"Exact copies among the images: {prepared['duplicates']}. Copies never straddle splits.")
     return notes

@@ -38,7 +38,7 @@ MODULES = (
     "thaw/networks/__init__.py",
     "thaw/networks/inference.py",
 )
-REQUIREMENTS = ("mlflow", "numpy", "openvino", "pillow", "tqdm")
+REQUIREMENTS = ("mlflow", "numpy", "openvino", "pillow", "pillow-heif", "tqdm")
 
 
 def publish(client: "MlflowClient", run_id: str, paths: Paths, metrics: Mapping[str, Any], identical: str) -> None:
