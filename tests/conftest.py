@@ -27,7 +27,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return file.read_bytes()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """Real data and weights beside the project; a user does not have them."""
     if not SHARED.is_dir():
