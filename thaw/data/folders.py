@@ -87,8 +87,12 @@ def _classes(tree: _Tree, top: str, options: Options, notes: list[str]) -> tuple
         return _folds(tree, inside, options, notes)
     named = {folder: split for folder in inside if (split := split_of(_name(folder)))}
     with_classes = {folder for folder in named if tree.inside[folder]}
-    # A folder 'train' that holds images and stands beside 'bus' is a class; one that holds folders is a split.
-    if with_classes and (any(named[folder] == "train" for folder in with_classes) or len(named) == len(inside)):
+    others = [folder for folder in inside if folder not in named]
+    # A folder 'train' that is like the one beside it, 'bus', is a class: both hold images, or both hold folders.
+    alone = len(with_classes) == 1 and (
+        all(split != "train" for split in named.values()) or any(tree.inside[one] for one in others)
+    )
+    if with_classes and not (others and alone):
         entries, refused = list[Entry](), list[Refused]()
         bases = {folder: tree.unwrapped(folder) for folder in with_classes}
         for folder in sorted(named):
@@ -98,7 +102,7 @@ def _classes(tree: _Tree, top: str, options: Options, notes: list[str]) -> tuple
                     entries.append(Entry(path, path[len(base) + 1 :].rpartition("/")[0], named[folder]))
                 else:
                     refused.append(Refused(path, f"no label: in {folder}/, outside any class folder"))
-        for folder in (one for one in inside if one not in named):
+        for folder in others:
             notes.append(f"beside the split folders, and left out: {folder}/")
             refused += [Refused(path, "beside the split folders") for path in _below(tree, folder)]
         return _labelled(entries, options, notes), refused

@@ -129,7 +129,7 @@ def listing(folder: Path) -> Listing:
                 found.refused.append(Refused(said, "a name that is not printable UTF-8"))
                 continue
             try:
-                state = one.stat()
+                state = path.stat()  # of an entry, Windows knows less
                 identity = (state.st_dev, state.st_ino)
                 is_folder, is_file = one.is_dir(), one.is_file()
             except OSError as error:
@@ -145,7 +145,7 @@ def listing(folder: Path) -> Listing:
                 if one.is_symlink():
                     followed.add(identity)
                 found.folders.append(said)
-                walk(path, above | {identity} if os.name != "nt" else above)
+                walk(path, above | {identity})
             elif is_file:
                 found.paths.append(said)
             else:

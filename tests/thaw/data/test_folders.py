@@ -126,6 +126,18 @@ TRAINED = ("train/a/*.png", "train/b/*.png")
             save_all("cat.*.png", "dog.*.png", each=3), {"cat": 3, "dog": 3}, "taken from the files' names", id="names"
         ),
         pytest.param(
+            save_all("train/steam/*.png", "train/new/*.png", "bus/city/*.png", each=3),
+            {"train": 6, "bus": 3},
+            "class folders hold folders",
+            id="a-class-called-train-of-folders",
+        ),
+        pytest.param(
+            save_all("test/a/*.png", "test/b/*.png", "bus/*.png", each=3),
+            {"test": 6, "bus": 3},
+            "class folders hold folders",
+            id="a-class-called-test",
+        ),
+        pytest.param(
             save_all("train/*.png", "bus/*.png", each=3), {"train": 3, "bus": 3}, "", id="a-class-called-train"
         ),
         pytest.param(save_all("train/a/*.png", "train/b/*.png", each=3), AB, "", id="train-alone"),
