@@ -9,13 +9,12 @@ data/ is complete or not there.
 """
 
 import argparse
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 from thaw.artifacts import PROJECT
-from thaw.data.layouts import Classes, Layout, Options, few
+from thaw.data.layouts import Classes, Layout, Options, described
 from thaw.data.sources import GOES_WITH, choose, download_flowers, look, write_digits, write_images
 from thaw.data.versioning import bring, require_linkable
 from thaw.errors import UserError, fail
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = PROJECT) -> None:
     from_flowers.add_argument("--from", dest="archive", type=Path, help="a tar archive at hand instead of the download")
     for command in commands.choices.values():
         command.add_argument("--force", action="store_true", help="replace also what could not be brought back")
-    given = parser.parse_args(arguments)
+    given, picture = parser.parse_args(arguments), root / "artifacts" / "contact_sheet.png"
     try:
         match given.source:
             case "digits":
@@ -49,18 +48,18 @@ def main(arguments: Sequence[str] | None = None, root: Path = PROJECT) -> None:
             case "folder":
                 options = Options(given.classes, given.label_from, given.path_column, given.label_column, given.root)
                 if given.dry_run:
-                    say(look(given.path, options))
+                    say(look(given.path, options, picture), picture)
                     return
                 if given.link:
                     require_linkable(root)
                 bring(
                     root,
-                    lambda target: say(write_images(given.path, target, options, link=given.link)),
+                    lambda target: say(write_images(given.path, target, options, picture, link=given.link), picture),
                     force=given.force,
                 )
             case "flowers":
                 archive = given.archive or download_flowers()
-                bring(root, lambda target: say(write_images(archive, target, Options())), force=given.force)
+                bring(root, lambda at: say(write_images(archive, at, Options(), picture), picture), force=given.force)
         if changed := choose(root, given.source if given.source in GOES_WITH else "folder"):
             print(changed)
     except UserError as error:
@@ -68,15 +67,9 @@ def main(arguments: Sequence[str] | None = None, root: Path = PROJECT) -> None:
     print("Next: make repro")
 
 
-def say(layout: Layout) -> None:
-    """Say what was understood."""
-    count = Counter(entry.label for entry in layout.entries)
-    classes = few((f"{name} {count[name]:,}" for name in sorted(count)), 12)
-    print(f"{len(layout.entries):,} images in {len(count)} classes: {classes}")
-    for note in layout.notes:
-        print(f"  {note}")
-    for kind, number in sorted(Counter(one.kind for one in layout.refused).items()):
-        print(f"  not used: {number:,} x {kind}")
+def say(layout: Layout, picture: Path) -> None:
+    """Say what was understood, and where it can be looked at."""
+    print("\n".join([*described(layout), f"  some of each class: {picture.parent.name}/{picture.name}"]))
 
 
 if __name__ == "__main__":

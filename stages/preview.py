@@ -10,19 +10,17 @@ augmented views of it, in exactly the pixels that the network is given. No stage
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from thaw.artifacts import Paths, atomic, read_json
 from thaw.config.composing import command
 from thaw.config.schema import Augment, Backbone
-from thaw.data import images, manifest
+from thaw.data import images, manifest, sheets
 from thaw.errors import UserError
 from thaw.networks import views
 from thaw.networks.views import View
 
 CLASSES, ROWS, COLUMNS = 12, 2, 9  # at most so many classes, images of each, and pictures beside each other
-TITLE, LABEL, GAP = 24, 110, 4  # pixels
 
 
 def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
@@ -47,26 +45,13 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
     side = backbone.input_size
     pictures = images.parallel(lambda view: View.load(view, paths.data, side), drawn, "preview")
     values = (f"{key} {value}" for key, value in augment.model_dump().items() if value not in (0, "none"))
-    sheet = _sheet(list(pictures), [row[0].record.label for row in rows], ", ".join(values))
+    made = iter(Image.fromarray(np.asarray(picture)) for picture in pictures)
+    laid_out = [(row[0].record.label, [next(made) for _ in row[:COLUMNS]]) for row in rows]
+    sheet = sheets.sheet(laid_out, side, f"First column: the image as it is. The others: {', '.join(values)}.")
     file: Path = paths.root / "preview.png"
     with atomic(file) as unfinished:
         sheet.save(unfinished, format="PNG")
     print(f"preview: {len(rows)} images and {len(drawn) - len(rows)} augmented views of them in {file}")
-
-
-def _sheet(pictures: list[NDArray[np.uint8]], labels: list[str], title: str) -> Image.Image:
-    """Lay out pictures in a row for each label; the first of each row is the image as it is."""
-    columns, side = len(pictures) // len(labels), len(pictures[0])
-    step = side + GAP
-    sheet = Image.new("RGB", (LABEL + columns * step, TITLE + len(labels) * step), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, GAP), f"First column: the image as it is. The others: {title}.", fill="black")
-    for place, picture in enumerate(pictures):
-        row, column = divmod(place, columns)
-        sheet.paste(Image.fromarray(np.asarray(picture)), (LABEL + column * step, TITLE + row * step))
-        if not column:
-            draw.text((GAP, TITLE + row * step + GAP), labels[row], fill="black")
-    return sheet
 
 
 if __name__ == "__main__":

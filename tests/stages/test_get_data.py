@@ -17,7 +17,7 @@ from PIL import Image
 from stages import get_data
 from tests.helpers import pictures
 from thaw.artifacts import PROJECT
-from thaw.data import indexing, sources, versioning
+from thaw.data import indexing, sheets, sources, versioning
 from thaw.data.layouts import Options
 from thaw.errors import UserError
 
@@ -302,7 +302,12 @@ def test_a_table_brings_only_what_it_lists(
     assert set(contents(root / "data")) == {"index.csv", "cats/000.png", "cats/001.png", "dogs & co/000.png"}
     assert [entry.label for entry in indexing.scan(root / "data").entries] == ["small", "small", "big"]
     assert no_dvc == [root]
-    assert "3 images in 2 classes: big 1, small 2\n  val has no images of big\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert (
+        f"3 images in 2 classes\n  big         1 {'█' * 15}\n  small       2 {'█' * 30}\n  val has no images of big\n"
+        in said
+    )
+    assert "3 looked at: 3 PNG; 8 x 6 pixels\n" in said
 
 
 def test_a_dry_run_says_what_is_understood_and_copies_nothing(
@@ -310,7 +315,12 @@ def test_a_dry_run_says_what_is_understood_and_copies_nothing(
 ) -> None:
     for source in (photos, pack(tmp_path / "a.tgz", photos, "photos")):
         get_data.main(["folder", str(source), "--dry-run"], root)
-        assert capsys.readouterr().out.startswith("4 images in 2 classes: cats 2, dogs & co 2\n")
+        assert capsys.readouterr().out.startswith("4 images in 2 classes\n  cats            2 ")
+        with Image.open(root / "artifacts" / "contact_sheet.png") as sheet:
+            assert sheet.size == (
+                sheets.LABEL + 2 * (sources.SIDE + sheets.GAP),
+                sheets.TITLE + 2 * (sources.SIDE + sheets.GAP),
+            )
     assert not (root / "data").exists()
     assert not no_dvc
 

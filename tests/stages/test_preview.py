@@ -11,7 +11,7 @@ from tests.helpers import finished, options
 from thaw.artifacts import Paths, read_json
 from thaw.config.composing import compose
 from thaw.config.schema import Augment, Backbone
-from thaw.data import images, manifest
+from thaw.data import images, manifest, sheets
 from thaw.errors import UserError
 
 BACKBONE = Backbone.model_validate(options.BACKBONE | {"input_size": 48})
@@ -22,11 +22,11 @@ def test_a_row_shows_an_image_and_its_views(tmp_path: Path, capsys: pytest.Captu
     augment = compose(["augment=strong"], ["augment"])["augment"]
     preview.run(paths, BACKBONE, augment, seed=0)
     sheet = np.array(Image.open(paths.root / "preview.png"))
-    step, rows = 48 + preview.GAP, preview.ROWS * len(read_json(paths.classes))
-    assert sheet.shape == (preview.TITLE + rows * step, preview.LABEL + 9 * step, 3)
+    step, rows = 48 + sheets.GAP, preview.ROWS * len(read_json(paths.classes))
+    assert sheet.shape == (sheets.TITLE + rows * step, sheets.LABEL + 9 * step, 3)
     first = next(one for one in manifest.read(paths.manifest) if one.split == "train" and one.label == "cat")
     shown = [
-        sheet[preview.TITLE : preview.TITLE + 48, preview.LABEL + n * step : preview.LABEL + n * step + 48]
+        sheet[sheets.TITLE : sheets.TITLE + 48, sheets.LABEL + n * step : sheets.LABEL + n * step + 48]
         for n in range(9)
     ]
     np.testing.assert_array_equal(shown[0], images.load(paths.data / first.path, 48))
@@ -37,11 +37,11 @@ def test_a_row_shows_an_image_and_its_views(tmp_path: Path, capsys: pytest.Captu
 def test_the_same_sheet_has_the_same_bytes(tmp_path: Path) -> None:
     paths = finished.pipeline(tmp_path)
     augment = compose(["augment=light"], ["augment"])["augment"]
-    sheets = []
+    drawn = []
     for _ in range(2):
         preview.run(paths, BACKBONE, augment, seed=0)
-        sheets.append((paths.root / "preview.png").read_bytes())
-    assert sheets[0] == sheets[1]
+        drawn.append((paths.root / "preview.png").read_bytes())
+    assert drawn[0] == drawn[1]
 
 
 def test_without_views_there_is_nothing_to_show(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ BESIDE = (
     "rtf doc docx xls xlsx db zip tar gz tgz bz2 xz zst 7z rar h5 mp4 avi"
 )
 ABOUT = {"readme", "license", "licence", "copying", "notice", "authors", "citation", "changelog", "version", "makefile"}
+BARS = 20  # classes that are shown with a bar
 JUNK = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
 
 Classes = Literal["outermost", "innermost", "path"]
@@ -248,6 +249,20 @@ def _one_spelling(entries: list[Entry], trained: set[str], notes: list[str]) -> 
     if renamed:
         notes.append(f"the same classes, spelt as in train: {few(f'{a} = {b}' for a, b in sorted(renamed.items()))}")
     return [replace(entry, label=renamed.get(entry.label, entry.label)) for entry in entries]
+
+
+def described(layout: Layout) -> list[str]:
+    """Say what was understood: the classes with a bar each, the notes, and what is not used, a line each."""
+    count = Counter(entry.label for entry in layout.entries)
+    width, most = min(40, max(map(len, count))), max(count.values())
+    lines = [f"{len(layout.entries):,} images in {len(count)} classes"]
+    for name in sorted(count)[:BARS]:
+        lines.append(f"  {name:<{width}} {count[name]:>7,} {'█' * max(1, round(30 * count[name] / most))}")
+    if len(count) > BARS:
+        lines.append(f"  and {len(count) - BARS} more classes; of all, {min(count.values()):,} to {most:,} images")
+    lines += [f"  {note}" for note in layout.notes]
+    kinds = Counter(one.kind for one in layout.refused)
+    return [*lines, *(f"  not used: {number:,} x {kind}" for kind, number in sorted(kinds.items()))]
 
 
 def few(names: Iterable[str], most: int = 5) -> str:

@@ -5,10 +5,12 @@ Also what is chosen along with them: an option of ``dataset``, and what goes wit
 
 import hashlib
 import http.client
+import math
 import shutil
 import struct
 import urllib.request
 import zlib
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,11 +19,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from thaw.artifacts import atomic, cache, write_text
 from thaw.config.editing import edited
-from thaw.data import archives, tables
+from thaw.data import archives, images, sheets, tables
 from thaw.data.indexing import scan
 from thaw.data.layouts import Layout, Options, coherent, is_picture, listing
 from thaw.errors import UserError
@@ -29,6 +32,8 @@ from thaw.errors import UserError
 FLOWERS_URL = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
 # As TensorFlow Datasets records it (tensorflow_datasets/datasets/tf_flowers/checksums.tsv); 228,813,984 bytes.
 FLOWERS_SHA256 = "4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c"
+
+SHOWN, CLASSES, SIDE = 8, 100, 96  # of a contact sheet: images of a class, classes at most, pixels
 
 # What goes with an option of dataset: the digits are far from photos, and are to run without a download.
 PHOTOS = {"backbone": "mobilenet_v2", "finetune": "last_3_blocks"}
@@ -102,10 +107,19 @@ def encode_png(picture: NDArray[np.uint8]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", stored) + chunk(b"IEND", b"")
 
 
-def write_images(source: Path, target: Path, options: Options, *, link: bool = False) -> Layout:
+def write_images(
+    source: Path, target: Path, options: Options, picture: Path | None = None, *, link: bool = False
+) -> Layout:
     """Copy, or link to, the images of a folder, an archive or a table, and say what was understood.
 
     Where it takes a table or ``options`` to understand them, ``index.csv`` says it to ``prepare``.
+
+    Args:
+        source: the folder, archive or table.
+        target: a folder that does not exist yet.
+        options: what a person says.
+        picture: the file of a contact sheet, a row for each class, if one is wanted.
+        link: make links instead of copies.
 
     Raises:
         UserError: nothing is there, or it cannot be understood.
@@ -115,17 +129,17 @@ def write_images(source: Path, target: Path, options: Options, *, link: bool = F
         raise UserError(f"--link: expected a folder to link to, found {source}; leave out --link")
     with _opened(source, options, target) as (folder, layout):
         _place(folder, target, layout, link=link)
-    return layout
+        return _drawn(folder, layout, picture) if picture else layout
 
 
-def look(source: Path, options: Options) -> Layout:
+def look(source: Path, options: Options, picture: Path) -> Layout:
     """Understand the images of a folder, an archive or a table; copy nothing.
 
     Raises:
         UserError: see ``write_images``.
     """
-    with _opened(source.expanduser().absolute(), options, cache() / "look") as (_, layout):
-        return layout
+    with _opened(source.expanduser().absolute(), options, cache() / "look") as (folder, layout):
+        return _drawn(folder, layout, picture)
 
 
 @contextmanager
@@ -172,6 +186,43 @@ def _place(folder: Path, target: Path, layout: Layout, *, link: bool) -> None:
             raise UserError(f"expected to copy {source}, found: {error.strerror}; mend or remove it") from None
     if layout.listed:
         tables.write(target / tables.INDEX, layout.entries)
+
+
+def _drawn(folder: Path, layout: Layout, picture: Path) -> Layout:
+    """Draw the contact sheet of a data set, and note what the images on it are."""
+    by_class: dict[str, list[str]] = defaultdict(list)
+    for entry in layout.entries:
+        by_class[entry.label].append(entry.path)
+    rows = [(name, paths[:: -(-len(paths) // SHOWN)]) for name, paths in sorted(by_class.items())[:CLASSES]]
+
+    def small(path: str) -> tuple[Image.Image | None, str, tuple[int, int]]:
+        try:
+            with Image.open(folder / path) as header:
+                kind, size = str(header.format), header.size
+            return images.decode(folder / path, 100e6, at_least=SIDE), kind, size
+        except (images.Unusable, OSError):
+            return None, "", (0, 0)
+
+    found = iter(list(images.ahead(small, [path for _, paths in rows for path in paths])))
+    pictures = [(name, [next(found) for _ in paths]) for name, paths in rows]
+    shown = [one for _, of_class in pictures for one in of_class]
+    known = [(kind, size) for _, kind, size in shown if kind]
+    unusable = f", {len(shown) - len(known)} of them no usable images" if len(known) < len(shown) else ""
+    notes = list(layout.notes)
+    if known:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(kind for kind, _ in known).most_common())
+        least, most = (pick((size for _, size in known), key=math.prod) for pick in (min, max))
+        sizes = f"{least[0]} x {least[1]}" + (f" to {most[0]} x {most[1]}" if least != most else "")
+        notes.append(f"{len(shown)} looked at: {kinds}; {sizes} pixels{unusable}")
+    title = f"{len(layout.entries):,} images in {len(by_class)} classes" + (
+        f", the first {CLASSES}" * (len(by_class) > CLASSES)
+    )
+    drawn = sheets.sheet(
+        [(f"{name} ({len(by_class[name])})", [one for one, *_ in row]) for name, row in pictures], SIDE, title
+    )
+    with atomic(picture) as partial:
+        drawn.save(partial, format="PNG")
+    return replace(layout, notes=notes)
 
 
 def download_flowers() -> Path:
