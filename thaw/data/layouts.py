@@ -30,7 +30,7 @@ FILLERS = {"image", "images", "img", "imgs", "photo", "photos", "picture", "pict
 # What stands beside images: a folder of such files is no class.
 BESIDE = (
     "txt md rst csv tsv json jsonl xml html htm pdf py ipynb sh m mat npy npz pkl parquet yaml yml toml cfg ini log "
-    "rtf doc docx xls xlsx db zip tar gz tgz bz2 xz zst 7z rar h5 mp4 avi"
+    "rtf doc docx xls xlsx db sql zip tar gz tgz bz2 xz zst 7z rar h5 mp4 avi pyc lua js ts css c h cpp java r rb go rs"
 )
 ABOUT = {"readme", "license", "licence", "copying", "notice", "authors", "citation", "changelog", "version", "makefile"}
 BARS = 20  # classes that are shown with a bar

@@ -48,9 +48,15 @@ def inside(data: Path, paths: Sequence[str], options: Options) -> Layout | None:
     if INDEX in tables:
         return _merged([(INDEX, understand(data, data / INDEX, paths, options))], paths)
     named = [path for path in tables if PurePosixPath(path).stem.lower() == "metadata"]  # Hugging Face's image folders
-    level = min((path.count("/") for path in tables), default=0)
-    top = named or [path for path in tables if path.count("/") == level and "submission" not in path.lower()]
-    found = [(path, layout) for path in top if (layout := _tried(data, path, paths, options))]
+    pictures = [path for path in paths if is_picture(path)]
+
+    def is_above(table: str) -> bool:
+        """Whether most of the images lie beside or below it: others are about something else."""
+        folder = table.rpartition("/")[0]
+        return 2 * sum(path.startswith(f"{folder}/" if folder else "") for path in pictures) > len(pictures)
+
+    candidates = named or [path for path in tables if is_above(path) and "submission" not in path.lower()]
+    found = [(path, layout) for path in candidates if (layout := _tried(data, path, paths, options))]
     splits = {split_of(PurePosixPath(path).stem) for path, _ in found} - {None}
     if len(found) > 1 and not named and len(splits) < len(found):
         raise UserError(

@@ -205,6 +205,12 @@ def test_a_table_about_something_else_is_none(folder: Path) -> None:
     assert Counter(entry.label for entry in indexing.scan(folder).entries) == {"a": 2, "b": 2, "img": 3}
 
 
+def test_a_table_of_a_corner_says_nothing_of_the_rest(tmp_path: Path) -> None:
+    pictures.fill(tmp_path, {"a": 4, "b": 4})
+    (tmp_path / "a" / "best.csv").write_text("path,label\n000.png,x\n001.png,y\n", encoding="utf-8")
+    assert Counter(entry.label for entry in indexing.scan(tmp_path).entries) == {"a": 4, "b": 4}
+
+
 def test_of_several_tables_one_must_be_named(folder: Path) -> None:
     for name in ("colours.csv", "kinds.csv"):
         (folder / name).write_text(csv("path,label"), encoding="utf-8")
