@@ -8,7 +8,7 @@ each perhaps in folders around it. Where class folders hold folders, ``Options.c
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -17,6 +17,7 @@ from thaw.data.layouts import Entry, Layout, Listing, Options, Refused, few, is_
 from thaw.errors import UserError
 
 FOLD = re.compile(r"(cv|k)?[ _-]*fold[ _-]*\d+", re.IGNORECASE)
+MOST = 0.9  # the share of a single class that makes one wonder
 NUMBERED = re.compile(r"([^\W\d][^.]*)\.\d+", re.UNICODE)  # the stem of cat.001.jpg
 
 
@@ -171,9 +172,14 @@ def _labelled(entries: list[Entry], options: Options, notes: list[str]) -> list[
     }
     counts = {name: len({rule(label) for label in levels}) for name, rule in rules.items()}
     others = " and ".join(f"--classes {name} makes {counts[name]}" for name in rules if name != options.classes)
-    notes.append(
-        f"class folders hold folders: the {options.classes} ones are the {counts[options.classes]} classes; {others}"
-    )
+    chosen = f"the {options.classes} ones are the {counts[options.classes]} classes"
+    notes.append(f"class folders hold folders: {chosen}; {others}")
+    size = Counter(entry.label.split("/")[0] for entry in entries)
+    largest, count = size.most_common(1)[0]
+    inner = {label for label in levels if label.startswith(f"{largest}/")}
+    if options.classes == "outermost" and len(size) > 1 and len(inner) > 1 and count > MOST * len(entries):
+        share = f"{count / len(entries):.0%} of the images are in {largest}/"
+        notes.append(f"{share}: if the folders in it are the classes, bring that folder alone")
     return [replace(entry, label=rules[options.classes](entry.label)) for entry in entries]
 
 

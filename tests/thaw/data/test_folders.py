@@ -138,6 +138,12 @@ TRAINED = ("train/a/*.png", "train/b/*.png")
             id="a-class-called-test",
         ),
         pytest.param(
+            all_of(save_all("data/a/*.png", "data/b/*.png", each=10), save_all("docs/logo.png")),
+            {"data": 20, "docs": 1},
+            "95% of the images are in data/: if the folders in it are the classes, bring that folder alone",
+            id="a-whole-repository",
+        ),
+        pytest.param(
             save_all("train/*.png", "bus/*.png", each=3), {"train": 3, "bus": 3}, "", id="a-class-called-train"
         ),
         pytest.param(save_all("train/a/*.png", "train/b/*.png", each=3), AB, "", id="train-alone"),
