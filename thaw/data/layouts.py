@@ -26,7 +26,21 @@ SPLIT_WORDS: Mapping[str, Split] = {
     **dict.fromkeys(("test", "testing", "tst", "holdout"), "test"),
 }
 # Words that may stand beside one of them, as in train_images, seg_train or val2017.
-FILLERS = {"image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "seg", "set", "data", "dataset"}
+FILLERS = {
+    "of",
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "photo",
+    "photos",
+    "picture",
+    "pictures",
+    "seg",
+    "set",
+    "data",
+    "dataset",
+}
 # What stands beside images: a folder of such files is no class.
 BESIDE = (
     "txt md rst csv tsv json jsonl xml html htm pdf py ipynb sh m mat npy npz pkl parquet yaml yml toml cfg ini log "

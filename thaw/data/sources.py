@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from thaw.artifacts import atomic, cache, write_text
 from thaw.config.editing import edited
-from thaw.data import archives, images, sheets, tables
+from thaw.data import archives, images, parquet, sheets, tables
 from thaw.data.indexing import scan
 from thaw.data.layouts import Layout, Options, coherent, is_picture, listing
 from thaw.errors import UserError
@@ -145,7 +145,11 @@ def look(source: Path, options: Options, picture: Path) -> Layout:
 @contextmanager
 def _opened(source: Path, options: Options, beside: Path) -> Iterator[tuple[Path, Layout]]:
     """Yield the folder of the images, which for an archive is there as long as the block, and what was understood."""
-    if source.is_dir():
+    files = listing(source).paths if source.is_dir() else []
+    if packed := [] if any(map(is_picture, files)) else parquet.with_images(source, files):
+        with parquet.unpacked(packed, beside) as (folder, layout):
+            yield folder, coherent(source, layout)
+    elif source.is_dir():
         yield source, scan(source, options)
     elif source.is_file() and archives.is_archive(source):
         with archives.unpacked(source, beside) as (folder, left_out):

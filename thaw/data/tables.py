@@ -118,11 +118,11 @@ def understand(data: Path, table: Path, paths: Sequence[str], options: Options) 
     meant = places.find([row[by_path] for row in rows])
     hot = [] if options.label_column else _one_hot(rows, [name for name in columns if name != by_path])
     by_label = "" if hot else _label_column(table, rows, [name for name in columns if name != by_path], options)
-    by_split = _named(columns, SPLIT, {by_path, by_label})
+    by_split = named(columns, SPLIT, {by_path, by_label})
     words = {row[by_split].strip() for row in rows} - {""} if by_split else set[str]()
     if words and not any(map(split_of, words)):
         by_split = ""  # the numbers of folds, or somebody's own words
-    by_group = _named(columns, GROUP, {by_path, by_label, by_split})
+    by_group = named(columns, GROUP, {by_path, by_label, by_split})
     if (by_path, by_label) != ("path", "label"):
         what = f"{len(hot)} columns of 0 and 1" if hot else repr(by_label)
         notes.append(f"the column {by_path!r} is the path, {what} the label")
@@ -216,8 +216,8 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).lower()
 
 
-def _named(columns: Sequence[str], words: str, taken: set[str]) -> str:
-    """The column that is called by the likeliest of some words; nothing if none is."""
+def named(columns: Sequence[str], words: str, taken: set[str]) -> str:
+    """Return the column that is called by the likeliest of some words; nothing if none is."""
     by_word = {_plain(name): name for name in reversed(columns) if name not in taken}
     return next((by_word[word] for word in words.split() if word in by_word), "")
 
