@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from thaw.data.layouts import Entry, Layout, Listing, Options, Refused, few, is_picture, split_of
+from thaw.data.manifest import Split
 from thaw.errors import UserError
 
 FOLD = re.compile(r"(cv|k)?[ _-]*fold[ _-]*\d+", re.IGNORECASE)
@@ -94,31 +95,15 @@ def _classes(tree: _Tree, top: str, options: Options, notes: list[str]) -> tuple
         all(split != "train" for split in named.values()) or any(tree.inside[one] for one in others)
     )
     if with_classes and not (others and alone):
-        entries, refused = list[Entry](), list[Refused]()
-        bases = {folder: tree.unwrapped(folder) for folder in with_classes}
-        for folder in sorted(named):
-            base = bases.get(folder, folder)
-            for path in _below(tree, folder):
-                if folder in with_classes and path.startswith(f"{base}/") and "/" in path[len(base) + 1 :]:
-                    entries.append(Entry(path, path[len(base) + 1 :].rpartition("/")[0], named[folder]))
-                else:
-                    refused.append(Refused(path, f"no label: in {folder}/, outside any class folder"))
+        entries, refused = _in_splits(tree, named, with_classes)
         for folder in others:
             notes.append(f"beside the split folders, and left out: {folder}/")
             refused += [Refused(path, "beside the split folders") for path in _below(tree, folder)]
         return _labelled(entries, options, notes), refused
-    by_class = [(folder, [split_of(_name(one)) for one in tree.within(folder)]) for folder in inside]
-    if inside and all(splits and "train" in splits and None not in splits for _, splits in by_class):
+    splits = [{split_of(_name(one)) for one in tree.within(folder)} for folder in inside]
+    if splits and all("train" in of_class and None not in of_class for of_class in splits):
         notes.append("the splits are folders inside the class folders")
-        entries = [
-            Entry(path, _name(folder), split_of(path[len(folder) + 1 :].split("/")[0]))
-            for folder in inside
-            for path in _below(tree, folder)
-            if path not in tree.direct[folder]
-        ]
-        return entries, [
-            Refused(path, "no split: beside the split folders") for folder in inside for path in tree.direct[folder]
-        ]
+        return _with_splits_inside(tree, inside)
     if inside and len(named) == len(inside):
         return [], []  # split folders of files
     prefix = f"{top}/" if top else ""
@@ -126,6 +111,30 @@ def _classes(tree: _Tree, top: str, options: Options, notes: list[str]) -> tuple
         Entry(path, path[len(prefix) :].rpartition("/")[0]) for folder in inside for path in _below(tree, folder)
     ]
     return _labelled(entries, options, notes), []
+
+
+def _in_splits(tree: _Tree, named: Mapping[str, Split], with_classes: set[str]) -> tuple[list[Entry], list[Refused]]:
+    """Take the class folders inside split folders; what lies outside of them has no label."""
+    entries, refused = list[Entry](), list[Refused]()
+    for folder in sorted(named):
+        base = tree.unwrapped(folder)
+        for path in _below(tree, folder):
+            inner = path.removeprefix(f"{base}/")
+            if folder in with_classes and inner != path and "/" in inner:
+                entries.append(Entry(path, inner.rpartition("/")[0], named[folder]))
+            else:
+                refused.append(Refused(path, f"no label: in {folder}/, outside any class folder"))
+    return entries, refused
+
+
+def _with_splits_inside(tree: _Tree, classes: Sequence[str]) -> tuple[list[Entry], list[Refused]]:
+    """Take class folders that have split folders inside."""
+    entries, refused = list[Entry](), list[Refused]()
+    for folder in classes:
+        for inner in tree.within(folder):
+            entries += [Entry(path, _name(folder), split_of(_name(inner))) for path in _below(tree, inner)]
+        refused += [Refused(path, "no split: beside the split folders") for path in tree.direct[folder]]
+    return entries, refused
 
 
 def _folds(tree: _Tree, folds: Sequence[str], options: Options, notes: list[str]) -> tuple[list[Entry], list[Refused]]:
@@ -140,8 +149,8 @@ def _folds(tree: _Tree, folds: Sequence[str], options: Options, notes: list[str]
     entries = [
         Entry(path, path[len(folder) + 1 :].rpartition("/")[0])
         for folder in folds
-        for path in _below(tree, folder)
-        if path not in tree.direct[folder]
+        for inner in tree.within(folder)
+        for path in _below(tree, inner)
     ]
     return _labelled(entries, options, notes), []
 
