@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlflow import MlflowClient
 from PIL import Image
 
 from tests.helpers import options
@@ -16,6 +17,7 @@ from thaw.data.manifest import Record
 from thaw.learning import curves, predictions
 from thaw.learning.heads import Head
 from thaw.models import portable
+from thaw.runs import store
 
 EVALUATE = Evaluate(confidence=0.95, resamples=500, keep_best_of=["head", "finetuned"])
 SEED = 3
@@ -120,3 +122,10 @@ def softmax(logits: Any) -> Any:
     """Turn logits into probabilities (float32)."""
     odds = np.exp(logits - logits.max(1, keepdims=True))
     return (odds / odds.sum(1, keepdims=True)).astype(np.float32)
+
+
+def runs(experiment: str = "thaw") -> list[Any]:
+    """Return what has been published to the store that is chosen."""
+    client = MlflowClient(store.address())
+    found = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([found.experiment_id])) if found else []

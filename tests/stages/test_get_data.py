@@ -318,8 +318,8 @@ def test_a_dry_run_says_what_is_understood_and_copies_nothing(
         assert capsys.readouterr().out.startswith("4 images in 2 classes\n  cats            2 ")
         with Image.open(root / "artifacts" / "contact_sheet.png") as sheet:
             assert sheet.size == (
-                sheets.LABEL + 2 * (sources.SIDE + sheets.GAP),
-                sheets.TITLE + 2 * (sources.SIDE + sheets.GAP),
+                sheets.LABEL + 2 * (sheets.SIDE + sheets.GAP),
+                sheets.TITLE + 2 * (sheets.SIDE + sheets.GAP),
             )
     assert not (root / "data").exists()
     assert not no_dvc

@@ -23,43 +23,31 @@ def is_archive(file: Path) -> bool:
 
 
 @contextmanager
-def unpacked(archive: Path, beside: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Unpack an archive for as long as the block takes; yield the folder, and what was left out, a line each.
+def scratch(beside: Path) -> Iterator[Path]:
+    """Make a folder beside a path for as long as the block takes; what a killed run has left there goes first."""
+    folder = beside.with_name(f"{beside.name}.unpacked")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
-    Left out is what would lie outside the folder, and what is neither a file nor a folder: links and devices.
 
-    Args:
-        archive: the file.
-        beside: where there is room.
+def unpack(archive: Path, folder: Path) -> int:
+    """Unpack an archive; return how many of its members were left out.
+
+    These are what would lie outside the folder, and what is neither a file nor a folder: links and devices.
 
     Raises:
         UserError: it is no complete archive, or grows without measure.
     """
-    folder = beside.with_name(f"{beside.name}.unpacked")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     room = max(GROWTH * archive.stat().st_size, ALLOWED)
     try:
-        try:
-            unpack = _unzip if archive.suffix.lower() == ".zip" else _untar
-            left_out = unpack(archive, folder, room)
-        except (
-            tarfile.TarError,
-            zipfile.BadZipFile,
-            EOFError,
-            zlib.error,
-            OSError,
-            RuntimeError,
-            NotImplementedError,
-        ) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"expected a complete archive at {archive}, found: {reason}; get it again") from None
-        said = (
-            [f"left out of the archive: {left_out} links, devices or files that would lie outside"] if left_out else []
-        )
-        yield folder, said
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        return (_unzip if archive.suffix.lower() == ".zip" else _untar)(archive, folder, room)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"expected a complete archive at {archive}, found: {reason}; get it again") from None
 
 
 def _unzip(archive: Path, folder: Path, room: int) -> int:
@@ -95,7 +83,7 @@ def _untar(archive: Path, folder: Path, room: int) -> int:
 
 
 def _opened(archive: Path) -> tarfile.TarFile:
-    if archive.name.lower().endswith(("zst",)):
+    if archive.name.lower().endswith("zst"):
         import pyarrow  # which reads what Python learns to read with 3.14
 
         return tarfile.open(fileobj=pyarrow.input_stream(str(archive), compression="zstd"), mode="r|")

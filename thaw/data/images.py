@@ -28,31 +28,17 @@ R = TypeVar("R")
 pillow_heif.register_heif_opener(thumbnails=False)
 FORMATS = ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "HEIF", "AVIF", "JPEG2000", "PPM"]
 BY_NAME = {".tga": "TGA"}  # which has nothing in it to be known by: any text could be one
-SUFFIXES = {
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".mpo",
-    ".png",
-    ".bmp",
-    ".dib",
-    ".gif",
-    ".webp",
-    ".tif",
-    ".tiff",
-    *BY_NAME,
-}
-SUFFIXES |= {".heic", ".heif", ".avif", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"}
+_SUFFIXES = "jpg jpeg jpe jfif mpo png bmp dib gif webp tif tiff heic heif avif jp2 j2k jpx ppm pgm pbm pnm tga"
+SUFFIXES = frozenset(f".{ending}" for ending in _SUFFIXES.split())
 READ = "JPEG, PNG, BMP, GIF, WebP, TIFF, HEIC, AVIF, JPEG 2000, PPM or TGA"
 # What other kinds of files are, as people know them, by their endings; and what would turn them into images.
 OTHERS = {
     **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"), "raw data of a camera (rawpy)"),
     **dict.fromkeys((".dcm", ".dicom"), "DICOM (pydicom)"),
-    **dict.fromkeys((".nii",), "NIfTI (nibabel)"),
-    **dict.fromkeys((".svg",), "a drawing (cairosvg)"),
-    **dict.fromkeys((".psd",), "Photoshop (psd-tools)"),
-    **dict.fromkeys((".jxl",), "JPEG XL (pillow-jxl-plugin)"),
+    ".nii": "NIfTI (nibabel)",
+    ".svg": "a drawing (cairosvg)",
+    ".psd": "Photoshop (psd-tools)",
+    ".jxl": "JPEG XL (pillow-jxl-plugin)",
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), "a film (ffmpeg)"),
 }
 DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits that cameras and microscopes give a grey value
@@ -111,6 +97,12 @@ def measure(path: Path, max_pixels: float = math.inf) -> tuple[int, int]:
     return _read(path, max_pixels, at_least=1)[1]
 
 
+def about(path: Path) -> tuple[str, tuple[int, int]]:
+    """Return the format of a picture that can be decoded, and its width and height, from its header."""
+    with _opened(path) as image:
+        return str(image.format), image.size
+
+
 def load(path: Path, size: int) -> NDArray[np.uint8]:
     """Decode a picture that ``prepare`` accepted and stretch it to a square (size × size × 3, bilinear, antialiased).
 
@@ -159,10 +151,9 @@ def ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
 def _read(source: Path | BinaryIO, max_pixels: float, at_least: int | None) -> tuple[Image.Image, tuple[int, int]]:
     """Do as ``decode`` says; also return the upright width and height that the picture has by itself."""
     try:
-        suffix = source.suffix.lower() if isinstance(source, Path) else ""
         if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
             raise Unusable("not a file")  # a pipe would be waited for
-        with Image.open(source, formats=[*FORMATS, *([BY_NAME[suffix]] if suffix in BY_NAME else [])]) as image:
+        with _opened(source) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise Unusable(
@@ -178,13 +169,19 @@ def _read(source: Path | BinaryIO, max_pixels: float, at_least: int | None) -> t
         raise
     except UnidentifiedImageError:
         empty = source.stat().st_size == 0 if isinstance(source, Path) else not source.seek(0, io.SEEK_END)
-        known = OTHERS.get(suffix)
+        known = OTHERS.get(source.suffix.lower()) if isinstance(source, Path) else None
         said = f"not an image: {known} could make one of it" if known else f"not an image: expected {READ}"
         raise Unusable("empty file" if empty else said) from None
     except Exception as error:  # Pillow's decoders raise nearly anything for broken files
         if isinstance(error, OSError) and error.strerror:
             raise Unusable(f"unreadable: {error.strerror}") from None
         raise Unusable(f"undecodable: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _opened(source: Path | BinaryIO) -> Image.Image:
+    """Read a picture's header."""
+    by_name = BY_NAME.get(source.suffix.lower()) if isinstance(source, Path) else None
+    return Image.open(source, formats=[*FORMATS, by_name] if by_name else FORMATS)
 
 
 def _orientation(image: Image.Image) -> int | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from thaw.config.schema import Dataset
 from thaw.data import folders, images, tables
-from thaw.data.layouts import SPLITS, Entry, Layout, Options, Refused, coherent, few, listing, quoted
+from thaw.data.layouts import SPLITS, Entry, Layout, Listing, Options, Refused, coherent, few, listing, quoted
 from thaw.data.manifest import Record, Split
 from thaw.errors import UserError
 
@@ -76,8 +76,11 @@ def scan(data: Path, options: Options | None = None) -> Layout:
             f"expected images in the folder {data}, found no such folder; "
             "bring some with 'python -m stages.get_data digits' or 'python -m stages.get_data folder PATH'"
         )
-    options = options or Options()
-    files = listing(data)
+    return understand(data, listing(data), options or Options())
+
+
+def understand(data: Path, files: Listing, options: Options) -> Layout:
+    """Do as ``scan`` does with a folder whose files are listed."""
     if not files.paths:
         raise UserError(f"expected images in {data}, found no file; add a folder of images for each class")
     layout = tables.inside(data, files.paths, options) or folders.understand(data, files, options)
@@ -129,7 +132,8 @@ def draw(records: Sequence[Record], shares: Mapping[Split, float], seed: int) ->
     its content, so that adding, renaming and relabelling images moves no other one. In the order of places, the first
     units of each class are in the first split, as many as lie below its share; but never fewer than half of what was
     asked for, nor more than one and a half times as many, and at least one wherever the class has one for each split
-    and for train. Only a small class comes to these bounds; then a new image may move one or two others.
+    and for train. Only a small class comes to these bounds. Then a new image may move others, three at most: the first
+    split ends one image sooner or later, and the second one two.
     """
     units: dict[str, list[Record]] = defaultdict(list)
     for record in records:

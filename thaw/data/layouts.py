@@ -26,26 +26,14 @@ SPLIT_WORDS: Mapping[str, Split] = {
     **dict.fromkeys(("test", "testing", "tst", "holdout"), "test"),
 }
 # Words that may stand beside one of them, as in train_images, seg_train or val2017.
-FILLERS = {
-    "of",
-    "image",
-    "images",
-    "img",
-    "imgs",
-    "photo",
-    "photos",
-    "picture",
-    "pictures",
-    "seg",
-    "set",
-    "data",
-    "dataset",
-}
+_FILLERS = "image images img imgs photo photos picture pictures seg set data dataset of"
+FILLERS = frozenset(_FILLERS.split())
 # What stands beside images: a folder of such files is no class.
-BESIDE = (
+_BESIDE = (
     "txt md rst csv tsv json jsonl xml html htm pdf py ipynb sh m mat npy npz pkl parquet yaml yml toml cfg ini log "
     "rtf doc docx xls xlsx db sql zip tar gz tgz bz2 xz zst 7z rar h5 mp4 avi pyc lua js ts css c h cpp java r rb go rs"
 )
+BESIDE = frozenset(f".{ending}" for ending in _BESIDE.split())
 ABOUT = {"readme", "license", "licence", "copying", "notice", "authors", "citation", "changelog", "version", "makefile"}
 BARS = 20  # classes that are shown with a bar
 JUNK = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
@@ -186,7 +174,7 @@ def is_picture(path: str) -> bool:
     """Whether a file may be an image, by its name: all that is not known to be something else."""
     name = PurePosixPath(path)
     suffix = name.suffix.lower()
-    return suffix[1:] not in BESIDE.split() and (bool(suffix) or name.name.lower() not in ABOUT)
+    return suffix not in BESIDE and (bool(suffix) or name.name.lower() not in ABOUT)
 
 
 def split_of(name: str) -> Split | None:

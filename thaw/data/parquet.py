@@ -1,9 +1,8 @@
 """Parquet files that hold the images themselves, as data sets of the Hugging Face Hub do: a column of their bytes."""
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,29 +25,21 @@ def with_images(source: Path, paths: Sequence[str]) -> list[Path]:
     return [file for file in found if _image_column(_schema(file))]
 
 
-@contextmanager
-def unpacked(files: Sequence[Path], beside: Path) -> Iterator[tuple[Path, Layout]]:
-    """Write the images into a folder for as long as the block takes; yield it, and what the files say of them.
+def unpack(files: Sequence[Path], folder: Path) -> Layout:
+    """Write the images into a folder, and return what the files say of them.
 
     Where there are several files, their names may say the split (``train-00000-of-00002.parquet``).
 
     Raises:
         UserError: a file is damaged, or no column is the label.
     """
-    folder = beside.with_name(f"{beside.name}.unpacked")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    entries, refused = list[Entry](), list[Refused]()
-    try:
-        for file in files:
-            for entry in _rows(file, folder):
-                (entries if isinstance(entry, Entry) else refused).append(entry)  # type: ignore[arg-type]
-        if not any(entry.split for entry in entries) or {entry.split for entry in entries} == {"train"}:
-            entries = [Entry(entry.path, entry.label, None, entry.group) for entry in entries]
-        notes = [f"the images are in {len(files)} Parquet file{'s' * (len(files) > 1)}"]
-        yield folder, Layout(sorted(entries, key=lambda one: one.path), refused, notes, listed=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    rows = [row for file in files for row in _rows(file, folder)]
+    entries = [row for row in rows if isinstance(row, Entry)]
+    if {entry.split for entry in entries} <= {None, "train"}:
+        entries = [replace(entry, split=None) for entry in entries]
+    notes = [f"the images are in {len(files)} Parquet file{'s' * (len(files) > 1)}"]
+    refused = [row for row in rows if isinstance(row, Refused)]
+    return Layout(sorted(entries, key=lambda one: one.path), refused, notes, listed=True)
 
 
 def _schema(file: Path) -> Any:

@@ -5,12 +5,10 @@ Also what is chosen along with them: an option of ``dataset``, and what goes wit
 
 import hashlib
 import http.client
-import math
 import shutil
 import struct
 import urllib.request
 import zlib
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,21 +17,18 @@ from pathlib import Path
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from thaw.artifacts import atomic, cache, write_text
 from thaw.config.editing import edited
-from thaw.data import archives, images, parquet, sheets, tables
-from thaw.data.indexing import scan
-from thaw.data.layouts import Layout, Options, coherent, is_picture, listing
+from thaw.data import archives, parquet, sheets, tables
+from thaw.data.indexing import scan, understand
+from thaw.data.layouts import Layout, Listing, Options, coherent, is_picture, listing
 from thaw.errors import UserError
 
 FLOWERS_URL = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
 # As TensorFlow Datasets records it (tensorflow_datasets/datasets/tf_flowers/checksums.tsv); 228,813,984 bytes.
 FLOWERS_SHA256 = "4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c"
-
-SHOWN, CLASSES, SIDE = 8, 100, 96  # of a contact sheet: images of a class, classes at most, pixels
 
 # What goes with an option of dataset: the digits are far from photos, and are to run without a download.
 PHOTOS = {"backbone": "mobilenet_v2", "finetune": "last_3_blocks"}
@@ -129,7 +124,7 @@ def write_images(
         raise UserError(f"--link: expected a folder to link to, found {source}; leave out --link")
     with _opened(source, options, target) as (folder, layout):
         _place(folder, target, layout, link=link)
-        return _drawn(folder, layout, picture) if picture else layout
+        return sheets.draw(folder, layout, picture) if picture else layout
 
 
 def look(source: Path, options: Options, picture: Path) -> Layout:
@@ -139,25 +134,27 @@ def look(source: Path, options: Options, picture: Path) -> Layout:
         UserError: see ``write_images``.
     """
     with _opened(source.expanduser().absolute(), options, cache() / "look") as (folder, layout):
-        return _drawn(folder, layout, picture)
+        return sheets.draw(folder, layout, picture)
 
 
 @contextmanager
 def _opened(source: Path, options: Options, beside: Path) -> Iterator[tuple[Path, Layout]]:
     """Yield the folder of the images, which for an archive is there as long as the block, and what was understood."""
-    files = listing(source).paths if source.is_dir() else []
-    if packed := [] if any(map(is_picture, files)) else parquet.with_images(source, files):
-        with parquet.unpacked(packed, beside) as (folder, layout):
-            yield folder, coherent(source, layout)
+    files = listing(source) if source.is_dir() else Listing()
+    if packed := [] if any(map(is_picture, files.paths)) else parquet.with_images(source, files.paths):
+        with archives.scratch(beside) as folder:
+            yield folder, coherent(source, parquet.unpack(packed, folder))
     elif source.is_dir():
-        yield source, scan(source, options)
+        yield source, understand(source, files, options)
     elif source.is_file() and archives.is_archive(source):
-        with archives.unpacked(source, beside) as (folder, left_out):
+        with archives.scratch(beside) as folder:
+            left_out = archives.unpack(source, folder)
             try:
                 layout = scan(folder, options)
             except UserError as error:
                 raise UserError(str(error).replace(str(folder), str(source))) from None
-            yield folder, replace(layout, notes=[*left_out, *layout.notes])
+            note = f"left out of the archive: {left_out} links, devices or files that would lie outside"
+            yield folder, replace(layout, notes=[*([note] if left_out else []), *layout.notes])
     elif source.is_file() and source.suffix.lower() in tables.SUFFIXES:
         folder = (options.root or source.parent).expanduser().absolute()
         found = tables.understand(folder, source, listing(folder).paths, options)
@@ -190,43 +187,6 @@ def _place(folder: Path, target: Path, layout: Layout, *, link: bool) -> None:
             raise UserError(f"expected to copy {source}, found: {error.strerror}; mend or remove it") from None
     if layout.listed:
         tables.write(target / tables.INDEX, layout.entries)
-
-
-def _drawn(folder: Path, layout: Layout, picture: Path) -> Layout:
-    """Draw the contact sheet of a data set, and note what the images on it are."""
-    by_class: dict[str, list[str]] = defaultdict(list)
-    for entry in layout.entries:
-        by_class[entry.label].append(entry.path)
-    rows = [(name, paths[:: -(-len(paths) // SHOWN)]) for name, paths in sorted(by_class.items())[:CLASSES]]
-
-    def small(path: str) -> tuple[Image.Image | None, str, tuple[int, int]]:
-        try:
-            with Image.open(folder / path) as header:
-                kind, size = str(header.format), header.size
-            return images.decode(folder / path, 100e6, at_least=SIDE), kind, size
-        except (images.Unusable, OSError):
-            return None, "", (0, 0)
-
-    found = iter(list(images.ahead(small, [path for _, paths in rows for path in paths])))
-    pictures = [(name, [next(found) for _ in paths]) for name, paths in rows]
-    shown = [one for _, of_class in pictures for one in of_class]
-    known = [(kind, size) for _, kind, size in shown if kind]
-    unusable = f", {len(shown) - len(known)} of them no usable images" if len(known) < len(shown) else ""
-    notes = list(layout.notes)
-    if known:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(kind for kind, _ in known).most_common())
-        least, most = (pick((size for _, size in known), key=math.prod) for pick in (min, max))
-        sizes = f"{least[0]} x {least[1]}" + (f" to {most[0]} x {most[1]}" if least != most else "")
-        notes.append(f"{len(shown)} looked at: {kinds}; {sizes} pixels{unusable}")
-    title = f"{len(layout.entries):,} images in {len(by_class)} classes" + (
-        f", the first {CLASSES}" * (len(by_class) > CLASSES)
-    )
-    drawn = sheets.sheet(
-        [(f"{name} ({len(by_class[name])})", [one for one, *_ in row]) for name, row in pictures], SIDE, title
-    )
-    with atomic(picture) as partial:
-        drawn.save(partial, format="PNG")
-    return replace(layout, notes=notes)
 
 
 def download_flowers() -> Path:

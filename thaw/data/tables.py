@@ -114,8 +114,7 @@ def understand(data: Path, table: Path, paths: Sequence[str], options: Options) 
     base = table.parent.relative_to(data).as_posix() if table.is_relative_to(data) else ""
     places = _Places(paths, "" if base == "." else base)
     notes: list[str] = []
-    by_path = _path_column(table, rows, columns, places, options.path_column)
-    meant = places.find([row[by_path] for row in rows])
+    by_path, meant = _path_column(table, rows, columns, places, options.path_column)
     hot = [] if options.label_column else _one_hot(rows, [name for name in columns if name != by_path])
     by_label = "" if hot else _label_column(table, rows, [name for name in columns if name != by_path], options)
     by_split = named(columns, SPLIT, {by_path, by_label})
@@ -222,20 +221,20 @@ def named(columns: Sequence[str], words: str, taken: set[str]) -> str:
     return next((by_word[word] for word in words.split() if word in by_word), "")
 
 
-def _path_column(table: Path, rows: Rows, columns: Sequence[str], places: "_Places", given: str | None) -> str:
-    """The column that names files: of those that are called so, the one that names most."""
-    if given:
-        return _given(table, "--path-column", given, columns)
-    called = [name for name in columns if _plain(name) in PATH.split()]
-    called.sort(key=lambda name: PATH.split().index(_plain(name)))
-    found = {name: sum(map(bool, places.find([row[name] for row in rows]))) for name in called}
-    best = max(called, key=lambda name: found[name], default="")
-    if not best:
+def _path_column(
+    table: Path, rows: Rows, columns: Sequence[str], places: "_Places", given: str | None
+) -> tuple[str, list[str]]:
+    """The column that names files, and those files: of the columns that are called so, the one that names most."""
+    called = [_given(table, "--path-column", given, columns)] if given else []
+    called = called or [name for name in columns if _plain(name) in PATH.split()]
+    called.sort(key=lambda name: given or PATH.split().index(_plain(name)))
+    found = {name: places.find([row[name] for row in rows]) for name in called}
+    if not found:
         raise UserError(
             f"{table}: expected a column of paths ({', '.join(PATH.split()[:5])} …), found {few(columns) or 'none'}; "
             "name it: --path-column NAME"
         )
-    return best
+    return max(found.items(), key=lambda one: sum(map(bool, one[1])))
 
 
 def _label_column(table: Path, rows: Rows, columns: Sequence[str], options: Options) -> str:

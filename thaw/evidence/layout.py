@@ -319,7 +319,7 @@ def notes(prepared: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[str]:
         source = "training images" if given else "images"
         notes.append(
             f"The {_and(drawn)} images are drawn from the {source} of each class by a hash of their content or group, "
-            f"so that new images move no old one to another split (in a small class, one or two)."
+            f"so that new images move no old one to another split (in a small class, three at most)."
         )
     notes += [f"{note[0].upper()}{note[1:]}." for note in prepared.get("notes", [])]
     if prepared["duplicates"]:

@@ -6,7 +6,6 @@ is filled again by ``dvc repro -f -s evaluate``.
 
 import json
 import sqlite3
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
@@ -28,7 +27,7 @@ from thaw.runs.description import (
     points,
     run_name,
 )
-from thaw.runs.store import address, alone, artifact_folder, connect, experiment, failures, public, sqlite_file
+from thaw.runs.store import address, alone, artifact_folder, connect, experiment, sqlite_file, warned
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,22 +60,16 @@ def publish(paths: Paths, config: Mapping[str, Any]) -> None:
         "kept": metrics["kept"],
         "mlflow.note.content": headline(metrics),  # the run's description
     }
-    try:
-        with alone():
-            client = connect(uri)
-            same = same_runs(client, tags[FINGERPRINT])
-            done = [run for run in same if _is_done(client, run, tags[OUTPUTS])]
-            complete = done[0].info.run_id if done else _complete(client, same, paths, config, tags, metrics)
-            for run in same:
-                if run.info.run_id != complete:
-                    client.delete_run(run.info.run_id)
-            client.set_tag(complete, PUBLISHED, str(time.time()))
-    except failures() as error:
-        print(
-            f"warning: MLflow at {public(uri, uri)} did not take this run ({public(uri, error)}); all results are in "
-            f"artifacts/, and 'dvc repro -f -s evaluate' publishes them once it answers",
-            file=sys.stderr,
-        )
+    later = "all results are in artifacts/, and 'dvc repro -f -s evaluate' publishes them"
+    with warned(uri, "this run", later), alone():
+        client = connect(uri)
+        same = same_runs(client, tags[FINGERPRINT])
+        done = [run for run in same if _is_done(client, run, tags[OUTPUTS])]
+        complete = done[0].info.run_id if done else _complete(client, same, paths, config, tags, metrics)
+        for run in same:
+            if run.info.run_id != complete:
+                client.delete_run(run.info.run_id)
+        client.set_tag(complete, PUBLISHED, str(time.time()))
 
 
 def _is_done(client: "MlflowClient", run: Any, outputs: str) -> bool:

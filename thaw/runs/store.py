@@ -5,8 +5,10 @@ MLflow is imported only where it is needed: that takes seconds.
 
 import logging
 import os
+import sys
 import textwrap
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -48,6 +50,25 @@ def failures() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return MlflowException, SQLAlchemyError, OSError, ImportError  # a database wants its driver
+
+
+@contextmanager
+def warned(uri: str, what: str, instead: str) -> Iterator[None]:
+    """Let a store that does not answer cost no more than a sentence on stderr.
+
+    Args:
+        uri: its address.
+        what: it did not take.
+        instead: where that is, and how it is published later.
+    """
+    try:
+        yield
+    except failures() as error:
+        print(
+            f"warning: MLflow at {public(uri, uri)} did not take {what} ({public(uri, error)}); {instead} once it "
+            "answers",
+            file=sys.stderr,
+        )
 
 
 def public(uri: str, said: object) -> str:

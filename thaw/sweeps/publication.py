@@ -1,7 +1,6 @@
 """A sweep in MLflow: a run of each job, tagged with it, and one that sums it up."""
 
 import itertools
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from thaw.artifacts import Paths
 from thaw.learning import curves
 from thaw.runs.description import FINGERPRINT, SWEEP, curve_points, identity
 from thaw.runs.publishing import begin, log, publish, same_runs
-from thaw.runs.store import address, alone, connect, experiment, failures, public
+from thaw.runs.store import address, alone, connect, experiment, warned
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,7 +43,8 @@ def publish_sweep(
         UserError: see ``store.address``.
     """
     uri = address()
-    try:
+    later = "all results are in multirun/, and the same command publishes them"
+    with warned(uri, "this sweep", later):
         with alone():
             client = connect(uri)
             known = experiment(client)
@@ -65,12 +65,6 @@ def publish_sweep(
                 _mark(client, tags[FINGERPRINT], name)
         with alone():
             _sum_up(client, known, name, title, figures, files)
-    except failures() as error:
-        print(
-            f"warning: MLflow at {public(uri, uri)} did not take this sweep ({public(uri, error)}); all results are in "
-            f"multirun/, and the same command publishes them once it answers",
-            file=sys.stderr,
-        )
 
 
 def _mark(client: "MlflowClient", identical: str, sweep: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers import pictures
@@ -172,8 +172,9 @@ def test_every_class_of_three_is_in_every_split(classes: dict[str, int], seed: i
             assert found[name] >= min(share * count / 2, 1) or count < 3
 
 
+@example(classes={"c": 6}, seed=80943, more=("c", 1))  # moves three
 @given(classes=CLASSES, seed=SEEDS, more=st.tuples(st.sampled_from("abcdefg"), st.integers(1, 10**6)))
-def test_a_new_image_moves_at_most_two_of_its_own_class(
+def test_a_new_image_moves_at_most_three_of_its_own_class(
     classes: dict[str, int], seed: int, more: tuple[str, int]
 ) -> None:
     label, number = more
@@ -181,7 +182,8 @@ def test_a_new_image_moves_at_most_two_of_its_own_class(
     new = replace(record(10**9 + number), path="new", label=label)
     one, other = drawn(before, seed), drawn([*before, new], seed)
     moved = [path for path in one if one[path] != other[path]]
-    assert len(moved) <= 2
+    # One where the first split ends, two where the second does: each of both counts changes by one at most.
+    assert len(moved) <= 3
     assert {path[0] for path in moved} <= {label}
     assert drawn([*before, new][::-1], seed) == other, "the order of the files has no say"
 

@@ -31,7 +31,7 @@ def test_a_data_set_is_drawn_class_by_class(tmp_path: Path) -> None:
     layout = sources.look(folder, Options(), sheet)
     assert layout.notes == ["11 looked at: 10 PNG; 8 x 6 pixels, 1 of them no usable images"]
     with Image.open(sheet) as drawn:
-        assert drawn.size == (LABEL + 7 * (sources.SIDE + GAP), TITLE + 2 * (sources.SIDE + GAP))
+        assert drawn.size == (LABEL + 7 * (sheets.SIDE + GAP), TITLE + 2 * (sheets.SIDE + GAP))
     before = sheet.read_bytes()
     sources.look(folder, Options(), sheet)
     assert sheet.read_bytes() == before

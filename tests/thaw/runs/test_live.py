@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 
 from stages import evaluate
 from tests.helpers import finished
+from tests.helpers.finished import runs
 from thaw.artifacts import PROJECT, Paths
 from thaw.config.composing import recorded
 from thaw.learning import curves
@@ -50,12 +51,6 @@ def sent(paths: Paths, stage: str, rows: list[Row], end: str | None = "SCHEDULED
         "began": time.time(),
     }
     return [json.dumps(message) for message in (start, *rows, *([end] if end else []))]
-
-
-def runs() -> list[Any]:
-    client = MlflowClient(store.address())
-    found = client.get_experiment_by_name("thaw")
-    return list(client.search_runs([found.experiment_id])) if found else []
 
 
 def curve(run: Any, key: str = "curve/val_loss") -> list[tuple[int, float]]:

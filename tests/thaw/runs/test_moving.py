@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from stages import evaluate
 from tests.helpers import finished
+from tests.helpers.finished import runs
 from thaw.artifacts import Paths
 from thaw.config.composing import recorded
 from thaw.models.portable import Model
@@ -33,13 +34,6 @@ def use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     """Work in a folder from now on."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     return Paths(folder / "data", folder / "artifacts")
-
-
-def runs() -> list[Any]:
-    client = MlflowClient(store.address())
-    found = client.get_experiment_by_name("thaw")
-    assert found
-    return list(client.search_runs([found.experiment_id]))
 
 
 def publish(paths: Paths, **changed: Any) -> None:

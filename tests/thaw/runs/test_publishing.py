@@ -16,39 +16,13 @@ from mlflow import MlflowClient
 
 from stages import evaluate
 from tests.helpers import finished, options
+from tests.helpers.finished import runs
 from thaw.artifacts import PROJECT, Paths, plain, read_json, write_json
 from thaw.config.composing import compose, recorded
 from thaw.errors import UserError
 from thaw.runs import __main__, description, store, ui
 
-
-@pytest.fixture(autouse=True)
-def workspace(tmp_path: Path, fresh: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let the project's own store lie in a temporary folder."""
-    (tmp_path / "mlflow.db").write_bytes(fresh)
-    monkeypatch.setattr(store, "workspace", lambda: tmp_path)
-    monkeypatch.setenv("THAW_CACHE", str(tmp_path / "cache"))
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> Paths:
-    found = finished.pipeline(tmp_path)
-    (tmp_path / "data.dvc").write_text("outs:\n- md5: 0123.dir\n  path: data\n", encoding="utf-8")
-    return found
-
-
-@pytest.fixture
-def publish(paths: Paths) -> Callable[[], None]:
-    return lambda: evaluate.run(paths, finished.EVALUATE, finished.SEED)
-
-
-def runs(experiment: str = "thaw") -> list[Any]:
-    client = MlflowClient(store.address())
-    found = client.get_experiment_by_name(experiment)
-    return list(client.search_runs([found.experiment_id])) if found else []
+pytestmark = pytest.mark.usefixtures("workspace")
 
 
 def test_a_run_is_complete(paths: Paths, publish: Callable[[], None], workspace: Path) -> None:

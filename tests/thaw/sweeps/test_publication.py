@@ -1,47 +1,19 @@
 """Publishing sweeps: a run of each job, and one that sums them up; again after a loss."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
-from stages import evaluate
 from tests.helpers import finished
+from tests.helpers.finished import runs
 from thaw.artifacts import Paths
 from thaw.config.composing import recorded
 from thaw.runs import description, store
 from thaw.sweeps import publication
 
-
-@pytest.fixture(autouse=True)
-def workspace(tmp_path: Path, fresh: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let the project's own store lie in a temporary folder."""
-    (tmp_path / "mlflow.db").write_bytes(fresh)
-    monkeypatch.setattr(store, "workspace", lambda: tmp_path)
-    monkeypatch.setenv("THAW_CACHE", str(tmp_path / "cache"))
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> Paths:
-    found = finished.pipeline(tmp_path)
-    (tmp_path / "data.dvc").write_text("outs:\n- md5: 0123.dir\n  path: data\n", encoding="utf-8")
-    return found
-
-
-@pytest.fixture
-def publish(paths: Paths) -> Callable[[], None]:
-    return lambda: evaluate.run(paths, finished.EVALUATE, finished.SEED)
-
-
-def runs(experiment: str = "thaw") -> list[Any]:
-    client = MlflowClient(store.address())
-    found = client.get_experiment_by_name(experiment)
-    return list(client.search_runs([found.experiment_id])) if found else []
+pytestmark = pytest.mark.usefixtures("workspace")
 
 
 @pytest.fixture
