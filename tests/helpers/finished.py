@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlflow import MlflowClient
 from PIL import Image
 
 from tests.helpers import options
@@ -126,6 +125,8 @@ def softmax(logits: Any) -> Any:
 
 def runs(experiment: str = "thaw") -> list[Any]:
     """Return what has been published to the store that is chosen."""
+    from mlflow import MlflowClient  # whoever only fabricates a pipeline loads nothing heavy
+
     client = MlflowClient(store.address())
     found = client.get_experiment_by_name(experiment)
     return list(client.search_runs([found.experiment_id])) if found else []
