@@ -21,10 +21,7 @@ def run(paths: Paths, train_head: Adam | Lbfgs, seed: int, report: curves.Report
     train, val, judged = examples.of_splits(records, classes, Array.load(paths.features), Mixes.load(paths.mixes))
     with paths.stage("train_head", train_head=train_head, seed=seed) as out:
         weights = examples.class_weights(train_head.class_weights, classes, train.y)
-        if isinstance(train_head, Lbfgs):
-            head, rows = heads.solve(train_head, train, val, weights, report)
-        else:
-            head, rows = heads.descend(train_head, train, val, len(classes), seed, weights, report)
+        head, rows = heads.fit(train_head, train, val, len(classes), seed, weights, report)
         head.save(out / paths.head.name)
         curves.write(out / "history.csv", rows)
         probabilities = softmax(head.logits(judged.take()))

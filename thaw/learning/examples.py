@@ -89,7 +89,7 @@ def class_weights(choice: ClassWeights, classes: list[str], y: Labels) -> Floats
     Args:
         choice: ``none``, ``balanced`` (inversely proportional to the class's share, 1 on average, as scikit-learn has
             it), or a number for each class.
-        classes: their names.
+        classes: their names; one that does not occur among the labels counts for nothing.
         y: the labels of the training images.
 
     Raises:
@@ -98,7 +98,8 @@ def class_weights(choice: ClassWeights, classes: list[str], y: Labels) -> Floats
     if choice == "none":
         return None
     if choice == "balanced":
-        weights: Floats = (len(y) / len(classes) / np.bincount(y, minlength=len(classes))).astype(np.float32)
+        images = np.bincount(y, minlength=len(classes))
+        weights: Floats = (len(y) / np.count_nonzero(images) / np.maximum(images, 1)).astype(np.float32)
         return weights
     if {*choice} != {*classes}:
         differing = sorted({*choice} ^ {*classes})

@@ -58,6 +58,21 @@ class Head:
             return cls([(file[f"kernel_{number}"][:], file[f"bias_{number}"][:]) for number in range(len(file) // 2)])
 
 
+def fit(
+    config: Adam | Lbfgs,
+    train: Examples,
+    val: Examples,
+    classes: int,
+    seed: int,
+    weights: Floats | None = None,
+    report: Report = silent,
+) -> tuple[Head, list[Row]]:
+    """Train a head with the solver that the configuration names: see ``solve`` and ``descend``."""
+    if isinstance(config, Lbfgs):
+        return solve(config, train, val, weights, report)
+    return descend(config, train, val, classes, seed, weights, report)
+
+
 def solve(
     config: Lbfgs, train: Examples, val: Examples, weights: Floats | None = None, report: Report = silent
 ) -> tuple[Head, list[Row]]:
