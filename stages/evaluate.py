@@ -1,23 +1,26 @@
 """Compare the models before and after fine-tuning: the only stage that looks at the labels of the test images.
 
-Reads artifacts/prepare/, both predictions and learning curves, what every stage was configured with, and of data/ the
-images to show. Writes artifacts/evaluate/: metrics.json (the few figures that people compare), figures.json (all),
-plots/ and environment.json, which are small and belong in Git; report.html, summary.txt and model/ (the model that is
-kept, ready to use). Then publishes the finished run to MLflow and prints the summary. Needs no TensorFlow.
+Reads artifacts/prepare/, both predictions and learning curves, what every stage was configured with, of data/ the
+images to show and, where test images are few, the features, on which the head is cross-validated. Writes
+artifacts/evaluate/: metrics.json (the few figures that people compare), figures.json (all), plots/ and
+environment.json, which are small and belong in Git; report.html, summary.txt and model/ (the model that is kept, ready
+to use). Then publishes the finished run to MLflow and prints the summary. Needs no TensorFlow.
 
     python -m stages.evaluate
 """
 
 import csv
 
+import numpy as np
+
 from thaw import machine
 from thaw.artifacts import Paths, read_json, write_json, write_text
 from thaw.config.composing import command, recorded
-from thaw.config.schema import Evaluate
+from thaw.config.schema import SECTIONS, Evaluate
 from thaw.data import manifest
 from thaw.evidence import comparison, report
 from thaw.evidence.story import Story
-from thaw.learning import curves, predictions
+from thaw.learning import crossvalidation, curves, examples, predictions
 from thaw.learning.heads import Head
 from thaw.models import portable
 from thaw.models.portable import Facts
@@ -39,7 +42,12 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
     val, test = (comparison.pair(predicted, records, classes, split) for split in ("val", "test"))
     tuned = config["finetune"]["unfreeze"] != "none"
     figures = comparison.compare(val, test, seed=seed, tuned=tuned, **evaluate.model_dump())
-    summary = report.summary(figures, evaluate.confidence)
+    if len(test.labels) < evaluate.cross_validate:
+        head = SECTIONS["train_head"].validate_python(config["train_head"])
+        asked = crossvalidation.predict(head, paths.features, records, np.arange(len(records)), classes, seed)
+        if asked is not None:
+            found = comparison.cross_validated(examples.labels(records, classes), asked, evaluate.confidence)
+            figures["cross_validated"] = {**found, "folds": crossvalidation.FOLDS}
     with paths.refused.open(newline="", encoding="utf-8") as file:
         refused = list(csv.DictReader(file))
     story = Story(
@@ -54,6 +62,7 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
         config=config,
         data=paths.data,
     )
+    summary = report.summary(story)
     with paths.stage("evaluate", evaluate=evaluate, seed=seed) as out:
         write_json(out / paths.figures.name, figures)
         write_json(out / paths.metrics.name, comparison.metrics(figures))

@@ -16,8 +16,6 @@ from thaw.data import indexing, manifest
 from thaw.data.indexing import Manifest
 from thaw.data.layouts import SPLITS
 
-FEW = 100  # test images
-
 
 def run(paths: Paths, dataset: Dataset, seed: int) -> None:
     """Build the manifest of ``paths.data``.
@@ -64,10 +62,9 @@ def describe(summary: dict[str, Any]) -> str:
     if taken := [split for split in SPLITS if summary["splits"][split] == "drawn from train"]:
         lines.append(f"  {' and '.join(taken)} taken from train: the data predefine no such split")
     lines += [f"  {note}" for note in summary.get("notes", [])]
-    if total["test"] < FEW:
-        # As far as an accuracy of 80% may be off (normal approximation, 95%).
-        margin = 196 * math.sqrt(0.8 * 0.2 / total["test"])
-        lines.append(f"  only {total['test']} test images: they show an accuracy to within some {margin:.0f} points")
+    # As far as an accuracy of 80% may be off (normal approximation, 95%).
+    margin = 196 * math.sqrt(0.8 * 0.2 / total["test"])
+    lines.append(f"  {total['test']:,} test images show an accuracy to within some {margin:.0f} points")
     if summary["duplicates"]:
         lines.append(f"  {summary['duplicates']} x a copy of another image; copies share a split")
     return "\n".join(lines)

@@ -1,17 +1,20 @@
 """evaluate: what it writes, what it refuses, and that it stays light."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from stages import evaluate
-from tests.helpers import finished
+from tests.helpers import finished, options
 from thaw.artifacts import PROJECT, Paths, read_json, write_json
 from thaw.data import manifest
 from thaw.errors import UserError
+from thaw.evidence.significance import wilson
 from thaw.learning import predictions
 from thaw.runs import publishing
 
@@ -72,11 +75,52 @@ def test_where_nothing_was_fine_tuned_the_head_is_kept_and_compared_with_nothing
     assert (paths.finished / "model.xml").exists()
 
 
+def few(paths: Paths) -> dict[str, Any]:
+    """Evaluate as if the 60 test images were few; return the figures."""
+    evaluate.run(paths, finished.EVALUATE.model_copy(update={"cross_validate": 61}), finished.SEED)
+    figures: dict[str, Any] = read_json(paths.figures)
+    return figures
+
+
+@pytest.mark.parametrize("head", [options.LBFGS, options.ADAM], ids=["lbfgs", "adam"])
+def test_where_test_images_are_few_the_head_is_asked_about_all_images(tmp_path: Path, head: dict[str, Any]) -> None:
+    paths = finished.pipeline(tmp_path)
+    finished.write_configs(paths, train_head={"train_head": head})
+    figures = few(paths)
+    found = figures["cross_validated"]
+    assert {*found} == {"accuracy", "accuracy_low", "accuracy_high", "images", "folds"}
+    assert found["images"] == 120
+    assert 0.7 < found["accuracy_low"] < found["accuracy"] < found["accuracy_high"] < 1
+    assert [found["accuracy_low"], found["accuracy_high"]] == pytest.approx(wilson(found["accuracy"], 120, 0.95))
+    said = f"Every image as a test image once (5 folds, head only): {found['accuracy']:.1%} of 120 images ("
+    for file in (paths.summary, paths.report, paths.finished / "README.md"):
+        assert said in file.read_text(encoding="utf-8"), file.name
+
+
+def test_cross_validation_decides_nothing(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path)
+    run(paths)
+    before = read_json(paths.figures)
+    after = few(paths)
+    assert "cross_validated" not in before
+    for key in ("kept", "verdict", "temperature", "mcnemar_p", "n_test"):
+        assert before[key] == after[key]
+    assert before["head"]["accuracy"] == after["head"]["accuracy"]
+
+
+def test_images_in_too_few_groups_are_not_cross_validated(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path)
+    records = [dataclasses.replace(one, group=one.split) for one in manifest.read(paths.manifest)]
+    manifest.write(paths.manifest, records)
+    assert "cross_validated" not in few(paths)
+    assert "folds" not in paths.report.read_text(encoding="utf-8")
+
+
 def test_every_byte_is_the_same_twice(tmp_path: Path) -> None:
     paths = finished.pipeline(tmp_path)
     outputs = []
     for _ in range(2):
-        run(paths)
+        few(paths)
         outputs.append({file: file.read_bytes() for file in paths.figures.parent.rglob("*.*")})
     assert outputs[0] == outputs[1]
 
@@ -137,8 +181,12 @@ from tests.helpers import finished
 from thaw.runs import publishing
 from thaw.artifacts import Paths
 publishing.publish = lambda *_: None
-evaluate.run(Paths(Path({str(tmp_path)!r}) / "data", Path({str(tmp_path)!r}) / "artifacts"), finished.EVALUATE, 3)
-heavy = {{"tensorflow", "keras", "sklearn", "pandas", "matplotlib", "mlflow"}} & set(sys.modules)
-assert not heavy, heavy
+paths = Paths(Path({str(tmp_path)!r}) / "data", Path({str(tmp_path)!r}) / "artifacts")
+evaluate.run(paths, finished.EVALUATE, 3)
+heavy = {{"tensorflow", "keras", "sklearn", "pandas", "matplotlib", "mlflow"}}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+evaluate.run(paths, finished.EVALUATE.model_copy(update={{"cross_validate": 61}}), 3)
+loaded = heavy & set(sys.modules)
+assert loaded <= {{"sklearn", "pandas"}}, loaded  # scikit-learn loads pandas, where there is one
 """
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)

@@ -46,7 +46,7 @@ def test_prepare_writes_its_outputs_and_says_what_it_refused(paths: Paths, capsy
     assert said.startswith("41 images in 2 classes: ")
     assert "2 files refused" in said
     assert "1 x not an image" in said
-    assert "test images: they show an accuracy to within some" in said
+    assert "test images show an accuracy to within some" in said
     assert "1 x a copy of another image" in said
 
 

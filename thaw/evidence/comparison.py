@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from thaw.data.manifest import Record, Split
 from thaw.errors import UserError
 from thaw.evidence.scoring import Floats, Labels, Pair, accuracy, scores
-from thaw.evidence.significance import NOTHING, Interval, bootstrap, mcnemar, verdict
+from thaw.evidence.significance import NOTHING, Interval, bootstrap, mcnemar, paired, verdict, wilson
 from thaw.learning import examples
 from thaw.learning.predictions import Predictions
 from thaw.networks.inference import softmax
@@ -55,6 +55,7 @@ def compare(
     resamples: int,
     seed: int,
     keep_best_of: Sequence[str],
+    cross_validate: int,
     tuned: bool = True,
 ) -> dict[str, Any]:
     """Return the content of ``figures.json``.
@@ -67,7 +68,8 @@ def compare(
     does not show.
 
     Where nothing was ``tuned``, before and after are one model: the keys are the same, and the head is kept, whatever
-    ``keep_best_of`` says.
+    ``keep_best_of`` says. With fewer test images than ``cross_validate``, accuracies and their difference have
+    intervals that hold for few images (``wilson``, ``paired``): those of the bootstrap can be without any width.
     """
     intervals = bootstrap(test, confidence=confidence, resamples=resamples, seed=seed)
     points = {
@@ -76,6 +78,12 @@ def compare(
     }
     points["delta"] = {key: points["finetuned"][key] - value for key, value in points["head"].items()}
     fixed, broken, p = mcnemar(test)
+    images = len(test.labels)
+    if images < cross_validate:
+        for model in ("head", "finetuned"):
+            intervals[model]["accuracy"] = wilson(points[model]["accuracy"], images, confidence)
+        if tuned:
+            intervals["delta"]["accuracy"] = paired(fixed, broken, images, confidence)
     best = kept(val, keep_best_of if tuned else ["head"])
     warmth = _rounded(temperature(val.labels, val.before if best == "head" else val.after))
     calm = scores(test.labels, rescaled(test.before if best == "head" else test.after, warmth))
@@ -84,12 +92,24 @@ def compare(
         "mcnemar_p": _rounded(p),
         "fixed": fixed,
         "broken": broken,
-        "n_test": len(test.labels),
+        "n_test": images,
         "verdict": verdict(p, intervals["delta"]["accuracy"], confidence) if tuned else NOTHING,
         "kept": best,
         "temperature": warmth,
         "calibrated": {key: _rounded(calm[key]) for key in ("ece", "brier", "log_loss")},
     }
+
+
+def cross_validated(labels: Labels, probabilities: NDArray[np.floating[Any]], confidence: float) -> dict[str, Any]:
+    """Return what ``figures.json`` says of the head on images that it has not seen, each of them asked once.
+
+    The accuracy has Wilson's interval, as if one head had been asked about all images. Those of the folds have learnt
+    partly from the same images; how much wider that makes it cannot be known from one cross-validation (Bengio and
+    Grandvalet 2004).
+    """
+    share = accuracy(labels, probabilities)
+    found = _with_intervals({"accuracy": share}, {"accuracy": wilson(share, len(labels), confidence)})
+    return {**found, "images": len(labels)}
 
 
 def metrics(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -27,7 +27,13 @@ PLOT = (390, 210, 40, 12, 12, 34)  # a learning curve: width, height, then its m
 # Key of figures.json, name, meaning, whether smaller is better, whether it is a share (shown as a percentage).
 _FIGURES = (
     ("accuracy", "Accuracy", "share of images whose most probable class is right", False, True),
-    ("macro_f1", "Macro F1", "mean F1 of the classes: a small class counts as much as a large one", False, True),
+    (
+        "macro_f1",
+        "Macro F1",
+        "mean F1 of the {} classes with test images: a small class counts as much as a large one",
+        False,
+        True,
+    ),
     ("top_3", "Top 3", "share of images whose true class is among the three most probable", False, True),
     ("ece", "Calibration error", "mean gap between how sure the model is and how often it is right", True, True),
     ("brier", "Brier score", "squared error of the probabilities, 0 is perfect", True, False),
@@ -36,8 +42,13 @@ _FIGURES = (
 )
 
 
-def figure_table(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Lay out the table of all figures: for each its texts before, after and of the difference, and who is better."""
+def figure_table(metrics: Mapping[str, Any], tested: int) -> list[dict[str, Any]]:
+    """Lay out the table of all figures: for each its texts before, after and of the difference, and who is better.
+
+    Args:
+        metrics: ``figures.json``.
+        tested: how many classes have test images.
+    """
     columns = 3 if comparison.is_tuned(metrics) else 1
     table = []
     for key, name, meaning, smaller_is_better, is_share in _FIGURES:
@@ -51,7 +62,7 @@ def figure_table(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             cells.append({"value": show(metrics[model][key]), "interval": " to ".join(ends)})
         gain = metrics["delta"][key] * (-1 if smaller_is_better else 1)
         tone = "better" if gain > 0 else "worse" if gain < 0 else "same"
-        table.append({"name": name, "meaning": meaning, "cells": cells, "tone": tone})
+        table.append({"name": name, "meaning": meaning.format(tested), "cells": cells, "tone": tone})
     return table
 
 

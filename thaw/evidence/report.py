@@ -6,15 +6,16 @@ for the same input (no dates, no absolute paths), and no plotting library to loa
 """
 
 import csv
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from thaw.architectures import ARCHITECTURES
 from thaw.artifacts import write_text
-from thaw.evidence import comparison, scoring
+from thaw.evidence import scoring
 from thaw.evidence.layout import (
     PLOT,
     Counts,
@@ -30,7 +31,17 @@ from thaw.evidence.layout import (
     tracks,
 )
 from thaw.evidence.story import Story
-from thaw.evidence.wording import keeping, p_value, percent, plain, points
+from thaw.evidence.wording import (
+    coverage,
+    cross_validated,
+    intervals,
+    keeping,
+    p_value,
+    percent,
+    plain,
+    points,
+    shortfall,
+)
 from thaw.learning import curves
 
 REFUSED = 100  # refused files that are listed by name
@@ -79,12 +90,17 @@ def _render(template: str, story: Story, **more: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"percent": percent, "points": points, "p_value": p_value, "plain": plain}
+    environment.globals |= {"percent": percent, "points": points}
     return environment.get_template(template).render(
         metrics=story.metrics,
         tuned=story.tuned,
         confidence=story.config["evaluate"]["confidence"],
+        shortfall=shortfall(story.metrics, story.config["evaluate"]["confidence"]) if story.few else [],
+        cross_validated=cross_validated(story.metrics),
+        intervals=intervals(story),
+        coverage=coverage(story.prepared["images"]),
         classes=story.classes,
-        figures=figure_table(story.metrics),
+        figures=figure_table(story.metrics, tested=len(np.unique(story.test.labels))),
         by_class=class_table(*_confusion(story), story.classes),
         notes=notes(story.prepared, story.config["dataset"]),
         splits=split_table(story.prepared["images"], story.classes),
@@ -120,14 +136,20 @@ def write_plots(folder: Path, story: Story) -> None:
         _write_csv(folder / f"reliability_{model}.csv", ["confidence", "accuracy", "images"], values)
 
 
-def summary(metrics: Mapping[str, Any], confidence: float) -> str:
-    """Return the table that ends ``make repro``."""
+def summary(story: Story) -> str:
+    """Return the table that ends ``make repro``; of few test images, the ranges come first."""
+    metrics, confidence = story.metrics, story.config["evaluate"]["confidence"]
 
     def row(name: str, model: str, show: Callable[[float], str], note: str = "") -> str:
         value, low, high = (show(metrics[model][key]) for key in ("accuracy", "accuracy_low", "accuracy_high"))
-        return f"{name:<20}{value:>9}   {low} to {high}{note}"
+        return columns(name, value, f"{low} to {high}", note)
 
-    if comparison.is_tuned(metrics):
+    def columns(name: str, value: str, interval: str, note: str = "") -> str:
+        if story.few:
+            return f"{name:<20}{interval:>16}{value:>11}{note}"
+        return f"{name:<20}{value:>9}   {interval}{note}"
+
+    if story.tuned:
         answer = [
             row("before (head only)", "head", percent),
             row("after fine-tuning", "finetuned", percent),
@@ -144,9 +166,12 @@ def summary(metrics: Mapping[str, Any], confidence: float) -> str:
         ]
     return "\n".join(
         [
-            f"{metrics['n_test']} test images".ljust(20) + f"{'accuracy':>9}   {confidence:.0%} interval",
+            *([*shortfall(metrics, confidence), ""] if story.few else []),
+            columns(f"{metrics['n_test']} test images", "accuracy", f"{confidence:.0%} interval"),
             *answer,
             f"Kept: {keeping(metrics)}",
+            *filter(None, [cross_validated(metrics)]),
+            *coverage(story.prepared["images"]),
             "",
             "The report     artifacts/evaluate/report.html",
             "The model      artifacts/evaluate/model; python -m stages.predict PHOTO uses it",

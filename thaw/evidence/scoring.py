@@ -68,8 +68,12 @@ def by_class(counts: NDArray[np.int64]) -> ByClass:
 
 
 def macro_f1(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
-    """Return the mean F1 of the classes that occur among the labels or the predictions."""
-    return float(np.nanmean(by_class(confusion(labels, probabilities.argmax(1), probabilities.shape[1])).f1))
+    """Return the mean F1 of the classes that occur among the labels: of others there is nothing to find.
+
+    An image that is taken for a class without labels is one that its own class misses.
+    """
+    found = by_class(confusion(labels, probabilities.argmax(1), probabilities.shape[1]))
+    return float(found.f1[found.images > 0].mean())
 
 
 def top_k(labels: Labels, probabilities: NDArray[np.floating[Any]], k: int) -> float:

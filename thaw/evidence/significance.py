@@ -39,6 +39,7 @@ def bootstrap(test: Pair, *, confidence: float, resamples: int, seed: int) -> di
     Images are drawn with replacement and both models are scored on the same draw (paired bootstrap; Efron & Tibshirani
     1993, chapters 13 and 16). Only an image's (label, before, after) matters to either figure, so a draw of n images is
     a multinomial draw over the distinct outcomes: the same distribution, and every score becomes a matrix product.
+    Macro F1 is that of the classes among the labels, as in ``scoring.macro_f1``.
     """
     n, classes = test.before.shape
     outcomes, counts = np.unique(
@@ -47,6 +48,7 @@ def bootstrap(test: Pair, *, confidence: float, resamples: int, seed: int) -> di
     label, predicted = outcomes[0], {"head": outcomes[1], "finetuned": outcomes[2]}
     # Each outcome as a one-hot row: its true class, and for either model its predicted class and its class if right.
     hot = np.eye(classes)
+    tested = np.unique(label)
     random = np.random.default_rng(seed)
     drawn: dict[str, list[Floats]] = {"head": [], "finetuned": []}
     for start in range(0, resamples, _BLOCK):
@@ -54,7 +56,7 @@ def bootstrap(test: Pair, *, confidence: float, resamples: int, seed: int) -> di
         true = weights @ hot[label]
         for model, guess in predicted.items():
             right = weights @ (hot[label] * (guess == label)[:, None])
-            f1 = np.nanmean(ratio(2 * right, true + weights @ hot[guess]), axis=1)
+            f1 = np.nanmean(ratio(2 * right, true + weights @ hot[guess])[:, tested], axis=1)
             drawn[model].append(np.stack([right.sum(1) / n, f1]))
     samples = {model: np.concatenate(blocks, axis=1) for model, blocks in drawn.items()}
     samples["delta"] = samples["finetuned"] - samples["head"]
@@ -89,6 +91,27 @@ def wilson(share: float, images: int, confidence: float) -> Interval:
     middle = (share + z * z / (2 * images)) / (1 + z * z / images)
     half = z / (1 + z * z / images) * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images))
     return Interval(max(0.0, middle - half), min(1.0, middle + half))
+
+
+def paired(fixed: int, broken: int, images: int, confidence: float) -> Interval:
+    """Return the interval of the difference of two shares of the same images (Bonett and Price 2012, adjusted Wald).
+
+    One image is added to those that were fixed and one to those that were broken. So it holds for few images, and has
+    a width where no answer has changed: the bootstrap has none there, as if both models were certain to stay alike.
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    gained, lost = (fixed + 1) / (images + 2), (broken + 1) / (images + 2)
+    half = z * math.sqrt((gained + lost - (gained - lost) ** 2) / (images + 2))
+    return Interval(max(-1.0, gained - lost - half), min(1.0, gained - lost + half))
+
+
+def least_fixed(confidence: float) -> int:
+    """Return the fewest images that have to be fixed, or broken, before a difference can be shown at all.
+
+    If k images were fixed and none broken, McNemar's exact p is 2 / 2ᵏ, and no difference of k images has a smaller
+    one. So n test images can show no difference below k / n, whatever the models are.
+    """
+    return math.floor(1 - math.log2(1 - confidence)) + 1
 
 
 def verdict(p: float, difference: Interval, confidence: float) -> Verdict:

@@ -39,6 +39,11 @@ class Story:
     data: Path
 
     @property
+    def few(self) -> bool:
+        """Whether there are so few test images that what they cannot show is to be said first."""
+        return bool(self.metrics["n_test"] < self.config["evaluate"]["cross_validate"])
+
+    @property
     def tuned(self) -> bool:
         """Whether there are two models to tell of; else all that is shown is "before"."""
         return comparison.is_tuned(self.metrics)

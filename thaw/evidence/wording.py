@@ -1,10 +1,13 @@
 """Figures in the words and digits of the report, the card and the summary."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thaw.evidence import comparison
+from thaw.evidence import comparison, significance
+from thaw.evidence.story import Story
+
+NAMED = 5  # classes that are named in a sentence; of more, their number says enough
 
 
 def keeping(metrics: Mapping[str, Any]) -> str:
@@ -14,6 +17,66 @@ def keeping(metrics: Mapping[str, Any]) -> str:
     if not comparison.is_tuned(metrics):
         return f"{name} (validation accuracy {before})"
     return f"{name} (validation accuracy {before} before, {after} after)"
+
+
+def shortfall(metrics: Mapping[str, Any], confidence: float) -> list[str]:
+    """Say what so few test images cannot show, in numbers: see ``significance.least_fixed``."""
+    images, least = metrics["n_test"], significance.least_fixed(confidence)
+    said = [f"{images} test images are few: the true accuracy may lie anywhere in its {confidence:.0%} range."]
+    if not comparison.is_tuned(metrics):
+        return said
+    if least > images:
+        return [
+            *said,
+            f"They cannot show any difference: it takes {least} images that only one of two models gets right.",
+        ]
+    return [
+        *said,
+        f"A difference below {round(100 * least / images, 1):g} percentage points ({least} images) cannot be shown by "
+        f"them, whatever the models.",
+    ]
+
+
+def intervals(story: Story) -> str:
+    """Say what the ranges are: see ``comparison.compare``."""
+    if not story.few:
+        return "bootstrap intervals"
+    return f"intervals (Wilson; {'difference: Bonett and Price; ' if story.tuned else ''}macro F1: bootstrap)"
+
+
+def cross_validated(metrics: Mapping[str, Any]) -> str:
+    """Say what the head's cross-validation has found; nothing where there was none."""
+    if not (found := metrics.get("cross_validated")):
+        return ""
+    interval = f"{percent(found['accuracy_low'])} to {percent(found['accuracy_high'])}"
+    return (
+        f"Every image as a test image once ({found['folds']} folds, head only): {percent(found['accuracy'])} of "
+        f"{found['images']} images ({interval})"
+    )
+
+
+def coverage(images: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Say which classes the figures are not about, because the data's own split has none of their images.
+
+    Args:
+        images: how many there are, by split and class.
+    """
+    said = []
+    if missing := [name for name, count in images["test"].items() if not count]:
+        rest = len(images["test"]) - len(missing)
+        said.append(
+            f"{_some(missing, images['test'])} no test images: macro F1 is the mean of the other {rest} classes, and "
+            f"how well a picture of one without is recognised is not known."
+        )
+    if missing := [name for name, count in images["val"].items() if not count]:
+        said.append(f"{_some(missing, images['val'])} no validation images: they had no say in what was chosen.")
+    return said
+
+
+def _some(names: Sequence[str], all_names: Collection[str]) -> str:
+    """Return how many of the classes there are, with their names if these are few."""
+    listed = f" ({', '.join(names)})" if len(names) <= NAMED else ""
+    return f"{len(names)} of {len(all_names)} classes{listed} {'has' if len(names) == 1 else 'have'}"
 
 
 def percent(value: float) -> str:

@@ -14,7 +14,7 @@ from thaw.evidence import comparison, scoring, significance
 from thaw.evidence.scoring import Pair
 from thaw.evidence.significance import Interval
 
-SURE = {"confidence": 0.95, "resamples": 300, "seed": 0, "keep_best_of": ["head", "finetuned"]}
+SURE = {"confidence": 0.95, "resamples": 300, "seed": 0, "keep_best_of": ["head", "finetuned"], "cross_validate": 0}
 
 
 def sample(seed: int, n: int = 200, classes: int = 5, skill: float = 1.5) -> tuple[Any, Any]:
@@ -60,6 +60,11 @@ def test_a_class_that_never_occurs_counts_for_nothing() -> None:
     labels, probabilities = np.array([0, 0, 1]), one_hot([0, 0, 1], 4)
     assert np.isnan(scoring.by_class(scoring.confusion(labels, probabilities.argmax(1), 4)).f1[2:]).all()
     assert scoring.macro_f1(labels, probabilities) == 1
+    taken_for_another = one_hot([0, 3, 1], 4)
+    assert scoring.macro_f1(labels, taken_for_another) == pytest.approx((2 / 3 + 1) / 2), "the mean of two classes"
+    pair = Pair(labels, probabilities, taken_for_another)
+    high = significance.bootstrap(pair, confidence=0.9, resamples=500, seed=0)["finetuned"]["macro_f1"].high
+    assert high == 1, "no class that is not there counts"
     assert scoring.log_loss(np.array([3]), probabilities[:1]) == pytest.approx(15.94, abs=0.01)
 
 
@@ -214,3 +219,43 @@ def test_calibration_helps_and_changes_no_answer() -> None:
 )
 def test_wilson_s_interval_is_that_of_the_textbooks(right: int, images: int, low: float, high: float) -> None:
     assert significance.wilson(right / images, images, 0.95) == pytest.approx((low, high), abs=1e-4)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.9, 0.95, 0.99])
+def test_no_fewer_images_can_show_a_difference(confidence: float) -> None:
+    least = significance.least_fixed(confidence)
+    p = [significance.mcnemar(Pair(np.zeros(n, int), one_hot([1] * n, 2), one_hot([0] * n, 2))).p for n in range(1, 12)]
+    assert [value < 1 - confidence for value in p] == [n >= least for n in range(1, 12)]
+
+
+@pytest.mark.parametrize(("fixed", "broken", "images"), [(0, 0, 30), (3, 1, 20), (0, 4, 50), (6, 0, 6), (10, 10, 150)])
+def test_a_paired_interval_has_a_width_and_is_that_of_the_formula(fixed: int, broken: int, images: int) -> None:
+    low, high = significance.paired(fixed, broken, images, 0.95)
+    n, gained, lost = images + 2, (fixed + 1) / (images + 2), (broken + 1) / (images + 2)
+    half = 1.959964 * np.sqrt((gained + lost - (gained - lost) ** 2) / n)
+    assert (low, high) == (
+        pytest.approx(max(-1, gained - lost - half), abs=1e-6),
+        pytest.approx(min(1, gained - lost + half), abs=1e-6),
+    )
+    assert low < (fixed - broken) / images < high or (fixed, broken) == (6, 0)
+    mirrored = significance.paired(broken, fixed, images, 0.95)
+    assert (low, high) == pytest.approx((-mirrored.high, -mirrored.low))
+
+
+def test_the_paired_interval_holds_as_often_as_it_says() -> None:
+    """Of 40 images each is fixed with probability 0.15 and broken with 0.05: the bootstrap's holds less often."""
+    draws = np.random.default_rng(0).multinomial(40, [0.15, 0.05, 0.8], size=2000)
+    held = [significance.paired(fixed, broken, 40, 0.95) for fixed, broken, _ in draws]
+    assert np.mean([low <= 0.1 <= high for low, high in held]) == pytest.approx(0.95, abs=0.025)
+
+
+def test_few_images_have_intervals_of_their_own() -> None:
+    labels = np.zeros(20, int)
+    right = one_hot([0] * 20, 2)
+    pair = Pair(labels, right, right)
+    few, many = (comparison.compare(pair, pair, **SURE | {"cross_validate": limit}) for limit in (21, 20))
+    assert (many["head"]["accuracy_low"], many["delta"]["accuracy_low"]) == (1, 0), "as if nothing could go wrong"
+    assert few["head"]["accuracy_low"] == pytest.approx(significance.wilson(1, 20, 0.95).low, rel=1e-5)
+    assert few["delta"]["accuracy_low"] == pytest.approx(-few["delta"]["accuracy_high"]) != 0
+    alone = comparison.compare(pair, pair, **SURE | {"cross_validate": 21}, tuned=False)
+    assert alone["delta"]["accuracy_low"] == alone["delta"]["accuracy_high"] == 0, "one model is like itself"

@@ -13,7 +13,9 @@ import pytest
 from stages import evaluate
 from tests.helpers import finished
 from thaw.artifacts import Paths, read_json, write_json
+from thaw.data import manifest
 from thaw.evidence import layout, wording
+from thaw.learning import predictions
 from thaw.runs import publishing
 
 
@@ -177,6 +179,78 @@ def test_summary_says_it_all(tmp_path: Path) -> None:
     for wanted in ("60 test images", metrics["verdict"], "McNemar", "report.html", "make ui", "make data FROM=FOLDER"):
         assert wanted in text
     assert json.dumps(metrics)
+
+
+def few(paths: Paths, **changes: Any) -> dict[str, str]:
+    """Evaluate as if the 60 test images were few, and return what a person reads."""
+    changed = {"cross_validate": 61} | changes
+    evaluate.run(paths, finished.EVALUATE.model_copy(update=changed), finished.SEED)
+    page = paths.report.read_text(encoding="utf-8")
+    return {
+        "report": re.sub(r"<style>.*?</style>|<[^>]*>", "", page, flags=re.DOTALL),
+        "card": (paths.finished / "README.md").read_text(encoding="utf-8"),
+        "summary": paths.summary.read_text(encoding="utf-8"),
+    }
+
+
+def test_of_few_test_images_it_is_said_first_what_they_cannot_show(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path)
+    texts = few(paths)
+    for name, text in texts.items():
+        assert "60 test images are few: the true accuracy may lie anywhere in its 95% range." in text, name
+        assert "A difference below 10 percentage points (6 images) cannot be shown by them" in text, name
+    head = read_json(paths.figures)["head"]
+    interval = f"{head['accuracy_low']:.1%} to {head['accuracy_high']:.1%}"
+    for name in ("report", "summary"):
+        before = texts[name].index("cannot be shown by them")
+        assert before < texts[name].index(interval) < texts[name].index(f"{head['accuracy']:.1%}"), name
+    assert "are few" not in evaluated(tmp_path / "many")[1]
+
+
+def test_of_few_test_images_and_one_model_nothing_is_said_of_differences(tmp_path: Path) -> None:
+    for name, text in few(finished.head_only(tmp_path)).items():
+        assert "60 test images are few" in text, name
+        assert "difference below" not in text, name
+
+
+def test_fewer_images_than_any_difference_takes(tmp_path: Path) -> None:
+    texts = few(finished.pipeline(tmp_path, per_class=4))
+    assert "They cannot show any difference: it takes 6 images that only one of two models" in texts["summary"]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_classes_that_a_split_lacks_are_said(tmp_path: Path, split: str) -> None:
+    """As the data's own split has it: then no figure is about them."""
+    paths = finished.pipeline(tmp_path, classes=("cat", "cow", "dog"))
+    records = [one for one in manifest.read(paths.manifest) if (one.label, one.split) != ("cow", split)]
+    features = np.zeros((len(records), 1, 3), np.float32)
+    np.save(paths.features, features)
+    manifest.write(paths.manifest, records)
+    for stage in ("train_head", "finetune"):
+        found = predictions.read(paths.predictions(stage))
+        kept = [row for row, path in enumerate(found.paths) if path in {one.path for one in records}]
+        judged = [one for one in records if one.split != "train"]
+        predictions.write(paths.predictions(stage), found.classes, judged, found.probabilities[kept])
+    counted = paths.manifest.with_name("summary.json")
+    prepared = read_json(counted)
+    prepared["images"][split]["cow"] = 0
+    write_json(counted, prepared)
+    said = {
+        "test": "1 of 3 classes (cow) has no test images: macro F1 is the mean of the other 2 classes",
+        "val": "1 of 3 classes (cow) has no validation images",
+    }
+    texts = few(paths, cross_validate=0)
+    assert f"mean F1 of the {2 if split == 'test' else 3} classes with test images" in texts["report"]
+    for name, text in texts.items():
+        assert said[split] in text, name
+        assert said["val" if split == "test" else "test"] not in text, name
+
+
+def test_many_classes_without_images_are_counted() -> None:
+    images = {split: {f"class {number}": int(number > 6) for number in range(20)} for split in ("train", "val", "test")}
+    tested, validated = wording.coverage(images)
+    assert tested.startswith("7 of 20 classes have no test images: macro F1 is the mean of the other 13 classes")
+    assert validated.startswith("7 of 20 classes have no validation images")
 
 
 @pytest.mark.parametrize(
