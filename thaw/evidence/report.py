@@ -75,7 +75,8 @@ def card(story: Story) -> str:
         "bundled": "trained on Tiny ImageNet, whose terms are non-commercial research; the code is Apache-2.0",
         "random": "none: they were never trained",
     }.get(story.config["backbone"]["weights"], "that of the file, which thaw does not know")
-    fewest = min(split_table(story.prepared["images"], story.classes)[:-1], key=lambda row: row["test"])
+    tested = [row for row in split_table(story.prepared["images"], story.classes)[:-1] if row["test"]]
+    fewest = min(tested, key=lambda row: row["test"])
     return _render("card.md.j2", story, licence=licence, fewest=fewest)
 
 
