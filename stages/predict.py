@@ -67,7 +67,7 @@ def run(files: list[Path], model: Model, out: Path | None, top: int) -> None:
 
     probabilities = model.probabilities(squares(), len(files))[: len(usable)]
     if not usable:
-        raise UserError(f"expected pictures (JPEG, PNG, BMP, GIF, WebP or TIFF), found none in {len(files)} files")
+        raise UserError(f"expected pictures ({images.READ}), found none in {len(files)} files")
     classes = model.facts.classes
     best = [classes[row.argmax()] for row in probabilities]
     if out is None:

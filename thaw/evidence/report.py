@@ -15,6 +15,7 @@ import numpy as np
 
 from thaw.architectures import ARCHITECTURES
 from thaw.artifacts import write_text
+from thaw.data import images
 from thaw.evidence import scoring
 from thaw.evidence.layout import (
     PLOT,
@@ -77,7 +78,7 @@ def card(story: Story) -> str:
     }.get(story.config["backbone"]["weights"], "that of the file, which thaw does not know")
     tested = [row for row in split_table(story.prepared["images"], story.classes)[:-1] if row["test"]]
     fewest = min(tested, key=lambda row: row["test"])
-    return _render("card.md.j2", story, licence=licence, fewest=fewest)
+    return _render("card.md.j2", story, licence=licence, fewest=fewest, formats=images.READ)
 
 
 def _render(template: str, story: Story, **more: Any) -> str:
