@@ -6,19 +6,19 @@ SPLITS holds train/ and val/ for Keras, ARTIFACTS a finished pipeline on the sam
 """
 
 import argparse
-import itertools
 import json
-import math
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks import textbook
 from thaw.artifacts import Paths, read_json
 from thaw.config.composing import compose
 from thaw.data import manifest
-from thaw.learning import finetuning, heads, training
+from thaw.learning import finetuning, heads, policy, training
 from thaw.learning.examples import examples
 from thaw.networks import cutting, features, views
 from thaw.networks.backbones import FrozenNetwork
@@ -60,7 +60,7 @@ def whole_model(splits: Path, weights: str) -> Callable[[], None]:
 def split_execution(paths: Paths, weights: str) -> Callable[[], None]:
     """The same as the stage does it: the part above the cut, on the cached outputs of the part below."""
     overrides = ["backbone=mobilenet_v2", f"backbone.weights={weights}", "finetune=last_20", "augment=none"]
-    config = compose([*overrides, f"finetune.epochs={ROUNDS}", f"finetune.patience={ROUNDS}", "seed=0"])
+    config = compose([*overrides, f"finetune.epochs={ROUNDS}", "seed=0"])
     backbone, finetune = config["backbone"], config["finetune"]
     records, classes, head = manifest.read(paths.manifest), read_json(paths.classes), heads.Head.load(paths.head)
     model = finetuning.classifier(backbone, head, finetune.dropout, 0)
@@ -70,14 +70,15 @@ def split_execution(paths: Paths, weights: str) -> Callable[[], None]:
     wanted = views.of(records, config["augment"], 0)
     below = features.frozen(*FrozenNetwork.below(model, boundary, backbone), wanted, paths.data)
     train, val = (examples(records, classes, below, split) for split in ("train", "val"))
-    optimizer = training.adam(finetune, finetune, math.ceil(len(train.y) / finetune.batch_size), {})
-    top = training.compiled(finetuning.above(model, boundary), optimizer, finetune.label_smoothing)
+    (whole,) = policy.rungs(finetune, model, backbone, len(train.y))
+    top, optimizer = finetuning.above(model, boundary), training.adam(whole, {})
     checkpoint = training.Checkpoint("benchmark")
     checkpoint.forget()  # of a benchmark that was stopped
-    epochs = itertools.count(1)
+    story: dict[str, Any] = {"rung": 0, "steps": 0, "rows": []}
 
     def epoch() -> None:  # a run that was stopped after the epoch before goes on
-        training.fit(top, train, val, finetune.model_copy(update={"epochs": next(epochs)}), 0, checkpoint)
+        rung = replace(whole, steps=story["steps"] + whole.steps // ROUNDS)
+        training.fit(top, optimizer, train, val, rung, 0, checkpoint, story, label_smoothing=finetune.label_smoothing)
 
     return epoch
 

@@ -92,7 +92,7 @@ class Sweeps:
         """The same fine-tuning jobs one after the other, and two at a time."""
         rates = [f"{rate:g}" for rate in (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)[: 1 if self.quick else 6]]
         data = ["dataset=flowers", "backbone=mobilenet_v2"]
-        depths = "finetune=last_2_blocks,last_3_blocks"
+        depths = "finetune=last_3_blocks,last_6_blocks"
         jobs = [*data, depths, "finetune.epochs=2", f"finetune.learning_rate={','.join(rates)}"]
         self._sweep(*data, depths, "finetune.epochs=1")  # what is frozen has run, for both
         found = {}

@@ -12,25 +12,23 @@ With ``finetune: none`` nothing is learnt and no model written: the head's predi
     python -m stages.finetune finetune=none
 """
 
-import math
-
 from thaw.artifacts import Paths, read_json, write_json
 from thaw.config.composing import command
-from thaw.config.schema import Augment, Backbone, Finetune, HeadOnly
+from thaw.config.schema import Augment, Auto, Backbone, Finetune, HeadOnly
 from thaw.data import manifest
-from thaw.learning import curves, examples, finetuning, heads, predictions, training
-from thaw.networks import adaptation, backbones, engine, features, inference, outputs, views
+from thaw.learning import curves, examples, finetuning, heads, policy, predictions, training
+from thaw.networks import adaptation, backbones, cutting, engine, features, inference, outputs, views
 
 
 def run(
     paths: Paths,
     backbone: Backbone,
     augment: Augment,
-    finetune: Finetune | HeadOnly,
+    finetune: Finetune | Auto | HeadOnly,
     seed: int,
     report: curves.Report = curves.silent,
 ) -> None:
-    """Build; unfreeze and fit at a low rate, step by step, each deeper; mix; predict with the best epoch; write.
+    """Build; unfreeze and fit, rung by rung, each deeper; keep of each what validation asks for; predict; write.
 
     With ``HeadOnly``, none of it: see ``finetuning.hand_on``.
     """
@@ -50,39 +48,42 @@ def run(
         adapts = finetune.batchnorm == "adapt"
         statistics = adaptation.statistics(backbone, wanted, paths.data) if adapts else None
         model = finetuning.classifier(backbone, head, finetune.dropout, seed, statistics, finetune.precision)
-        start = finetuning.weights(model) if finetune.mix else {}
         rates = finetuning.rates(model, backbone, finetune.block_decay)
-        rows: list[curves.Row] = []  # of the learning curve
-        for number, (step, first, boundary) in enumerate(finetuning.plan(model, backbone, finetune)):
-            if number < checkpoint.step:
+        images = sum(record.split == "train" for record in records)
+        story = checkpoint.story or {"rung": 0, "steps": 0, "rows": [], "tried": []}
+        for number, rung in enumerate(policy.rungs(finetune, model, backbone, images)):
+            if number < story["rung"]:
                 continue  # an earlier run, which was stopped, has done it
+            first = cutting.first_layer(model, backbone, rung.unfreeze)
+            boundary = cutting.cut(model, first, finetune.batchnorm == "train")
             finetuning.unfreeze(model, first, batchnorm=finetune.batchnorm == "train")
             top = finetuning.above(model, boundary)
             network, output = backbones.FrozenNetwork.below(model, boundary, backbone, statistics)
             below = features.frozen(network, output, wanted, paths.data)
             train, val, judged = examples.of_splits(records, classes, below, views.mixes(wanted))
-            if not rows and not adapts:
-                bottleneck = examples.inputs(records, outputs.Array.load(paths.features), "val", "test")
-                finetuning.check_start(training.logits(top, judged), head.logits(bottleneck.take()), finetune.precision)
-            batches = math.ceil(len(train.y) / finetune.batch_size)
-            training.compiled(top, training.adam(step, finetune, batches, rates), finetune.label_smoothing)
-            weights = examples.class_weights(finetune.class_weights, classes, train.y)
-            schedule = finetune.model_copy(update={"epochs": step.epochs})
-            rows = training.fit(
-                top, train, val, schedule, seed, checkpoint, weights=weights, step=number, rows=rows, report=report
-            )
-        share = finetuning.mix(top, start, finetune.mix, val)
+            if not story["rows"] and not adapts:
+                bottleneck = examples.inputs(records, outputs.Array.load(paths.features), "val")
+                finetuning.check_start(training.logits(top, val), head.logits(bottleneck.take()), finetune.precision)
+            print(f"  {policy.plain(rung)}", flush=True)
+            optimizer = training.adam(rung, rates, finetune.weight_decay)
+            before = training.fit(
+                top, optimizer, train, val, rung, seed, checkpoint, story,
+                label_smoothing=finetune.label_smoothing,
+                class_weights=examples.class_weights(finetune.class_weights, classes, train.y), report=report,
+            )  # fmt: skip
+            if isinstance(finetune, Auto):
+                story["tried"].append(policy.settle(top, before, val, rung))
+                if not story["tried"][-1]["share"]:
+                    break
+            story |= {"rung": number + 1, "steps": 0}
         probabilities = inference.softmax(training.logits(top, judged))
-        best = training.best_epoch(rows, finetune.monitor)
         model.save_weights(out / paths.model.name)
         engine.save_ir(model, 1, out / paths.network.name)
-        curves.write(out / "history.csv", rows)
+        curves.write(out / "history.csv", story["rows"])
         predictions.write(out / "predictions.csv", classes, [records[row] for row in judged.rows], probabilities)
-        made = {"epoch": best, "epochs": len(rows) - 1, "share": share}
+        made = {"epochs": len(story["rows"]) - 1, "tried": story["tried"]}
         write_json(out / paths.stored("finetune").name, features.size(wanted, below.shape) | made)
-    mixed = f", mixed {share:g} to {1 - share:g} with the weights before" if share < 1 else ""
-    accuracy = rows[best]["val_accuracy"]
-    print(f"finetune: validation accuracy {rows[0]['val_accuracy']:.4f} → {accuracy:.4f} in epoch {best}{mixed}")
+    print(f"finetune: {policy.outcome(story)}")
 
 
 if __name__ == "__main__":

@@ -128,26 +128,37 @@ def test_every_network_of_the_extraction_benchmark_has_its_option() -> None:
         assert compose([f"backbone={name}"], ["backbone"])["backbone"].network == name
 
 
-def test_results_name_what_is_incomplete_and_what_was_refused() -> None:
-    def run(policy: str, seed: int, **more: Any) -> dict[str, Any]:
+def test_results_name_what_is_incomplete() -> None:
+    def run(policy: str, seed: int) -> dict[str, Any]:
         figures = {"val": 0.9 + seed / 100, "test": 0.8, "seconds": 5.0}
-        facts = {"data": "tf_flowers", "backbone": "MobileNetV2 1.0", "size": 160, "policy": policy, "seed": seed}
-        return {**facts, "head": figures, "tuned": figures, **more}
+        facts = {"data": "tf_flowers", "backbone": "MobileNetV2 1.0", "policy": policy, "seed": seed}
+        return {**facts, "head": figures, "tuned": figures}
 
-    found = [run(results.DEFAULT, seed) for seed in (0, 1, 2)] + [run("progressive", 0)]
-    found += [run("last 3 blocks + adapt", 0, refused="expected statistics, found none; set it to frozen")]
+    found = [run("auto", seed) for seed in (0, 1, 2)] + [run("last 20 layers", 0)]
     rows = [row[1:] for row in _rows(results.render(found, [0, 1, 2]))]
     assert rows == [
         ["head only", "0.910 ± 0.025", "0.800 ± 0.000", "5"],
-        ["progressive (1 of 3 seeds)", "0.900", "0.800", "5"],
-        [results.DEFAULT, "0.910 ± 0.025", "0.800 ± 0.000", "5"],
-        ["last 3 blocks + adapt", "refused: expected statistics, found none", "", ""],
+        ["auto", "0.910 ± 0.025", "0.800 ± 0.000", "5"],
+        ["last 20 layers (1 of 3 seeds)", "0.900", "0.800", "5"],
         # All together: only what was measured everywhere.
-        ["validation, mean", "seconds, mean"],
-        ["---", "---"],
-        ["0.9100", "5"],
-        ["0.9100", "5"],
+        ["validation, mean", "test, mean", "seconds, mean"],
+        ["---", "---", "---"],
+        ["0.9000", "0.8000", "5"],
+        ["0.9000", "0.8000", "5"],
+        ["0.9000", "0.8000", "5"],
     ]
+
+
+def test_of_a_large_set_the_same_images_are_taken_every_time(tmp_path: Path) -> None:
+    for number in range(results.IMAGES + 100):
+        file = tmp_path / "data" / f"class_{number % 3}" / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+    first, second = (results.part(tmp_path / "data", tmp_path / name) for name in ("first", "second"))
+    taken = [{file.relative_to(folder) for file in folder.rglob("*.jpg")} for folder in (first, second)]
+    assert taken[0] == taken[1]
+    assert len(taken[0]) == results.IMAGES
+    assert results.part(first, tmp_path / "third") == first
 
 
 def test_every_policy_of_the_results_is_a_valid_configuration() -> None:

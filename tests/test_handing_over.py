@@ -39,10 +39,10 @@ def test_a_colleague_gets_everything_and_hands_an_experiment_back(tmp_path: Path
         assert "report.html" in {file.path for file in client.list_artifacts(run.info.run_id)}
     assert "Running stage 'finetune'" in said
     assert "Running stage 'train_head'" not in said, "what was pulled is not computed again"
-    assert re.search(r"params.yaml +finetune +toy +last_2_blocks", said), "dvc exp diff"
+    assert re.search(r"params.yaml +finetune +toy +last_3_blocks", said), "dvc exp diff"
     assert "red" in colleague.bash("python -m stages.predict data/red/00.png")
 
     owner.bash("dvc exp pull origin gentler && dvc exp apply gentler")
     applied = json.loads(owner.dvc("metrics", "show", "--json"))[""]["data"]
     assert applied == json.loads(colleague.dvc("metrics", "show", "--json"))[""]["data"]
-    assert "finetune: last_2_blocks" in (owner.root / "params.yaml").read_text(encoding="utf-8")
+    assert "finetune: last_3_blocks" in (owner.root / "params.yaml").read_text(encoding="utf-8")

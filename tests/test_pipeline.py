@@ -91,7 +91,7 @@ def test_squares_with_shuffled_labels_fail_the_gate(
     prepare.run(paths, Dataset(val=0.2, test=0.2, min_images=3, max_megapixels=1), seed=0)
     extract_features.run(paths, toy, AUGMENT, seed=0)
     train_head.run(paths, LBFGS, seed=0)
-    gentle = Finetune.model_validate(options.FINETUNE | {"label_smoothing": 0, "decay": "none", "epochs": 2})
+    gentle = Finetune.model_validate(options.FINETUNE | {"label_smoothing": 0, "epochs": 2})
     finetune.run(paths, toy, AUGMENT, gentle, seed=0)
     evaluate.run(
         paths, Evaluate(confidence=0.95, resamples=500, keep_best_of=["head", "finetuned"], cross_validate=200), seed=0

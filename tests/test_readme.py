@@ -125,7 +125,8 @@ def test_a_stranger_s_first_commands_work(
         changed = run("git", "status", "--short").splitlines()
         # On other machines than the one it was committed on, the result may differ by rounding; nothing else may.
         assert [line for line in changed if not line.startswith((" M dvc.lock", " M artifacts/evaluate/"))] == []
-        if version != f"{sys.version_info[0]}.{sys.version_info[1]}":  # else they are run anyway
+        # This Python runs them anyway, and what the newest runs, those between do.
+        if version == f"3.{tasks.NEWEST[1]}" and sys.version_info[:2] != tasks.NEWEST:
             run(program, "tasks.py", "test-all", "--no-cov", *CLOSE_TO_PYTHON)
     finally:
         shutil.rmtree(clone / ".venv", ignore_errors=True)  # gigabytes

@@ -53,23 +53,24 @@ HEAD_ONLY: dict[str, Any] = {"unfreeze": "none"}
 
 FINETUNE: dict[str, Any] = {
     "unfreeze": {"blocks": 1},
-    "then": [],
-    "batchnorm": "frozen",
+    "learning_rate": 0.0001,
+    "warmup": 0.0,
+    "epochs": 4,
+    "batch_size": 16,
+    "block_decay": 1.0,
+    "weight_decay": 0.0,
     "dropout": 0.2,
     "label_smoothing": 0.1,
+    "batchnorm": "frozen",
     "class_weights": "none",
-    "learning_rate": 0.0001,
-    "block_decay": 1.0,
-    "warmup": 0.0,
-    "decay": "cosine",
-    "weight_decay": 0.0,
-    "clip_norm": 0.0,
-    "ema": 0.0,
-    "batch_size": 16,
-    "epochs": 4,
-    "monitor": "loss",
-    "patience": 4,
-    "mix": [],
+    "precision": "float32",
+    "devices": "one",
+}
+
+AUTO: dict[str, Any] = {
+    "unfreeze": "auto",
+    "effort": "normal",
+    "class_weights": "none",
     "precision": "float32",
     "devices": "one",
 }

@@ -15,10 +15,9 @@ from tests.helpers.killing import killed_after
 from tests.test_pipeline import squares
 from thaw.artifacts import PROJECT, Paths, read_json
 from thaw.config.composing import compose
-from thaw.config.schema import Adam, Augment, Backbone, Dataset, Finetune, HeadOnly, Lbfgs
+from thaw.config.schema import Adam, Augment, Auto, Backbone, Dataset, Finetune, HeadOnly, Lbfgs
 from thaw.data import images
-from thaw.errors import UserError
-from thaw.learning import curves, finetuning, predictions
+from thaw.learning import curves, finetuning, policy, predictions
 from thaw.learning.heads import Head
 from thaw.learning.training import Checkpoint
 from thaw.models import portable
@@ -59,46 +58,89 @@ def paths(prepared: Paths, tmp_path: Path) -> Paths:
 
 
 def _run(paths: Paths, **changes: Any) -> dict[str, Any]:
-    config = Finetune.model_validate(options.FINETUNE | {"epochs": 2, "patience": 2} | changes)
+    config = Finetune.model_validate(options.FINETUNE | {"epochs": 2} | changes)
     finetune.run(paths, TOY, AUGMENT, config, seed=0)
     found: dict[str, Any] = read_json(paths.stored("finetune"))
     return found
 
 
-DEEPER = [{"unfreeze": {"blocks": 2}, "learning_rate": 1e-4, "epochs": 2}]
+def _auto(paths: Paths, **changes: Any) -> dict[str, Any]:
+    finetune.run(paths, TOY, AUGMENT, Auto.model_validate(options.AUTO | changes), seed=0)
+    found: dict[str, Any] = read_json(paths.stored("finetune"))
+    return found
+
 
 # Several at once: what each does by itself is tested where it is written.
 POLICIES: dict[str, dict[str, Any]] = {
-    "progressive, discriminative, warm-up, weight decay, clipping, balanced, by accuracy": {
-        "then": DEEPER,
+    "discriminative, warm-up, weight decay, balanced": {
         "block_decay": 0.3,
         "warmup": 0.5,
         "weight_decay": 0.01,
-        "clip_norm": 1.0,
         "class_weights": "balanced",
-        "monitor": "accuracy",
     },
-    "layers, adapted, averaged, plateau": {
-        "unfreeze": {"layers": 10},
-        "batchnorm": "adapt",
-        "ema": 0.9,
-        "decay": "plateau",
-    },
+    "layers, adapted": {"unfreeze": {"layers": 10}, "batchnorm": "adapt"},
     "blocks, trained BatchNorm, bfloat16": {"batchnorm": "train", "precision": "bfloat16"},
     "all": {"unfreeze": {"all": True}},
 }
 
 
 @pytest.mark.parametrize(
-    "policy", [pytest.param(name, marks=[] if "progressive" in name else [pytest.mark.slow]) for name in POLICIES]
+    "name", [pytest.param(name, marks=[] if "balanced" in name else [pytest.mark.slow]) for name in POLICIES]
 )
-def test_every_policy_leaves_a_model_its_curve_and_its_predictions(paths: Paths, policy: str) -> None:
-    made = _run(paths, **POLICIES[policy])
+def test_every_policy_leaves_a_model_its_curve_and_its_predictions(paths: Paths, name: str) -> None:
+    made = _run(paths, **POLICIES[name])
     curve = curves.read(paths.history("finetune"))
-    assert len(curve) - 1 == made["epochs"] == (4 if "then" in POLICIES[policy] else 2)
+    assert len(curve) - 1 == made["epochs"] == 2
+    assert made["tried"] == [], "what is set by hand is not asked about"
     probabilities = predictions.read(paths.predictions("finetune")).probabilities
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     assert paths.model.exists()
+
+
+def test_what_a_rung_is_worth_decides_how_much_of_it_is_kept(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a rate that destroys everything nothing is kept, and the model is the head's again, but for rounding."""
+    monkeypatch.setattr(policy, "LADDERS", {"normal": ((1 / 6, 10, 10), (1, 10, 10))})
+    monkeypatch.setattr(policy, "LEARNING_RATE", 1.0)
+    made = _auto(paths)
+    assert [rung["share"] for rung in made["tried"]] == [0], "and it goes no deeper"
+    before, after = (predictions.read(paths.predictions(stage)) for stage in ("train_head", "finetune"))
+    np.testing.assert_allclose(after.probabilities, before.probabilities, atol=1e-4)
+
+
+def _bytes(paths: Paths) -> dict[str, bytes]:
+    names = ("history.csv", "predictions.csv", "meta.json")
+    return {name: (paths.root / "finetune" / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize(
+    "epoch", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
+def test_a_ladder_that_was_killed_in_any_rung_goes_on_to_the_very_same_bytes(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    """In the first rung, at its end, in the second and at its end; also where what was kept is a mixture."""
+    monkeypatch.setattr(policy, "LADDERS", {"normal": ((1 / 6, 2, 2), (1 / 3, 2, 2))})
+    monkeypatch.setattr(policy, "EPOCHS", (2, 2))
+    monkeypatch.setattr(policy, "SHARES", (0.5,))
+    # The further from where it began, the better: two steps are too few for a validation that is honest.
+    head = Head.load(paths.head)
+    ((_, start),) = head.layers
+    monkeypatch.setattr(
+        policy, "judge", lambda top, _: (np.full(4, -np.abs(np.array(top.trainable_variables[-1]) - start).sum()), 0.5)
+    )
+    monkeypatch.setattr(Auto, "batch_size", 16)
+    assert [rung["share"] for rung in _auto(paths)["tried"]] == [0.5, 0.5]
+    expected = _bytes(paths)
+
+    with killed_after(epoch):
+        _auto(paths)
+    done: list[int] = []
+    save = Checkpoint.save
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", lambda self, *arguments: (done.append(1), save(self, *arguments))[1])
+        _auto(paths)
+    assert len(done) == 4 - epoch
+    assert _bytes(paths) == expected
 
 
 @pytest.mark.slow
@@ -109,14 +151,6 @@ def test_the_first_step_starts_where_the_head_is_unless_the_network_was_adapted(
         starts[batchnorm] = curves.read(paths.history("finetune"))[0]["val_loss"]
     assert starts["frozen"] == pytest.approx(starts["train"], rel=1e-6)
     assert abs(starts["adapt"] - starts["frozen"]) > 1e-3
-
-
-def test_shares_of_0_bring_the_head_back(paths: Paths) -> None:
-    """At a rate that destroys everything, validation takes the weights before."""
-    made = _run(paths, learning_rate=1.0, mix=[0.0], dropout=0)
-    assert made["share"] == 0
-    before, after = (predictions.read(paths.predictions(stage)) for stage in ("train_head", "finetune"))
-    np.testing.assert_allclose(after.probabilities, before.probabilities, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -133,30 +167,11 @@ def test_whole_feature_maps_hidden_layers_and_mixed_views_go_all_the_way(prepare
     assert read_json(paths.stored("extract_features"))["shape"] == [2 * 2 * 1280]
     mlp = Adam.model_validate(options.ADAM | {"hidden": [16], "learning_rate": 0.001})
     train_head.run(paths, mlp, seed=0)
-    config = Finetune.model_validate(options.FINETUNE | {"epochs": 2, "patience": 2})
+    config = Finetune.model_validate(options.FINETUNE | {"epochs": 2})
     finetune.run(paths, backbone, strong, config, seed=0)
     before, after = (predictions.read(paths.predictions(stage)).probabilities for stage in ("train_head", "finetune"))
     assert before.shape == after.shape
     assert not np.array_equal(before, after)
-
-
-@pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3])
-@pytest.mark.slow
-def test_a_progressive_run_that_was_killed_goes_on_to_the_very_same_weights(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, epoch: int
-) -> None:
-    _run(paths, then=DEEPER)
-    expected = {name: (paths.root / "finetune" / name).read_bytes() for name in ("history.csv", "predictions.csv")}
-
-    with killed_after(epoch):
-        _run(paths, then=DEEPER)
-    done: list[int] = []
-    save = Checkpoint.save
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", lambda self, *arguments: (done.append(1), save(self, *arguments))[1])
-        _run(paths, then=DEEPER)
-    assert len(done) == 4 - epoch
-    assert {name: (paths.root / "finetune" / name).read_bytes() for name in expected} == expected
 
 
 def test_where_nothing_is_fine_tuned_the_head_is_handed_on(paths: Paths) -> None:
@@ -180,11 +195,6 @@ def test_where_nothing_is_fine_tuned_the_curve_is_the_row_before_training(paths:
     assert list(row) == list(curves.COLUMNS)
     assert np.isnan([row["loss"], row["accuracy"]]).all(), "as in every curve of fine-tuning"
     assert (row["val_loss"], row["val_accuracy"]) == pytest.approx((best["val_loss"], best["val_accuracy"]))
-
-
-def test_a_step_that_is_less_deep_is_refused(paths: Paths) -> None:
-    with pytest.raises(UserError, match="then: expected each step to unfreeze at least as much as the one before"):
-        _run(paths, unfreeze={"blocks": 3}, then=DEEPER)
 
 
 def test_rates_fall_from_block_to_block() -> None:

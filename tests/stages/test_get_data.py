@@ -411,7 +411,7 @@ def choices(root: Path) -> dict[str, str]:
     return dict(yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8")))
 
 
-SAMPLE = {"dataset": "digits", "backbone": "mobilenet_v2_bundled", "finetune": "last_6_blocks"}
+SAMPLE = {"dataset": "digits", "backbone": "mobilenet_v2_bundled"}
 
 
 def test_the_project_chooses_what_goes_with_its_sample() -> None:
@@ -428,11 +428,10 @@ def test_photos_are_given_what_goes_with_photos(
     assert choices(root) == choices(PROJECT) | {
         "dataset": "folder",
         "backbone": "mobilenet_v2",
-        "finetune": "last_3_blocks",
     }
     assert [line for line in after.splitlines() if "#" in line] == [line for line in before.splitlines() if "#" in line]
     said = capsys.readouterr().out
-    assert "params.yaml: dataset digits → folder, backbone mobilenet_v2_bundled → mobilenet_v2, finetune " in said
+    assert "params.yaml: dataset digits → folder, backbone mobilenet_v2_bundled → mobilenet_v2; " in said
     assert "'git checkout params.yaml' takes that back" in said
     assert "docs/data.md" in said
     assert said.endswith("Next: make repro\n")
@@ -445,7 +444,6 @@ def test_what_a_person_has_chosen_stays(root: Path, photos: Path, no_dvc: list[P
     assert choices(root) == choices(PROJECT) | {
         "dataset": "folder",
         "backbone": "resnet50",
-        "finetune": "last_3_blocks",
     }
 
 

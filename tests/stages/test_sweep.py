@@ -74,7 +74,7 @@ class Stages:
 
     def finetune(self, paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, seed: int) -> None:
         assert paths.head.exists()
-        if error := self.broken.get(finetune.learning_rate):
+        if error := self.broken.get(getattr(finetune, "learning_rate", 0.0)):
             raise error
         self._copy(paths, "finetune")
 
@@ -135,35 +135,35 @@ def test_what_jobs_have_in_common_is_computed_once(stages: Stages, run: Callable
     run(
         "train_head=adam",
         "train_head.learning_rate=0.01",
-        "finetune=last_20,last_2_blocks",
+        "finetune=last_20,last_3_blocks",
         "evaluate.resamples=100,200",
     )
     assert stages.ran == ["finetune", "evaluate", "evaluate", "finetune", "evaluate", "evaluate"]
 
 
 def test_a_job_s_folder_holds_all_its_stages(run: Callable[..., str], tmp_path: Path) -> None:
-    run("finetune.learning_rate=0.01,0.001")
+    run("finetune=last_3_blocks", "finetune.learning_rate=0.01,0.001")
     jobs = sorted((tmp_path / "multirun" / "jobs").iterdir())
     assert len(jobs) == 2
     for job in jobs:
         assert {path.name for path in job.iterdir()} == {*STAGES, "result.json"}
         assert Paths(root=job).predictions("finetune").exists()
         assert all(not (job / stage).readlink().is_absolute() for stage in STAGES), "the project may move"
-        assert read_json(job / "result.json")["choices"]["finetune"] == "last_6_blocks"
+        assert read_json(job / "result.json")["choices"]["finetune"] == "last_3_blocks"
     assert not [*(tmp_path / "multirun").glob(".running/*")]
 
 
 def test_the_same_command_again_does_nothing_again(stages: Stages, run: Callable[..., str]) -> None:
-    first = run("finetune.learning_rate=0.01,0.001")
-    second = run("finetune.learning_rate=0.01,0.001")
+    first = run("finetune=last_3_blocks", "finetune.learning_rate=0.01,0.001")
+    second = run("finetune=last_3_blocks", "finetune.learning_rate=0.01,0.001")
     assert stages.ran == []
     assert second.count("finished before") == 2
     assert first.split("\n\n")[1:] == second.split("\n\n")[1:], "the same table"
 
 
 def test_another_sweep_finds_the_jobs_of_the_first(stages: Stages, run: Callable[..., str]) -> None:
-    run("finetune.learning_rate=0.01,0.001")
-    assert run("finetune.learning_rate=1e-2,1e-4").count("finished before") == 1
+    run("finetune=last_3_blocks", "finetune.learning_rate=0.01,0.001")
+    assert run("finetune=last_3_blocks", "finetune.learning_rate=1e-2,1e-4").count("finished before") == 1
     assert stages.ran == ["finetune", "evaluate"]
 
 
@@ -180,12 +180,12 @@ def test_data_that_were_touched_are_looked_at_and_no_more(
 
 def test_a_failure_is_told_and_stops_nothing(stages: Stages, run: Callable[..., str], tmp_path: Path) -> None:
     stages.broken = {0.2: UserError("expected a finite loss, found nan"), 0.3: ZeroDivisionError("division by\nzero")}
-    command = ["finetune.learning_rate=0.1,0.2,0.3,-1,0.4"]
+    command = ["finetune=last_3_blocks", "finetune.learning_rate=0.1,0.2,0.3,-1,0.4"]
     out = run(*command, status=1)
     lines = out.splitlines()
     assert "failed: expected a finite loss, found nan" in lines[1]
     assert re.search(r"failed: ZeroDivisionError: division by zero \(see multirun/sweeps/\w+/2.log\)$", lines[2])
-    assert "with finetune.learning_rate=-1: learning_rate: expected a value above 0, found -1" in lines[3]
+    assert "finetune.learning_rate=-1: learning_rate: expected a value above 0, found -1" in lines[3]
     assert "the best of 2 configurations" in out
     assert "3 of 5 jobs failed; the same command tries them again:\n  finetune.learning_rate=0.2: expected a fin" in out
     stages.broken = {}
@@ -211,13 +211,13 @@ def test_heads_are_compared_alone_and_the_best_one_is_finished(
 
 def test_a_winner_that_cannot_be_finished_is_told(stages: Stages, run: Callable[..., str]) -> None:
     stages.broken = {0.001: UserError("expected a finite loss, found nan")}
-    out = run("rank=head", "train_head=adam,mlp", "finetune.learning_rate=0.001", status=1)
+    out = run("rank=head", "train_head=adam,mlp", "finetune=last_3_blocks", "finetune.learning_rate=0.001", status=1)
     assert out.endswith("\nThe best of them could not be finished: expected a finite loss, found nan\n")
     assert "Winner" not in out
 
 
 def test_seeds_are_repetitions_and_their_mean_is_ranked(run: Callable[..., str]) -> None:
-    out = run("seed=0,1,2", "finetune.learning_rate=0.1,0.2")
+    out = run("seed=0,1,2", "finetune=last_3_blocks", "finetune.learning_rate=0.1,0.2")
     header, *rows = out.split("\n\n")[1].splitlines()
     assert header.split() == ["rank", "finetune.learning_rate", "validation", "loss", "kept", "job"]
     assert len(rows) == 2
@@ -225,7 +225,12 @@ def test_seeds_are_repetitions_and_their_mean_is_ranked(run: Callable[..., str])
     assert "Figures are means of 3 seeds, which differ in their split, ± their standard deviation." in out
     assert "On 60 test images, which chose nothing: 75.0% on average, 75.0% to 75.0%." in out
     assert "different images" not in out
-    assert run("finetune.learning_rate=0.1,0.2", "hydra.sweeper.seeds=3").count("finished before") == 6
+    assert (
+        run("finetune=last_3_blocks", "finetune.learning_rate=0.1,0.2", "hydra.sweeper.seeds=3").count(
+            "finished before"
+        )
+        == 6
+    )
 
 
 def test_a_configuration_that_lacks_a_seed_is_not_ranked(
@@ -237,7 +242,7 @@ def test_a_configuration_that_lacks_a_seed_is_not_ranked(
         return jobs.attempt(job)
 
     monkeypatch.setattr(Inline, "__call__", unlucky)
-    out = run("finetune.learning_rate=0.1,0.2", "seed=0,1", status=1)
+    out = run("finetune=last_3_blocks", "finetune.learning_rate=0.1,0.2", "seed=0,1", status=1)
     assert "1 more configuration was given up early or cut short by a failure." in out
     assert "one configuration by validation" in out
 
@@ -272,7 +277,7 @@ def test_a_job_whose_machine_is_lost_is_a_failure_and_a_mistake_in_the_code_is_n
 
 
 def test_optuna_proposes_and_the_same_command_finds_it_all_done(stages: Stages, run: Callable[..., str]) -> None:
-    command = ["train_head=adam", "train_head.dropout=interval(0.0,0.9)", "finetune=last_20,last_2_blocks"]
+    command = ["train_head=adam", "train_head.dropout=interval(0.0,0.9)", "finetune=last_20,last_3_blocks"]
     search = ["hydra.sweeper.sampler=tpe", "hydra.sweeper.trials=4"]
     out = run(*command, *search)
     assert out.count("head alone") == 4
@@ -324,10 +329,10 @@ def test_a_kill_in_the_middle_loses_the_job_at_hand_at_most(
 
     stages.broken = {0.2: Killed()}  # type: ignore[dict-item]
     with pytest.raises(Killed):
-        run("finetune.learning_rate=0.1,0.2,0.3")
+        run("finetune=last_3_blocks", "finetune.learning_rate=0.1,0.2,0.3")
     stages.broken = {}
     (tmp_path / "multirun" / ".running").mkdir(exist_ok=True)
-    out = run("finetune.learning_rate=0.1,0.2,0.3")
+    out = run("finetune=last_3_blocks", "finetune.learning_rate=0.1,0.2,0.3")
     assert stages.ran == 2 * ["finetune", "evaluate"]
     assert out.count("finished before") == 1
 
@@ -354,7 +359,7 @@ def test_the_status_says_how_far_it_is_and_how_long_it_takes(run: Callable[..., 
 def test_the_table_names_what_varies_and_the_test_figure_of_the_winner_only(
     run: Callable[..., str], tmp_path: Path
 ) -> None:
-    out = run("train_head=adam,mlp", "finetune.learning_rate=0.1,0.2")
+    out = run("train_head=adam,mlp", "finetune=last_3_blocks", "finetune.learning_rate=0.1,0.2")
     header, *rows = out.split("\n\n")[1].splitlines()
     assert header.split() == ["rank", "train_head", "finetune.learning_rate", "validation", "loss", "kept", "job"]
     assert [row.split()[0] for row in rows] == ["1", "2", "3", "4"]
@@ -366,7 +371,7 @@ def test_the_table_names_what_varies_and_the_test_figure_of_the_winner_only(
 
 
 def test_the_same_configuration_written_in_two_ways_counts_once(run: Callable[..., str]) -> None:
-    assert "one configuration" in run("finetune.learning_rate=0.1,1e-1")
+    assert "one configuration" in run("finetune=last_3_blocks", "finetune.learning_rate=0.1,1e-1")
 
 
 # Through the real command line.

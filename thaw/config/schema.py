@@ -5,7 +5,7 @@ when a stage comes to them.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -186,45 +186,39 @@ class Unfreeze(Section):
         return self
 
 
-class Step(Section):
-    """How deep, how fast and how long: a part of a fine-tuning, with an optimiser of its own."""
+class Finetune(Section):
+    """Which top of the backbone is trained, how fast and how long, as people set it by hand."""
 
     unfreeze: Unfreeze
     learning_rate: Positive
+    warmup: Fraction
     epochs: Count
-
-
-class Finetune(Step):
-    """Which top of the backbone is trained, and how gently; ``then`` goes deeper, step by step."""
-
-    then: list[Step]
-    batchnorm: Literal["frozen", "adapt", "train"]
+    batch_size: Count
+    block_decay: Share
+    weight_decay: Annotated[float, Field(ge=0)]
     dropout: Fraction
     label_smoothing: Fraction
+    batchnorm: Literal["frozen", "adapt", "train"]
     class_weights: ClassWeights
-    block_decay: Share
-    warmup: Fraction
-    decay: Literal["none", "cosine", "plateau"]
-    weight_decay: Annotated[float, Field(ge=0)]
-    clip_norm: Annotated[float, Field(ge=0)]
-    ema: Fraction
-    batch_size: Count
-    monitor: Literal["loss", "accuracy"]
-    patience: Count
-    mix: list[Annotated[float, Field(ge=0, le=1)]]
     precision: Literal["float32", "bfloat16"]
     devices: Literal["one", "all"]
 
-    @model_validator(mode="after")
-    def _can_be_warmed_up(self) -> "Finetune":
-        if self.warmup and self.decay == "plateau":
-            raise ValueError("expected warmup 0 with 'decay: plateau', which sets the rate itself; change one of both")
-        return self
 
-    @property
-    def steps(self) -> list[Step]:
-        """All steps, the first one included."""
-        return [self, *self.then]
+class Auto(Section):
+    """The same found from the data, see ``learning.policy``; what is no choice there is a constant here."""
+
+    unfreeze: Literal["auto"]
+    effort: Literal["quick", "normal", "thorough"]
+    class_weights: ClassWeights
+    precision: Literal["float32", "bfloat16"]
+    devices: Literal["one", "all"]
+
+    batch_size: ClassVar[int] = 32
+    block_decay: ClassVar[float] = 1.0
+    weight_decay: ClassVar[float] = 0.0
+    dropout: ClassVar[float] = 0.5
+    label_smoothing: ClassVar[float] = 0.1
+    batchnorm: ClassVar[str] = "frozen"
 
 
 class HeadOnly(Section):
@@ -234,11 +228,15 @@ class HeadOnly(Section):
 
 
 def _policy(given: Any) -> str:
-    """Which of both kinds of ``conf/finetune/`` is meant."""
-    return "HeadOnly" if isinstance(given, dict) and given.get("unfreeze") == "none" else "Finetune"
+    """Which kind of ``conf/finetune/`` is meant."""
+    unfreeze = given.get("unfreeze") if isinstance(given, dict) else None
+    return {"none": "HeadOnly", "auto": "Auto"}.get(unfreeze, "Finetune") if isinstance(unfreeze, str) else "Finetune"
 
 
-Policy = Annotated[Annotated[Finetune, Tag("Finetune")] | Annotated[HeadOnly, Tag("HeadOnly")], Discriminator(_policy)]
+Policy = Annotated[
+    Annotated[Auto, Tag("Auto")] | Annotated[Finetune, Tag("Finetune")] | Annotated[HeadOnly, Tag("HeadOnly")],
+    Discriminator(_policy),
+]
 
 
 class Evaluate(Section):

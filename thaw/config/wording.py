@@ -10,6 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 def unusable(error: Exception) -> str:
     """Say in one sentence why Hydra cannot compose a configuration."""
     reason = " ".join(str(error).partition("Config search path")[0].split())
+    # Hydra proposes to append the key, which would be refused.
+    if missing := re.match(r"(Could not override '(\w+)\.\S+')\. To append", reason):
+        reason = f"{missing[1]}, which the chosen option of {missing[2]} does not have (another one may)"
     return (
         f"expected overrides like train_head=adam or train_head.epochs=20, found: {reason}; "
         f"'python -m stages.train_head --cfg job' shows all keys"

@@ -30,10 +30,10 @@ FLOWERS_URL = "https://storage.googleapis.com/download.tensorflow.org/example_im
 # As TensorFlow Datasets records it (tensorflow_datasets/datasets/tf_flowers/checksums.tsv); 228,813,984 bytes.
 FLOWERS_SHA256 = "4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c"
 
-# What goes with an option of dataset: the digits are far from photos, and are to run without a download.
-PHOTOS = {"backbone": "mobilenet_v2", "finetune": "last_3_blocks"}
+# What goes with an option of dataset: the digits are to run without a download.
+PHOTOS = {"backbone": "mobilenet_v2"}
 GOES_WITH = {
-    "digits": {"dataset": "digits", "backbone": "mobilenet_v2_bundled", "finetune": "last_6_blocks"},
+    "digits": {"dataset": "digits", "backbone": "mobilenet_v2_bundled"},
     "flowers": {"dataset": "flowers", **PHOTOS},
     "folder": {"dataset": "folder", **PHOTOS},
 }

@@ -3,7 +3,6 @@
 Everything is computed from saved probabilities; ``evaluate`` writes it down.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,11 +11,11 @@ from numpy.typing import NDArray
 
 from thaw.data.manifest import Record, Split
 from thaw.errors import UserError
-from thaw.evidence.scoring import Floats, Labels, Pair, accuracy, scores
+from thaw.evidence.scoring import Labels, Pair, accuracy, scores
 from thaw.evidence.significance import NOTHING, Interval, bootstrap, mcnemar, paired, verdict, wilson
 from thaw.learning import examples
+from thaw.learning.calibration import losses, rescaled, temperature
 from thaw.learning.predictions import Predictions
-from thaw.networks.inference import softmax
 
 
 def pair(predicted: Mapping[str, Predictions], records: list[Record], classes: list[str], split: Split) -> Pair:
@@ -136,41 +135,17 @@ def is_tuned(metrics: Mapping[str, Any]) -> bool:
 
 
 def kept(val: Pair, candidates: Sequence[str]) -> str:
-    """Choose the model to keep: the higher accuracy on the validation images, of equals the lower cross-entropy.
+    """Choose the model to keep: the lower calibrated cross-entropy on the validation images, of equals the head.
 
-    Fine-tuning that hurts is so not passed on; the test images have no say in it.
+    By the loss and not by the accuracy, because that is the steadier judge: see ``calibration.losses``. Fine-tuning
+    that hurts is so not passed on; the test images have no say in it.
     """
 
-    def rank(model: str) -> tuple[float, float]:
-        found = scores(val.labels, val.before if model == "head" else val.after)
-        return -found["accuracy"], found["log_loss"]
+    def rank(model: str) -> tuple[float, bool]:
+        loss = losses(val.labels, val.before if model == "head" else val.after).mean()
+        return round(float(loss), 4), model != "head"  # two engines' rounding makes no difference
 
     return min(candidates, key=rank)
-
-
-def temperature(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
-    """Return the temperature that makes a model as sure as it is right: softmax(ln(probabilities) / temperature).
-
-    Temperature scaling (Guo et al. 2017, arXiv:1706.04599), fitted to validation images: it changes how sure a model
-    is, and never which class it names. As in Platt (1999), a label counts as (n + 1) / (n + 2) true: where every
-    validation image is right, that keeps the model from being made infinitely sure.
-    """
-    n, classes = probabilities.shape
-    logits = _logits(probabilities)
-    targets = np.full((n, classes), 1 / (n + 2) / (classes - 1))
-    targets[np.arange(n), labels] = (n + 1) / (n + 2)
-    # The loss is convex in 1 / temperature, so its slope is zero in one place: between these ends, if anywhere.
-    low, high = math.log(1 / 50), math.log(50)
-    for _ in range(60):
-        middle = (low + high) / 2
-        slope = ((softmax(logits, math.exp(-middle)) - targets) * logits).sum()
-        low, high = (low, middle) if slope > 0 else (middle, high)
-    return math.exp(-(low + high) / 2)
-
-
-def rescaled(probabilities: NDArray[np.floating[Any]], temperature: float) -> Floats:
-    """Return probabilities (images × classes) at a temperature."""
-    return softmax(_logits(probabilities), temperature)
 
 
 def _with_intervals(figures: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, float]:
@@ -181,11 +156,6 @@ def _with_intervals(figures: Mapping[str, float], intervals: Mapping[str, Interv
         if key in intervals:
             row |= {f"{key}_{end}": _rounded(bound) for end, bound in intervals[key]._asdict().items()}
     return row
-
-
-def _logits(probabilities: NDArray[np.floating[Any]]) -> Floats:
-    """Logits that have these probabilities."""
-    return np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
 
 
 def _rounded(value: float) -> float:

@@ -141,7 +141,9 @@ def learning_curves(curves: Mapping[str, list[Row]]) -> list[dict[str, Any]]:
         # A row of the L-BFGS solver is a candidate for the regularisation and no epoch.
         solved = "inverse_l2" in rows[0]
         labels = [f"{row['inverse_l2' if solved else 'step']:g}" for row in rows]
+        # Of the head, the best epoch is kept; fine-tuning is kept as it ends, where the rate has come down to 0.
         kept = min(range(len(rows)), key=lambda place: (_or_infinity(rows[place]["val_loss"]), place))
+        kept = len(rows) - 1 if stage == "finetune" else kept
         for figure in ("accuracy", "loss"):
             every = [row[key] for rs in curves.values() for row in rs for key in (figure, f"val_{figure}")]
             ticks = _ticks([value for value in every if math.isfinite(value)] or [0, 1], 4)
@@ -149,6 +151,34 @@ def learning_curves(curves: Mapping[str, list[Row]]) -> list[dict[str, Any]]:
             title = f"{names.get(stage, 'The head')}, {figure}"
             x_title = "inverse regularisation (1/λ)" if solved else "epoch"
             panels.append(_panel(title, x_title, labels, series, ticks, kept, figure == "accuracy"))
+    return panels
+
+
+def rungs(tried: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Lay out what validation said of each rung of ``finetune: auto``: the loss by the share of the new weights.
+
+    A bar is a standard error of the difference from the model before, image by image, to either side.
+    """
+    panels = []
+    for rung in tried:
+        found = rung["found"]
+        losses, errors = ([one[key] for one in found] for key in ("loss", "error"))
+        spread = [loss + sign * error for loss, error in zip(losses, errors, strict=True) for sign in (-1, 1)]
+        labels = [f"{100 * one['share']:g}" for one in found]
+        kept = [one["share"] for one in found].index(rung["share"])
+        panel = _panel(
+            f"{rung['done'][0].upper()}{rung['done'][1:]}",
+            "percent of the new weights, the rest from before",
+            labels,
+            {"val": losses},
+            _ticks(spread, 4),
+            kept,
+            is_share=False,
+            errors=errors,
+        )
+        panels.append(
+            panel | {"images": rung["images"], "share": f"{labels[kept]}%", "before": found[0], "after": found[kept]}
+        )
     return panels
 
 
@@ -164,8 +194,9 @@ def _panel(
     ticks: Sequence[float],
     kept: int,
     is_share: bool,
+    errors: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """Lay out one learning curve in the pixels of ``_PLOT``; ``kept`` is the row whose model was kept."""
+    """Lay out a curve in the pixels of ``PLOT``; ``kept`` is the row whose model was kept, ``errors`` are of "val"."""
     width, height, left, right, top, bottom = PLOT
     across = [
         left + (width - left - right) * (0.5 if len(labels) == 1 else i / (len(labels) - 1)) for i in range(len(labels))
@@ -185,6 +216,10 @@ def _panel(
         "x": [(round(x, 1), label) for i, (x, label) in enumerate(zip(across, labels, strict=True)) if i % every == 0],
         "y": [(down(tick), f"{100 * tick:g}%" if is_share else f"{tick:g}") for tick in ticks],
         "dots": dots,
+        "bars": [
+            (round(x, 1), down(value - error), down(value + error))
+            for x, value, error in zip(across, series["val"], errors, strict=False)
+        ],
         "kept": round(across[kept], 1),
     }
 

@@ -1,7 +1,17 @@
 """What is learnt: the head on bottleneck features, then the top of the network.
 
-Offers ``examples`` (inputs and labels), ``heads`` and their solvers, ``crossvalidation`` of these, ``finetuning`` (the
-trained part of the classifier), ``training`` (the fit loop), ``curves`` (as files, and live), ``predictions`` (files).
+Offers ``examples``, ``heads``, their ``crossvalidation``, ``policy`` (how deep and how long), ``finetuning`` (of the
+top), ``training`` (the loop), ``curves`` (files, and live), ``predictions`` (files), ``calibration`` (how sure).
 """
 
-__all__ = ["crossvalidation", "curves", "examples", "finetuning", "heads", "predictions", "training"]
+__all__ = [
+    "calibration",
+    "crossvalidation",
+    "curves",
+    "examples",
+    "finetuning",
+    "heads",
+    "policy",
+    "predictions",
+    "training",
+]

@@ -2,23 +2,21 @@
 
 import math
 import shutil
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thaw.artifacts import Paths, read_json, write_json
-from thaw.config.schema import Backbone, Finetune, Step, Unfreeze
+from thaw.config.schema import Backbone, Unfreeze
 from thaw.data import manifest
 from thaw.errors import UserError
 from thaw.learning import curves
-from thaw.learning.examples import Examples, examples
+from thaw.learning.examples import examples
 from thaw.learning.heads import Head
-from thaw.learning.training import logits, rank, score
-from thaw.networks import backbones, cutting, features
+from thaw.learning.training import score
+from thaw.networks import backbones, cutting, features, folding
 from thaw.networks.outputs import Array, Floats
 
 
@@ -81,24 +79,6 @@ def unfreeze(model: Any, first: int, batchnorm: bool = False) -> None:
         layer.trainable = place >= first and (batchnorm or not isinstance(layer, keras.layers.BatchNormalization))
 
 
-def plan(model: Any, backbone: Backbone, finetune: Finetune) -> list[tuple[Step, int, int]]:
-    """The steps of fine-tuning, each with the place of its first trained layer and of the operation it is cut at.
-
-    Raises:
-        UserError: there is not so much to unfreeze, or a step is less deep than the one before: what lies below it
-            would have changed.
-    """
-    found: list[tuple[Step, int, int]] = []
-    for step in finetune.steps:
-        first = cutting.first_layer(model, backbone, step.unfreeze)
-        if found and first > found[-1][1]:
-            raise UserError(
-                "then: expected each step to unfreeze at least as much as the one before, found less; sort them"
-            )
-        found.append((step, first, cutting.cut(model, first, finetune.batchnorm == "train")))
-    return found
-
-
 def rates(model: Any, backbone: Backbone, block_decay: float) -> dict[str, float]:
     """The share of the rate for each variable, by path: 1 for the head, ``block_decay`` times less with each block.
 
@@ -118,44 +98,6 @@ def rates(model: Any, backbone: Backbone, block_decay: float) -> dict[str, float
     return found
 
 
-def weights(model: Any) -> dict[str, NDArray[Any]]:
-    """A copy of all weights, by path."""
-    return {variable.path: np.array(variable) for variable in model.weights}
-
-
-def mix(model: Any, start: Mapping[str, NDArray[Any]], shares: list[float], val: Examples) -> float:
-    """Mix the weights before and after fine-tuning; validation chooses the share of the fine-tuned ones.
-
-    WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903): on the line between both there often is a better model, and one
-    that is more robust; it costs no training.
-
-    Args:
-        model: the part that was trained, as it is now; it is left with the mixture.
-        start: its weights before, by path.
-        shares: to try beside 1, which is what was trained and wins a tie.
-        val: to choose by: the highest accuracy, of equals the lowest loss.
-
-    Returns:
-        The share that was chosen.
-    """
-    tuned = weights(model)
-
-    def take(share: float) -> None:
-        for variable in model.weights:
-            variable.assign(share * tuned[variable.path] + (1 - share) * start[variable.path])
-
-    if not shares:
-        return 1.0
-
-    def judged(share: float) -> tuple[float, float]:
-        take(share)
-        return rank(*score(logits(model, val), val.y), "accuracy")
-
-    chosen = min(sorted({1.0, *shares}, reverse=True), key=judged)
-    take(chosen)
-    return chosen
-
-
 def devices(which: str) -> AbstractContextManager[Any]:
     """Build and train within the block on one device, or on ``all`` GPUs of the machine, which share each batch."""
     if which == "one":
@@ -167,10 +109,10 @@ def devices(which: str) -> AbstractContextManager[Any]:
 
 
 def above(model: Any, operation: int) -> Any:
-    """The part of ``model`` above an operation, as a model of its own that shares the layers."""
+    """The part of ``model`` above an operation, as a model of its own that shares the layers and is fast to train."""
     import keras
 
-    return keras.Model(model.operations[operation].output, model.output)
+    return folding.folded(keras.Model(model.operations[operation].output, model.output))
 
 
 def check_start(found: Floats, expected: Floats, precision: str = "float32") -> None:
@@ -196,5 +138,5 @@ def hand_on(paths: Paths, out: Path) -> None:
     curves.write(out / "history.csv", [start])
     # Copied, not computed again: another order of the same sums would be another model in the last bit.
     shutil.copyfile(paths.predictions("train_head"), out / "predictions.csv")
-    write_json(out / paths.stored("finetune").name, features.size([], ()) | {"epoch": 0, "epochs": 0, "share": 0.0})
+    write_json(out / paths.stored("finetune").name, features.size([], ()) | {"epochs": 0, "tried": []})
     print(f"finetune: none; validation accuracy {start['val_accuracy']:.4f} stays as it is")

@@ -21,7 +21,7 @@ from thaw.errors import UserError
 from thaw.learning import curves
 from thaw.learning.curves import Report, Row, silent
 from thaw.learning.examples import Examples
-from thaw.learning.training import best_epoch, score
+from thaw.learning.training import score
 from thaw.networks.inference import softmax
 from thaw.networks.outputs import Floats, Labels
 
@@ -241,3 +241,11 @@ def _backward(layers: list[Floats], inputs: list[Floats], error: Floats, config:
         if k:  # what ReLU or dropout has set to 0 passes nothing on
             error = (error @ layers[k][:-1].T) * (inputs[k] > 0) / np.float32(1 - config.dropout)
     return gradients
+
+
+def best_epoch(rows: list[Row]) -> int:
+    """The epoch with the lowest validation loss.
+
+    Row 0, the head before training, is no candidate; its number says that there is no other.
+    """
+    return min(range(1, len(rows)), key=lambda epoch: rows[epoch]["val_loss"], default=0)

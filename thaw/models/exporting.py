@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from thaw.artifacts import Paths, read_json
 from thaw.chatter import without_information
-from thaw.config.schema import SECTIONS, Finetune
+from thaw.config.schema import SECTIONS, HeadOnly
 from thaw.errors import UserError
 from thaw.learning import finetuning
 from thaw.learning.heads import Head
@@ -63,7 +63,7 @@ def classifier(paths: Paths) -> Any:
     config = read_json(paths.config("finetune"))
     backbone, finetune = (SECTIONS[name].validate_python(config[name]) for name in ("backbone", "finetune"))
     metrics = read_json(paths.figures)
-    dropout = finetune.dropout if isinstance(finetune, Finetune) else 0.0
+    dropout = 0.0 if isinstance(finetune, HeadOnly) else finetune.dropout
     model = finetuning.classifier(backbone, Head.load(paths.head), dropout, 0)
     if metrics["kept"] == "finetuned":
         model.load_weights(paths.model)

@@ -30,11 +30,7 @@ _COMPARISON = {"finetuned", "delta", "mcnemar_p", "fixed", "broken"}  # what fig
 def run_name(config: Mapping[str, Any]) -> str:
     """Return a name that tells runs apart in the run table, what is varied most first: columns there are narrow."""
     backbone, head, finetune = config["backbone"], config["train_head"], config["finetune"]
-    depths = (
-        "probe"
-        if config.get("rank") == "backbone"
-        else " → ".join(_depth(step["unfreeze"]) for step in (finetune, *finetune.get("then", [])))
-    )
+    depths = "probe" if config.get("rank") == "backbone" else _depth(finetune)
     network = f"{backbone['network']} {backbone['alpha']:g} at {backbone['input_size']} px"
     hidden = "".join(f" {units}" for units in head.get("hidden", []))
     views = f"{config['augment']['views']} views"
@@ -42,9 +38,11 @@ def run_name(config: Mapping[str, Any]) -> str:
     return " · ".join([depths, network, *augmented, head["solver"] + hidden, f"seed {config['seed']}"])
 
 
-def _depth(unfreeze: Mapping[str, Any] | str) -> str:
-    if isinstance(unfreeze, str):  # none
-        return "head only"
+def _depth(finetune: Mapping[str, Any]) -> str:
+    unfreeze = finetune["unfreeze"]
+    if isinstance(unfreeze, str):
+        effort = finetune.get("effort", "normal")
+        return "head only" if unfreeze == "none" else "auto" if effort == "normal" else f"auto, {effort}"
     ((unit, count),) = ((unit, count) for unit, count in unfreeze.items() if count is not None)
     return "all" if unit == "all" else f"last {count} {unit}"
 

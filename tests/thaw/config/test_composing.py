@@ -129,7 +129,8 @@ MISTAKES = [
     ("finetune/last_20", {"unfreeze": "some"}, "unfreeze: expected 'layers: N', 'blocks: K' or 'all: true' below it, "),
     ("finetune/last_20", {"unfreeze": None}, "expected the key 'unfreeze', found"),
     ("finetune/last_20", {"learning_rat": 1}, "found 'learning_rat' (did you mean 'learning_rate'?)"),
-    ("finetune/progressive", {"then": [{"epoch": 3}]}, "then.0: expected the keys unfreeze, learning_rate, epochs, "),
+    ("finetune/auto", {"effort": "some"}, "effort: expected 'quick', 'normal' or 'thorough', found 'some'"),
+    ("finetune/auto", {"epochs": 3}, "expected the keys unfreeze, effort, class_weights, precision, devices, found "),
     ("finetune/none", {"learning_rate": 0.1}, "expected the keys unfreeze, found 'learning_rate'; correct or remove"),
     ("finetune/none", {"unfreeze": "nothing"}, "found 'nothing'; correct it, or choose 'finetune: none' to unfreeze"),
     ("finetune/last_20", {"learning_rate": 0}, "learning_rate: expected a value above 0, found 0"),
@@ -292,3 +293,8 @@ def test_the_traceback_is_shown_on_request(project: Project) -> None:
     assert done.returncode == 1
     assert "Traceback (most recent call last)" in done.stderr
     assert "UserError: conf/dataset/squares.yaml: " in done.stderr
+
+
+def test_a_key_that_only_other_options_have_is_said_so(copy: Path) -> None:
+    with pytest.raises(UserError, match=r"'finetune.epochs', which the chosen option of finetune does not have"):
+        compose(["finetune=auto", "finetune.epochs=3"])

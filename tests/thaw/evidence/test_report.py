@@ -109,6 +109,42 @@ def test_where_nothing_was_fine_tuned_nothing_is_compared(tmp_path: Path) -> Non
             assert word not in compared, f"{name}: {word}"
 
 
+def _tried(kept: float) -> list[dict[str, Any]]:
+    figures = [(0.0, 0.4, 0.0, 0.9), (0.5, 0.3, 0.02, 0.92), (1.0, 0.35, 0.05, 0.91)]
+    keys = ("share", "loss", "error", "accuracy")
+    found = [dict(zip(keys, one, strict=True)) | {"change": one[1] - 0.4} for one in figures]
+    return [{"done": "the last 9 blocks, 250 steps at up to 0.0005", "images": 8000, "share": kept, "found": found}]
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        (0.5, "50% of the change is kept: validation loss 0.400 → 0.300, accuracy 90.0% → 92.0%."),
+        (0.0, "Nothing is kept: no mixture is better by more than noise."),
+    ],
+)
+def test_what_was_tried_is_shown_with_what_was_kept_of_it(tmp_path: Path, kept: float, expected: str) -> None:
+    paths = finished.pipeline(tmp_path)
+    write_json(paths.stored("finetune"), read_json(paths.stored("finetune")) | {"tried": _tried(kept)})
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
+    page = paths.report.read_text(encoding="utf-8")
+    assert "<h3>The last 9 blocks, 250 steps at up to 0.0005</h3>" in page
+    assert f"{expected} The cost: 8,000 images seen." in page
+    assert page.count('class="error"') == 3
+
+
+def test_where_fine_tuning_was_set_by_hand_nothing_was_tried(tmp_path: Path) -> None:
+    assert "How much of it is kept" not in evaluated(tmp_path)[1]
+
+
+def test_the_bars_of_what_was_tried_are_its_errors_and_the_line_is_at_what_is_kept() -> None:
+    (panel,) = layout.rungs(_tried(0.5))
+    heights = dict(zip(["low", "high"], panel["bars"][1][1:], strict=True))
+    scale = (panel["y"][0][0] - panel["y"][-1][0]) / (float(panel["y"][-1][1]) - float(panel["y"][0][1]))
+    assert (heights["low"] - heights["high"]) / scale == pytest.approx(2 * 0.02, rel=0.05), "but for a tenth of a pixel"
+    assert panel["kept"] == panel["dots"]["val"][1][0]
+
+
 def test_galleries_show_what_changed(tmp_path: Path) -> None:
     paths, page = evaluated(tmp_path)
     metrics = read_json(paths.figures)

@@ -9,8 +9,8 @@ from tests.helpers import options
 from thaw.config.schema import Adam, Lbfgs
 from thaw.errors import UserError
 from thaw.learning.examples import Examples
-from thaw.learning.heads import Head, descend, solve
-from thaw.learning.training import best_epoch, score
+from thaw.learning.heads import Head, best_epoch, descend, solve
+from thaw.learning.training import score
 from thaw.networks.inference import softmax
 from thaw.networks.outputs import Array
 

@@ -136,22 +136,22 @@ def test_only_what_can_change_a_result_is_a_parameter() -> None:
     config = plain(compose([]))
     found = description.parameters(config)
     assert found["augment.views"] == 0
-    assert {"augment.rotation", "backbone.engine", "evaluate.resamples", "finetune.then"}.isdisjoint(found)
+    assert {"augment.rotation", "backbone.engine", "evaluate.resamples"}.isdisjoint(found)
     assert "augment.rotation" in description.parameters(plain(compose(["augment=standard"])))
 
 
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ([], "last 6 blocks · mobilenet_v2 0.35 at 96 px · lbfgs"),
+        ([], "auto · mobilenet_v2 0.35 at 96 px · lbfgs"),
+        (["finetune=last_6_blocks"], "last 6 blocks · mobilenet_v2 0.35 at 96 px · lbfgs"),
         (
-            ["finetune=progressive"],
-            "last 1 blocks → last 3 blocks → last 6 blocks · mobilenet_v2 0.35 at 96 px · lbfgs",
+            ["finetune=last_20", "~finetune.unfreeze.layers", "+finetune.unfreeze.all=true"],
+            "all · mobilenet_v2 0.35 at 96 px · lbfgs",
         ),
-        (["~finetune.unfreeze.blocks", "+finetune.unfreeze.all=true"], "all · mobilenet_v2 0.35 at 96 px · lbfgs"),
         (["finetune=none"], "head only · mobilenet_v2 0.35 at 96 px · lbfgs"),
-        (["train_head=mlp"], "last 6 blocks · mobilenet_v2 0.35 at 96 px · adam 256"),
-        (["augment=light"], "last 6 blocks · mobilenet_v2 0.35 at 96 px · 4 views · lbfgs"),
+        (["train_head=mlp"], "auto · mobilenet_v2 0.35 at 96 px · adam 256"),
+        (["augment=light"], "auto · mobilenet_v2 0.35 at 96 px · 4 views · lbfgs"),
     ],
 )
 def test_a_run_s_name_says_how_deep_and_with_which_head(overrides: list[str], expected: str) -> None:

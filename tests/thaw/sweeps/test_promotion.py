@@ -104,7 +104,7 @@ def test_options_go_into_params_and_values_into_the_option_s_file(folder: Path) 
         "--- a/params.yaml",
         "+++ b/params.yaml",
         "-train_head: lbfgs",
-        "-finetune: last_6_blocks",
+        "-finetune: auto",
         "+train_head: adam",
         "+finetune: last_20",
         "-seed: 0 # of the split, the shuffling and the dropout",
@@ -130,7 +130,8 @@ def test_what_is_the_configuration_already_changes_nothing(folder: Path) -> None
 
 
 def test_keys_that_appear_and_go_are_followed(folder: Path) -> None:
-    wanted = finish(folder, "abcdef", ["~finetune.unfreeze.blocks", "+finetune.unfreeze.all=true"])
+    changes = ["finetune=last_6_blocks", "~finetune.unfreeze.blocks", "+finetune.unfreeze.all=true"]
+    wanted = finish(folder, "abcdef", changes, finetune="last_6_blocks")
     promote("abcdef")
     assert plain(compose([])) == wanted
     assert OmegaConf.load(folder / "conf" / "finetune" / "last_6_blocks.yaml").unfreeze == {"all": True}

@@ -1,0 +1,47 @@
+"""How sure a model is: made as sure as it is right, and judged as if it were."""
+
+import numpy as np
+import pytest
+
+from thaw.evidence.scoring import calibration_error, log_loss
+from thaw.learning import calibration
+from thaw.networks.inference import softmax
+
+
+@pytest.mark.parametrize("true", [0.5, 1.0, 3.0])
+def test_the_temperature_is_found_by_which_probabilities_were_scaled(true: float) -> None:
+    random = np.random.default_rng(0)
+    honest = softmax(2 * random.normal(size=(4000, 5)))
+    labels = np.array([random.choice(5, p=row / row.sum()) for row in honest.astype(np.float64)])
+    too_sure = calibration.rescaled(honest, 1 / true)
+    assert calibration.temperature(labels, too_sure) == pytest.approx(true, rel=0.05)
+    np.testing.assert_allclose(calibration.rescaled(too_sure, true), honest, atol=1e-6)
+
+
+def test_a_model_without_errors_is_not_made_infinitely_sure() -> None:
+    labels = np.arange(60) % 3
+    probabilities = softmax(4 * np.eye(3)[labels])
+    calm = calibration.rescaled(probabilities, calibration.temperature(labels, probabilities))
+    assert calm.max() == pytest.approx(61 / 62, abs=1e-4)
+
+
+def test_calibration_helps_and_changes_no_answer() -> None:
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 4, 800)
+    val, test = (slice(0, 400), slice(400, 800))
+    sure = softmax(6 * (np.eye(4)[labels] + 0.8 * random.normal(size=(800, 4))))
+    calm = calibration.rescaled(sure[test], calibration.temperature(labels[val], sure[val]))
+    assert log_loss(labels[test], calm) < log_loss(labels[test], sure[test])
+    assert calibration_error(labels[test], calm) < calibration_error(labels[test], sure[test])
+    np.testing.assert_array_equal(calm.argmax(axis=1), sure[test].argmax(axis=1))
+
+
+def test_models_are_judged_as_if_they_were_as_sure_as_they_are_right() -> None:
+    """One that has been taught to be unsure loses nothing by it, and one that knows more wins."""
+    random = np.random.default_rng(2)
+    labels = random.integers(0, 4, 400)
+    logits = 2 * np.eye(4)[labels] + random.normal(size=(400, 4))
+    honest = calibration.losses(labels, softmax(logits))
+    unsure = calibration.losses(labels, softmax(0.3 * logits))
+    np.testing.assert_allclose(unsure, honest, atol=1e-6)
+    assert calibration.losses(labels, softmax(logits + np.eye(4)[labels])).mean() < honest.mean()

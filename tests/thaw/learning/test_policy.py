@@ -1,0 +1,157 @@
+"""How deep, how fast and how long; and what validation keeps of it."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.helpers import options
+from tests.helpers.families import FAMILIES, family
+from thaw.architectures import ARCHITECTURES
+from thaw.config.composing import compose
+from thaw.config.schema import Auto, Backbone, Finetune, Unfreeze
+from thaw.learning import policy
+from thaw.learning.examples import Examples
+from thaw.learning.policy import rungs, settle
+from thaw.learning.training import Rung, weights
+from thaw.networks import cutting
+from thaw.networks.backbones import network
+from thaw.networks.outputs import Array
+
+
+def _auto(effort: str = "normal") -> Auto:
+    return Auto.model_validate(options.AUTO | {"effort": effort})
+
+
+def test_by_hand_there_is_one_rung_which_is_what_was_set(toy: Backbone) -> None:
+    config = Finetune.model_validate(options.FINETUNE | {"epochs": 3, "warmup": 0.5, "batch_size": 16})
+    assert rungs(config, None, toy, 100) == [Rung(Unfreeze(blocks=1), 0.0001, 10, 21, 16)]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return network(Backbone.model_validate(options.BACKBONE))
+
+
+@settings(max_examples=50, deadline=None)
+@given(images=st.integers(3, 100_000), effort=st.sampled_from([*policy.LADDERS]))
+def test_few_images_are_not_learnt_by_heart_and_of_many_none_is_left_out(model: Any, images: int, effort: str) -> None:
+    epoch = math.ceil(images / 32)
+    for rung in rungs(_auto(effort), model, Backbone.model_validate(options.BACKBONE), images):
+        assert 2 * epoch <= rung.steps <= max(20 * epoch, 2 * epoch)
+        assert rung.steps <= 600 or rung.steps == 2 * epoch
+        assert 0 < rung.warmup < rung.steps
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_half_of_every_network_is_trained_and_all_of_it_by_the_thorough(toy: Backbone, name: str) -> None:
+    backbone = family(toy, name)
+    whole = network(backbone)
+    half, everything = rungs(_auto("thorough"), whole, backbone, 1000)
+    assert half.unfreeze.blocks == len(ARCHITECTURES[name].blocks) // 2
+    assert cutting.first_layer(whole, backbone, half.unfreeze) > cutting.span(whole)[0]
+    assert everything.unfreeze == Unfreeze(all=True)
+    assert rungs(_auto(), whole, backbone, 1000) == [half]
+    (third,) = rungs(_auto("quick"), whole, backbone, 1000)
+    assert (third.unfreeze.blocks or 0) < (half.unfreeze.blocks or 0)
+
+
+def test_a_network_whose_blocks_are_not_known_is_counted_in_layers(toy: Backbone, monkeypatch: Any, model: Any) -> None:
+    monkeypatch.setattr(cutting, "blocks", lambda _: ())
+    (rung,) = rungs(_auto(), model, toy, 1000)
+    first, above = cutting.span(model)
+    assert rung.unfreeze == Unfreeze(layers=(above - first) // 2)
+
+
+def test_a_narrow_network_is_given_more_steps_because_each_is_cheap(toy: Backbone) -> None:
+    steps = {}
+    for alpha, size in ((0.35, 32), (1.0, 224)):
+        backbone = toy.model_copy(update={"alpha": alpha, "input_size": size})
+        (rung,) = rungs(_auto(), network(backbone), backbone, 1000)
+        steps[alpha] = rung.steps
+    assert steps == {0.35: 600, 1.0: 250}
+
+
+def test_a_multiplication_is_counted_for_each_weight_and_place() -> None:
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, padding="same"),
+            layers.DepthwiseConv2D(3, strides=2, padding="same"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(5),
+        ]
+    )
+    assert policy._multiplications(model, 0) == 64 * 9 * 3 * 4 + 16 * 9 * 4 + 4 * 5
+    assert policy._multiplications(model, 1) == 16 * 9 * 4 + 4 * 5
+
+
+# What validation keeps.
+
+RUNG = Rung(Unfreeze(blocks=2), 0.001, 10, 100, 32)
+
+
+def _settled(after: np.ndarray[Any, Any], images: int = 200, seed: int = 0) -> tuple[dict[str, Any], Any, Any]:
+    """A linear model, whose weights before and after a rung are given, on images that the identity tells apart."""
+    random = np.random.default_rng(seed)
+    y = random.integers(0, 3, images)
+    x = (2 * np.eye(3)[y] + random.normal(size=(images, 3))).astype(np.float32)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, use_bias=False)])
+    model.layers[0].kernel.assign(np.eye(3) + 0.8 * random.normal(size=(3, 3)))
+    before = weights(model)
+    model.layers[0].kernel.assign(after)
+    found = settle(model, before, Examples(Array(x[:, np.newaxis]), np.arange(images), y), RUNG)
+    (start,) = before
+    return found, start, np.array(model.layers[0].kernel)
+
+
+def test_what_is_better_is_kept() -> None:
+    found, _, kept = _settled(np.eye(3))
+    assert found["share"] == 1.0
+    np.testing.assert_array_equal(kept, np.eye(3))
+    assert [one["share"] for one in found["found"]] == [0, 0.25, 0.5, 0.75, 1]
+    assert found["found"][0]["change"] == 0
+    assert found["found"][-1]["change"] == pytest.approx(found["found"][-1]["loss"] - found["found"][0]["loss"])
+    assert found["images"] == 3200
+    assert found["done"] == "the last 2 blocks, 100 steps at up to 0.001"
+
+
+def test_what_is_worse_is_taken_back() -> None:
+    found, before, kept = _settled(np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], float))
+    assert found["share"] == 0
+    np.testing.assert_array_equal(kept, before)
+
+
+def test_of_what_went_too_far_a_share_is_kept() -> None:
+    _, before, _ = _settled(np.eye(3))
+    found, _, kept = _settled(before + 2 * (np.eye(3) - before))
+    assert found["share"] == 0.5
+    np.testing.assert_allclose(kept, np.eye(3), atol=1e-6)
+
+
+def test_what_is_the_same_is_not_kept() -> None:
+    _, before, _ = _settled(np.eye(3))
+    found, _, _ = _settled(before)
+    assert found["share"] == 0
+
+
+def test_what_only_seems_better_is_mostly_taken_back() -> None:
+    """By chance a mixture is better by a standard error in some cases; it must be few."""
+    kept = []
+    for seed in range(60):
+        _, before, _ = _settled(np.eye(3), images=30, seed=seed)
+        nudge = 0.05 * np.random.default_rng([seed, 1]).normal(size=(3, 3))
+        found, _, _ = _settled(before + nudge, images=30, seed=seed)
+        kept.append(found["share"] > 0)
+    assert np.mean(kept) < 0.45
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_extraction_keeps_what_stands_below_the_half_that_is_trained(name: str) -> None:
+    backbone = compose([f"backbone={name}"], ["backbone"])["backbone"]
+    assert backbone.keep_blocks == len(ARCHITECTURES[name].blocks) // 2

@@ -1,0 +1,53 @@
+"""How sure a model is: made as sure as it is right, and judged as if it were."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thaw.networks.inference import softmax
+from thaw.networks.outputs import Labels
+
+Probabilities = NDArray[np.floating[Any]]
+
+
+def temperature(labels: Labels, probabilities: Probabilities) -> float:
+    """Return the temperature that makes a model as sure as it is right: softmax(ln(probabilities) / temperature).
+
+    Temperature scaling (Guo et al. 2017, arXiv:1706.04599), fitted to validation images: it changes how sure a model
+    is, and never which class it names. As in Platt (1999), a label counts as (n + 1) / (n + 2) true: where every
+    validation image is right, that keeps the model from being made infinitely sure.
+    """
+    n, classes = probabilities.shape
+    logits = _logits(probabilities)
+    targets = np.full((n, classes), 1 / (n + 2) / (classes - 1))
+    targets[np.arange(n), labels] = (n + 1) / (n + 2)
+    # The loss is convex in 1 / temperature, so its slope is zero in one place: between these ends, if anywhere.
+    low, high = math.log(1 / 50), math.log(50)
+    for _ in range(60):
+        middle = (low + high) / 2
+        slope = ((softmax(logits, math.exp(-middle)) - targets) * logits).sum()
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return math.exp(-(low + high) / 2)
+
+
+def rescaled(probabilities: Probabilities, temperature: float) -> NDArray[np.float64]:
+    """Return probabilities (images × classes) at a temperature."""
+    return softmax(_logits(probabilities), temperature)
+
+
+def losses(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
+    """Return the cross-entropy of each image (nats), at the temperature that is best for all of them.
+
+    So models are compared by what they know, where one of them has been taught to be unsure (label smoothing), and by
+    more than whether they are right: of few images, an accuracy says little.
+    """
+    calm = rescaled(probabilities, temperature(labels, probabilities))
+    found: NDArray[np.float64] = -np.log(np.maximum(calm[np.arange(len(labels)), labels], np.finfo(np.float32).tiny))
+    return found
+
+
+def _logits(probabilities: Probabilities) -> NDArray[np.float64]:
+    """Logits that have these probabilities."""
+    return np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))

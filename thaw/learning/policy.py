@@ -1,0 +1,139 @@
+"""How deep, how fast and how long to fine-tune: as it was set by hand, or found from the data at hand.
+
+By hand there is one rung. ``auto`` climbs a ladder, of one rung in most cases: each goes deeper and starts from the
+best model so far. After each, validation is asked which share of the new weights to keep; where that is none, it was
+the last rung. So all data get the same long step, and go back as far as theirs ask for. Counts and figures
+decide, and never the clock, so that the same data and seed give the same model.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from thaw.config.schema import Auto, Backbone, Finetune, Unfreeze
+from thaw.learning import calibration
+from thaw.learning.examples import Examples
+from thaw.learning.training import Rung, Weights, logits, weights
+from thaw.networks import cutting
+from thaw.networks.inference import softmax
+
+# Of each effort: the rungs, as the share of the network's blocks that is trained, and the fewest and most steps.
+LADDERS = {
+    "quick": ((1 / 3, 125, 250),),
+    "normal": ((1 / 2, 250, 600),),
+    "thorough": ((1 / 2, 250, 600), (1, 600, 600)),
+}
+BUDGET = 6e11  # multiplications of a rung, forwards: what buys the most steps for a narrow network on small images
+EPOCHS = (2, 20)  # of a rung, at least and at most: few images are not learnt by heart, and of many none is left out
+LEARNING_RATE = 5e-4
+WARMUP = 100  # steps: without, Adam's first ones, as large as the rate whatever the gradient, tear up what was learnt
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of the weights after a rung that are tried, the rest from before it
+NOISE = 1.0  # standard errors by which a rung has to be better
+
+Tried = dict[str, Any]
+
+
+def rungs(config: Finetune | Auto, model: Any, backbone: Backbone, images: int) -> list[Rung]:
+    """The stretches of training, each as deep as the one before or deeper, for so many training images."""
+    epoch = math.ceil(images / config.batch_size)
+    if isinstance(config, Finetune):
+        steps = config.epochs * epoch
+        return [Rung(config.unfreeze, config.learning_rate, round(config.warmup * steps), steps, config.batch_size)]
+    found = []
+    for share, fewest, most in LADDERS[config.effort]:
+        top = _top(model, backbone, share)
+        cost = config.batch_size * _multiplications(model, cutting.first_layer(model, backbone, top))
+        steps = min(max(fewest, min(most, round(BUDGET / cost))), EPOCHS[1] * epoch)
+        steps = max(steps, EPOCHS[0] * epoch)
+        found.append(Rung(top, LEARNING_RATE, min(WARMUP, steps // 3), steps, config.batch_size))
+    return found
+
+
+def _multiplications(model: Any, first: int) -> int:
+    """How many a model needs for an image from its ``first``-th layer on: each weight once for each place of a map."""
+    return sum(
+        math.prod(weight.shape) * math.prod(layer.output.shape[1:-1])
+        for layer in model.layers[first:]
+        for weight in layer.weights
+        if len(weight.shape) > 1
+    )
+
+
+def _top(model: Any, backbone: Backbone, share: float) -> Unfreeze:
+    """A share of a network, counted from its output, in blocks, or in layers if it has none that we know."""
+    if share == 1:
+        return Unfreeze(all=True)
+    if blocks := len(cutting.blocks(backbone)):
+        return Unfreeze(blocks=max(1, math.floor(share * blocks)))
+    first, above = cutting.span(model)
+    return Unfreeze(layers=max(1, math.floor(share * (above - first))))
+
+
+def settle(model: Any, before: Weights, val: Examples, rung: Rung) -> Tried:
+    """Ask validation what to keep of a rung; leave the model with that.
+
+    On the line between the weights before and after there often is a better model, and one that is more robust
+    (WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903). The share with the lowest calibrated loss is taken, if it is
+    lower than before by more than noise: by ``NOISE`` standard errors of the mean of the differences, image by image.
+    Else all is taken back.
+
+    Args:
+        model: the part that was trained, as it is after the rung.
+        before: its weights before.
+        val: to choose by.
+        rung: what was done.
+
+    Returns:
+        What was ``done``, the ``images`` that were seen for it, the ``share`` of the new weights that is kept (0 for
+        none), and what was ``found``: for each share that was tried, 0 first, the ``loss`` (nats, calibrated), its
+        difference from that at 0 and the standard error of this (``change``, ``error``), and the ``accuracy``.
+    """
+    after = weights(model)
+
+    def take(share: float) -> None:
+        for variable, old, new in zip(model.trainable_variables, before, after, strict=True):
+            variable.assign(share * new + (1 - share) * old)
+
+    found: list[dict[str, float]] = []
+    start = np.zeros(0)  # the losses before
+    for share in (0.0, *SHARES):
+        take(share)
+        losses, accuracy = judge(model, val)
+        start = losses if share == 0 else start
+        change = losses - start
+        figures = {"loss": losses.mean(), "change": change.mean(), "error": change.std() / math.sqrt(len(losses))}
+        found.append({"share": share, "accuracy": accuracy} | {key: float(value) for key, value in figures.items()})
+    best = min(found, key=lambda one: one["loss"])
+    kept = best["share"] if best["change"] < -NOISE * best["error"] else 0.0
+    take(kept)
+    print(f"  {kept:.0%} of the change is kept (validation loss {start.mean():.4f} → {best['loss']:.4f})", flush=True)
+    return {"done": plain(rung), "images": rung.steps * rung.batch_size, "share": kept, "found": found}
+
+
+def outcome(story: Mapping[str, Any]) -> str:
+    """Say what a fine-tuning came to on validation."""
+    after = story["rows"][-1]["val_accuracy"]
+    if story["tried"]:
+        last = story["tried"][-1]
+        after = next(one["accuracy"] for one in last["found"] if one["share"] == last["share"])
+    return f"validation accuracy {story['rows'][0]['val_accuracy']:.4f} → {after:.4f}"
+
+
+def plain(rung: Rung) -> str:
+    """Say in words what is done in a rung."""
+    return f"{depth(rung.unfreeze)}, {rung.steps:,} steps at up to {rung.learning_rate:g}"
+
+
+def depth(unfreeze: Unfreeze) -> str:
+    """Say in words how much is unfrozen."""
+    if unfreeze.all:
+        return "all layers"
+    return f"the last {unfreeze.blocks} blocks" if unfreeze.blocks else f"the last {unfreeze.layers} layers"
+
+
+def judge(model: Any, val: Examples) -> tuple[Any, float]:
+    """The calibrated losses (nats) of the images, and the accuracy."""
+    probabilities = softmax(logits(model, val).astype(np.float64))
+    return calibration.losses(val.y, probabilities), float((probabilities.argmax(axis=1) == val.y).mean())
