@@ -45,8 +45,8 @@ def rungs(config: Finetune | Auto, model: Any, backbone: Backbone, images: int) 
     for share, fewest, most in LADDERS[config.effort]:
         top = _top(model, backbone, share)
         cost = config.batch_size * _multiplications(model, cutting.first_layer(model, backbone, top))
-        steps = min(max(fewest, min(most, round(BUDGET / cost))), EPOCHS[1] * epoch)
-        steps = max(steps, EPOCHS[0] * epoch)
+        affordable = min(max(round(BUDGET / cost), fewest), most)
+        steps = min(max(affordable, EPOCHS[0] * epoch), EPOCHS[1] * epoch)
         found.append(Rung(top, LEARNING_RATE, min(WARMUP, steps // 3), steps, config.batch_size))
     return found
 

@@ -122,9 +122,11 @@ class Checkpoint:
 def resumable(*parts: BaseModel | Path | str | int) -> Iterator[Checkpoint]:
     """A checkpoint for the training run that ``parts`` determine; it is deleted when the block ends without an error.
 
-    So a run that was killed finds its state again, and one that is complete is trained anew when it is asked for.
+    So a run that was killed finds its state again, and one that is complete is trained anew when it is asked for. Other
+    code that trains, or says how long, finds no state of this one.
     """
-    checkpoint = Checkpoint(fingerprint(*parts, Path(__file__)))
+    code = [Path(__file__).with_name(f"{module}.py") for module in ("training", "policy")]
+    checkpoint = Checkpoint(fingerprint(*parts, *code))
     yield checkpoint
     checkpoint.forget()
 
