@@ -1,7 +1,8 @@
-"""What fine-tuning adds, policy by policy: data sets × backbones × seeds; writes docs/results.md.
+"""What fine-tuning adds, policy by policy: data sets × backbones × seeds; writes docs/results.csv and docs/results.md.
 
-The pipeline's own stages run, for each seed on another split. Of larger sets a part is taken, see ``IMAGES``. Figures
-lie in .cache/benchmarks/results/, one file for each fine-tuning, so that what was stopped goes on where it was.
+The pipeline's own stages run, for each seed on another split. Of larger sets a part is taken, see ``IMAGES``. What
+docs/results.csv has is not run again unless its settings have changed, so that what was stopped, on whichever machine,
+goes on where it was.
 
     python -m benchmarks.results --weights FOLDER [--seeds 0,1,2] [--hours 6] NAME=FOLDER ...
 
@@ -11,6 +12,7 @@ bundled backbone, are always among the data.
 
 import argparse
 import contextlib
+import csv
 import hashlib
 import io
 import math
@@ -25,12 +27,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy import numbers
-from thaw.artifacts import PROJECT, Paths, cache, fingerprint, read_json, write_json, write_text
+from thaw.artifacts import PROJECT, Paths, cache, fingerprint, read_json, write_text
 from thaw.config.composing import compose
+from thaw.config.schema import Auto, HeadOnly
 from thaw.data import images, manifest
 from thaw.learning import examples, predictions
+from thaw.learning import policy as learning_policy
 
-PAGE = PROJECT / "docs" / "results.md"
+PAGE, TABLE = PROJECT / "docs" / "results.md", PROJECT / "docs" / "results.csv"
+COLUMNS = ["data", "backbone", "policy", "seed", "val", "test", "seconds", "settings"]
 IMAGES = 2400  # of a data set, at most: some 1,500 to train on
 BACKBONES = {
     "MobileNetV2 1.0": ["backbone=mobilenet_v2", "mobilenet_v2_1.0_224_no_top_bnfolded.weights.h5"],
@@ -41,9 +46,9 @@ BACKBONES = {
     ],
 }
 BUNDLED = "MobileNetV2 0.35, bundled"
-HEAD = "head only"
 SLOWEST = "all layers"
 POLICIES: dict[str, list[str]] = {
+    "head only": ["finetune=none"],
     "auto": ["finetune=auto"],
     "auto, quick": ["finetune=auto", "finetune.effort=quick"],
     "last 3 blocks": ["finetune=last_3_blocks"],
@@ -52,7 +57,7 @@ POLICIES: dict[str, list[str]] = {
     SLOWEST: ["finetune=last_20", "~finetune.unfreeze.layers", "+finetune.unfreeze.all=true"],
 }
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's, two-sided, by number of seeds
-Figures = dict[str, Any]
+Row = dict[str, Any]
 
 
 def main() -> None:
@@ -65,10 +70,9 @@ def main() -> None:
     parser.add_argument("--one", nargs=4, metavar=("DATA", "BACKBONE", "POLICY", "SEED"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     data = {name: Path(folder).absolute() for name, _, folder in (one.partition("=") for one in given.data)}
-    folder = cache() / "benchmarks" / "results"
     if given.one:
         name, backbone, policy, seed = given.one
-        measure(folder, name, data.get(name), backbone, given.weights.absolute(), policy, int(seed))
+        measure(name, data.get(name), backbone, given.weights.absolute(), policy, int(seed))
         return
     pairs = [("digits", BUNDLED), *((name, backbone) for backbone in BACKBONES for name in data)]
     began = time.monotonic()
@@ -81,42 +85,52 @@ def main() -> None:
         # A process each: Keras' memory grows from one training to the next.
         one = ["--one", name, backbone, policy, str(seed)]
         subprocess.run([sys.executable, "-m", "benchmarks.results", *sys.argv[1:], *one], check=True)
-        write_text(PAGE, render(collect(folder), given.seeds))
     print(f"written to {PAGE.relative_to(PROJECT)}")
 
 
-def measure(folder: Path, name: str, data: Path | None, backbone: str, weights: Path, policy: str, seed: int) -> None:
-    """Run the pipeline up to the head, unless that has been done, and a policy from there; leave a file of figures."""
-    from stages import extract_features, finetune, prepare, train_head
-
+def measure(name: str, data: Path | None, backbone: str, weights: Path, policy: str, seed: int) -> None:
+    """Run the pipeline up to the head, and a policy from there, unless the table has them; write table and page."""
     choices = ["dataset=digits", "backbone=mobilenet_v2_bundled"]
     if data:
         *network, file = BACKBONES[backbone]
         choices = ["dataset=folder", *network, f"backbone.weights={weights / file}", "backbone.input_size=160"]
     shared = [*choices, "train_head=lbfgs", "augment=none", f"seed={seed}"]
     config = compose([*shared, *POLICIES[policy]])
-    del config["evaluate"]  # decides nothing here
-    out = folder / f"{fingerprint(name, backbone, policy, *config.values())}.json"
-    if out.exists():
+    row = {"data": name, "backbone": backbone, "policy": policy, "seed": seed, "settings": settings(config)}
+    rows = read()
+    if any(row.items() <= one.items() for one in rows):
         return
-    paths = Paths(
-        part(data, folder / "data" / name) if data else PROJECT / "data", folder / "work" / fingerprint(*shared, name)
-    )
-    sections = {one: config[one] for one in ("backbone", "augment")}
+    folder = cache() / "benchmarks" / "results"
+    images = part(data, folder / "data" / name) if data else PROJECT / "data"
+    figures = run(Paths(images, folder / "work" / fingerprint(*shared, name)), config)
+    print(f"  {figures}", flush=True)
+    rows = [one for one in rows if not {key: row[key] for key in COLUMNS[:4]}.items() <= one.items()]
+    write_text(TABLE, table([*rows, row | figures]))
+    write_text(PAGE, render(read()))
+
+
+def settings(config: Row) -> str:
+    """What a figure depends on but the code, as a short text: the choices, and the constants of auto."""
+    constants = [str(value) for name, value in vars(learning_policy).items() if name.isupper()]
+    sections = [config[name] for name in ("dataset", "train_head", "finetune")]
+    network = config["backbone"].model_copy(update={"weights": ""})  # where they lie says nothing
+    return fingerprint(network, *sections, *(constants if isinstance(config["finetune"], Auto) else []))[:12]
+
+
+def run(paths: Paths, config: Row) -> Row:
+    """Run the pipeline's stages up to fine-tuning, the first three unless that has been done."""
+    from stages import extract_features, finetune, prepare, train_head
+
+    network = {name: config[name] for name in ("backbone", "augment", "seed")}
     with contextlib.redirect_stdout(io.StringIO()):
-        if not (paths.root / "seconds.json").exists():
-            prepare.run(paths, config["dataset"], seed)
-            extract_features.run(paths, **sections, seed=seed)
-            start = time.perf_counter()
-            train_head.run(paths, config["train_head"], seed)
-            write_json(paths.root / "seconds.json", {"head": time.perf_counter() - start})
+        if not paths.predictions("train_head").exists():
+            prepare.run(paths, config["dataset"], config["seed"])
+            extract_features.run(paths, **network)
         start = time.perf_counter()
-        finetune.run(paths, **sections, finetune=config["finetune"], seed=seed)
-    found: Figures = {"data": name, "backbone": backbone, "policy": policy, "seed": seed}
-    found["head"] = {"seconds": read_json(paths.root / "seconds.json")["head"], **accuracies(paths, "train_head")}
-    found["tuned"] = {"seconds": time.perf_counter() - start, **accuracies(paths, "finetune")}
-    write_json(out, found)
-    print(f"  {found['head']} → {found['tuned']}", flush=True)
+        if isinstance(config["finetune"], HeadOnly):
+            train_head.run(paths, config["train_head"], config["seed"])
+        finetune.run(paths, **network, finetune=config["finetune"])
+    return {"seconds": f"{time.perf_counter() - start:.1f}", **accuracies(paths, "finetune")}
 
 
 def part(data: Path, copy: Path) -> Path:
@@ -136,73 +150,82 @@ def part(data: Path, copy: Path) -> Path:
     return copy
 
 
-def accuracies(paths: Paths, stage: str) -> Figures:
+def accuracies(paths: Paths, stage: str) -> Row:
     """The accuracy of a stage's predictions on the validation and on the test images."""
     records, classes = manifest.read(paths.manifest), read_json(paths.classes)
     predicted = predictions.read(paths.predictions(stage))
     labels = {record.path: label for record, label in zip(records, examples.labels(records, classes), strict=True)}
     right = predicted.probabilities.argmax(axis=1) == np.array([labels[path] for path in predicted.paths])
     splits = np.array(predicted.splits)
-    return {split: float(right[splits == split].mean()) for split in ("val", "test")}
+    return {split: round(float(right[splits == split].mean()), 4) for split in ("val", "test")}
 
 
-def collect(folder: Path) -> list[Figures]:
-    """All figures that there are."""
-    return [read_json(file) for file in sorted(folder.glob("*.json"))]
+def read() -> list[Row]:
+    """The rows of the table."""
+    if not TABLE.exists():
+        return []
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        return [row | {"seed": int(row["seed"])} for row in csv.DictReader(file)]
 
 
-def render(found: list[Figures], seeds: list[int]) -> str:
+def table(rows: list[Row]) -> str:
+    """Lay out the table (CSV)."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: [row[key] for key in COLUMNS[:4]]))
+    return text.getvalue()
+
+
+def render(rows: list[Row]) -> str:
     """Lay out the page (Markdown)."""
+    seeds = sorted({row["seed"] for row in rows})
     lines = [
         "# Results",
         "",
         "What fine-tuning adds to a head on a frozen backbone. `python -m benchmarks.results` runs the pipeline's own",
-        f"stages for seeds {', '.join(map(str, seeds))} (each is another split) and writes this page: mean accuracy, "
-        "with a 95% interval of the",
-        "mean (Student's t over seeds), and median seconds of the stage on the machine at hand. Photos are of 160 px;",
-        f"of sets with more than {IMAGES:,} images, that many are taken, some 1,500 to train on.",
+        f"stages for seeds {', '.join(map(str, seeds))} (each is another split), collects "
+        "[results.csv](results.csv) and writes this page: mean accuracy, with a",
+        "95% interval of the mean (Student's t over seeds), and median seconds of the stage, on whatever machine.",
+        f"Photos are of 160 px; of sets with more than {IMAGES:,} images, that many are taken, some 1,500 to train on.",
     ]
-    for name in sorted({one["data"] for one in found}):
+    for name in sorted({row["data"] for row in rows}):
         lines += ["", f"## {name}", "", "| backbone | policy | validation | test | seconds |", "|---|---|---|---|---|"]
-        for backbone in sorted({one["backbone"] for one in found if one["data"] == name}):
-            here = [one for one in found if (one["data"], one["backbone"]) == (name, backbone)]
-            by_seed = {one["seed"]: one["head"] for one in here}
-            lines.append(_row(backbone, HEAD, [by_seed[seed] for seed in sorted(by_seed)], len(seeds)))
+        for backbone in sorted({row["backbone"] for row in rows if row["data"] == name}):
             for policy in POLICIES:
-                if runs := [one["tuned"] for one in here if one["policy"] == policy]:
+                if runs := [
+                    row for row in rows if (row["data"], row["backbone"], row["policy"]) == (name, backbone, policy)
+                ]:
                     lines.append(_row(backbone, policy, runs, len(seeds)))
-    return "\n".join([*lines, *_together(found), ""])
+    return "\n".join([*lines, *_together(rows), ""])
 
 
-def _together(found: list[Figures]) -> list[str]:
+def _together(rows: list[Row]) -> list[str]:
     """The mean of each policy over all that every policy was measured on."""
-    measured = [{(one["data"], one["backbone"], one["seed"]) for one in found if one["policy"] == p} for p in POLICIES]
-    cells = set.intersection(*(cells for cells in measured if cells)) if any(measured) else set()
-    everywhere = [one for one in found if (one["data"], one["backbone"], one["seed"]) in cells]
+    measured = [{(row["data"], row["backbone"], row["seed"]) for row in rows if row["policy"] == p} for p in POLICIES]
+    cells = set.intersection(*measured)
     if not cells:
         return []
     lines = ["", f"## All {len(cells)} together: data sets, backbones and seeds", ""]
     lines += ["| policy | validation, mean | test, mean | seconds, mean |", "|---|---|---|---|"]
-    groups = {HEAD: [one["head"] for one in everywhere if one["policy"] == next(iter(POLICIES))]}
-    groups |= {policy: [one["tuned"] for one in everywhere if one["policy"] == policy] for policy in POLICIES}
-    for policy, runs in groups.items():
-        if runs:
-            mean = {key: statistics.mean(one[key] for one in runs) for key in ("val", "test", "seconds")}
-            lines.append(f"| {policy} | {mean['val']:.4f} | {mean['test']:.4f} | {mean['seconds']:.0f} |")
+    for policy in POLICIES:
+        runs = [row for row in rows if row["policy"] == policy and (row["data"], row["backbone"], row["seed"]) in cells]
+        mean = {key: statistics.mean(float(row[key]) for row in runs) for key in ("val", "test", "seconds")}
+        lines.append(f"| {policy} | {mean['val']:.4f} | {mean['test']:.4f} | {mean['seconds']:.0f} |")
     return lines
 
 
-def _row(backbone: str, policy: str, runs: list[Figures], seeds: int) -> str:
+def _row(backbone: str, policy: str, runs: list[Row], seeds: int) -> str:
     cells = []
     if len(runs) < seeds:
         policy += f" ({len(runs)} of {seeds} seeds)"
     for split in ("val", "test"):
-        values = [one[split] for one in runs]
+        values = [float(row[split]) for row in runs]
         text = f"{statistics.mean(values):.3f}"
         if len(values) in T_95:
             text += f" ± {T_95[len(values)] * statistics.stdev(values) / math.sqrt(len(values)):.3f}"
         cells.append(text)
-    seconds = statistics.median(one["seconds"] for one in runs)
+    seconds = statistics.median(float(row["seconds"]) for row in runs)
     return f"| {backbone} | {policy} | {cells[0]} | {cells[1]} | {seconds:.0f} |"
 
 

@@ -51,10 +51,10 @@ def run(
         rates = finetuning.rates(model, backbone, finetune.block_decay)
         images = sum(record.split == "train" for record in records)
         story = checkpoint.story or {"rung": 0, "steps": 0, "rows": [], "tried": []}
-        for number, rung in enumerate(policy.rungs(finetune, model, backbone, images)):
+        for number, planned in enumerate(policy.rungs(finetune, model, backbone, images)):
             if number < story["rung"]:
                 continue  # an earlier run, which was stopped, has done it
-            first = cutting.first_layer(model, backbone, rung.unfreeze)
+            first = cutting.first_layer(model, backbone, planned.unfreeze)
             boundary = cutting.cut(model, first, finetune.batchnorm == "train")
             finetuning.unfreeze(model, first, batchnorm=finetune.batchnorm == "train")
             top = finetuning.above(model, boundary)
@@ -64,7 +64,7 @@ def run(
             if not story["rows"] and not adapts:
                 bottleneck = examples.inputs(records, outputs.Array.load(paths.features), "val")
                 finetuning.check_start(training.logits(top, val), head.logits(bottleneck.take()), finetune.precision)
-            print(f"  {policy.plain(rung)}", flush=True)
+            rung = policy.paced(planned, finetune, top, train, seed, story)
             optimizer = training.adam(rung, rates, finetune.weight_decay)
             before = training.fit(
                 top, optimizer, train, val, rung, seed, checkpoint, story,

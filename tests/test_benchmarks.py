@@ -11,6 +11,7 @@ from PIL import Image
 from benchmarks import accuracy, results, scale, speed, sweeps
 from benchmarks.speed import LAYOUTS, PARTS, render
 from thaw.config.composing import compose
+from thaw.learning import policy as learning_policy
 from thaw.sweeps.search import Space
 
 FIGURES: dict[str, Any] = {
@@ -130,23 +131,44 @@ def test_every_network_of_the_extraction_benchmark_has_its_option() -> None:
 
 def test_results_name_what_is_incomplete() -> None:
     def run(policy: str, seed: int) -> dict[str, Any]:
-        figures = {"val": 0.9 + seed / 100, "test": 0.8, "seconds": 5.0}
         facts = {"data": "tf_flowers", "backbone": "MobileNetV2 1.0", "policy": policy, "seed": seed}
-        return {**facts, "head": figures, "tuned": figures}
+        return {**facts, "val": 0.9 + seed / 100, "test": "0.8", "seconds": "5.0", "settings": "a"}
 
     found = [run("auto", seed) for seed in (0, 1, 2)] + [run("last 20 layers", 0)]
-    rows = [row[1:] for row in _rows(results.render(found, [0, 1, 2]))]
-    assert rows == [
-        ["head only", "0.910 ± 0.025", "0.800 ± 0.000", "5"],
+    assert [row[1:] for row in _rows(results.render(found))] == [
         ["auto", "0.910 ± 0.025", "0.800 ± 0.000", "5"],
         ["last 20 layers (1 of 3 seeds)", "0.900", "0.800", "5"],
-        # All together: only what was measured everywhere.
-        ["validation, mean", "test, mean", "seconds, mean"],
-        ["---", "---", "---"],
-        ["0.9000", "0.8000", "5"],
-        ["0.9000", "0.8000", "5"],
-        ["0.9000", "0.8000", "5"],
     ]
+    everything = [run(policy, 0) for policy in results.POLICIES]
+    together = _rows(results.render([*everything, run("auto", 1)]))[-len(results.POLICIES) :]
+    assert together == [
+        [policy, "0.9000", "0.8000", "5"] for policy in results.POLICIES
+    ]  # what was measured everywhere
+
+
+def test_a_figure_of_the_results_is_measured_once_and_again_where_its_settings_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Any] = []
+    monkeypatch.setattr(results, "TABLE", tmp_path / "results.csv")
+    monkeypatch.setattr(results, "PAGE", tmp_path / "results.md")
+    monkeypatch.setattr(
+        results, "run", lambda paths, config: ran.append(config) or {"seconds": "1.0", "val": 0.5, "test": 0.25}
+    )
+
+    def measure(policy: str, seed: int) -> None:
+        results.measure("digits", None, results.BUNDLED, tmp_path, policy, seed)
+
+    for policy, seed in (("auto", 1), ("auto", 0), ("head only", 0), ("auto", 1)):
+        measure(policy, seed)
+    assert len(ran) == 3
+    rows = [(row["policy"], row["seed"], row["val"], row["test"]) for row in results.read()]
+    assert rows == [("auto", 0, "0.5", "0.25"), ("auto", 1, "0.5", "0.25"), ("head only", 0, "0.5", "0.25")]
+    monkeypatch.setattr(learning_policy, "WARMUP", 99)
+    measure("auto", 1)
+    measure("head only", 0)
+    assert len(ran) == 4
+    assert len(results.read()) == 3
 
 
 def test_of_a_large_set_the_same_images_are_taken_every_time(tmp_path: Path) -> None:

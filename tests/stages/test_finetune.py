@@ -100,7 +100,7 @@ def test_every_policy_leaves_a_model_its_curve_and_its_predictions(paths: Paths,
 def test_what_a_rung_is_worth_decides_how_much_of_it_is_kept(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a rate that destroys everything nothing is kept, and the model is the head's again, but for rounding."""
     monkeypatch.setattr(policy, "LADDERS", {"normal": ((1 / 6, 10, 10), (1, 10, 10))})
-    monkeypatch.setattr(policy, "LEARNING_RATE", 1.0)
+    monkeypatch.setattr(policy, "RATES", (1.0, 1.0))
     made = _auto(paths)
     assert [rung["share"] for rung in made["tried"]] == [0], "and it goes no deeper"
     before, after = (predictions.read(paths.predictions(stage)) for stage in ("train_head", "finetune"))

@@ -7,7 +7,9 @@ decide, and never the clock, so that the same data and seed give the same model.
 """
 
 import math
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ import numpy as np
 from thaw.config.schema import Auto, Backbone, Finetune, Unfreeze
 from thaw.learning import calibration
 from thaw.learning.examples import Examples
-from thaw.learning.training import Rung, Weights, logits, weights
+from thaw.learning.training import PROBES, Rung, Weights, logits, sensitivity, weights
 from thaw.networks import cutting
 from thaw.networks.inference import softmax
 
@@ -27,7 +29,8 @@ LADDERS = {
 }
 BUDGET = 6e11  # multiplications of a rung, forwards: what buys the most steps for a narrow network on small images
 EPOCHS = (2, 20)  # of a rung, at least and at most: few images are not learnt by heart, and of many none is left out
-LEARNING_RATE = 5e-4
+CHANGE = 4.0  # what Adam's first step would change the logits by (nats, root mean square) at the highest rate
+RATES = (1e-5, 2e-3)  # within which that has to be
 WARMUP = 100  # steps: without, Adam's first ones, as large as the rate whatever the gradient, tear up what was learnt
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the weights after a rung that are tried, the rest from before it
 NOISE = 1.0  # standard errors by which a rung has to be better
@@ -37,18 +40,56 @@ Tried = dict[str, Any]
 
 def rungs(config: Finetune | Auto, model: Any, backbone: Backbone, images: int) -> list[Rung]:
     """The stretches of training, each as deep as the one before or deeper, for so many training images."""
-    epoch = math.ceil(images / config.batch_size)
     if isinstance(config, Finetune):
-        steps = config.epochs * epoch
+        steps = config.epochs * math.ceil(images / config.batch_size)
         return [Rung(config.unfreeze, config.learning_rate, round(config.warmup * steps), steps, config.batch_size)]
-    found = []
-    for share, fewest, most in LADDERS[config.effort]:
+    ladders = {effort: _ladder(config, model, backbone, images, effort) for effort in LADDERS}
+    work = {effort: sum(cost for _, cost in ladder) for effort, ladder in ladders.items()}
+    others = [
+        f"{effort} {work[effort] / work[config.effort]:.1f} times" for effort in LADDERS if effort != config.effort
+    ]
+    print(f"  effort: {config.effort} ({', '.join(others)} the work)", flush=True)
+    return [rung for rung, _ in ladders[config.effort]]
+
+
+def _ladder(config: Auto, model: Any, backbone: Backbone, images: int, effort: str) -> list[tuple[Rung, int]]:
+    """The rungs of an effort, each with the multiplications it takes (forwards)."""
+    epoch, found = math.ceil(images / config.batch_size), []
+    for share, fewest, most in LADDERS[effort]:
         top = _top(model, backbone, share)
         cost = config.batch_size * _multiplications(model, cutting.first_layer(model, backbone, top))
         affordable = min(max(round(BUDGET / cost), fewest), most)
         steps = min(max(affordable, EPOCHS[0] * epoch), EPOCHS[1] * epoch)
-        found.append(Rung(top, LEARNING_RATE, min(WARMUP, steps // 3), steps, config.batch_size))
+        found.append((Rung(top, None, min(WARMUP, steps // 3), steps, config.batch_size), steps * cost))
     return found
+
+
+def paced(rung: Rung, config: Finetune | Auto, model: Any, train: Examples, seed: int, story: dict[str, Any]) -> Rung:
+    """A rung with its rate: as it was set, or such that a step changes what the model says by as much everywhere.
+
+    The same rate is gentle to one network and tears up another: it depends on the weights' sizes, on what BatchNorm
+    multiplies them by, on depth and shortcuts. How far a step moves the output takes all that in (Milsom et al. 2025,
+    "Function-Space Learning Rates", arXiv:2502.17405, who give each layer a rate of its own).
+
+    Args:
+        rung: what is to be done.
+        config: of it.
+        model: the part that it trains.
+        train: the training images.
+        seed: of those that are asked.
+        story: keeps the rate, for a run that goes on in the middle of the rung.
+    """
+    takes = ""
+    if rung.learning_rate is None:
+        if not story["steps"]:
+            began = time.perf_counter()
+            moved = sensitivity(model, train, rung.batch_size, config.label_smoothing, seed)
+            takes = f"; about {rung.steps * (time.perf_counter() - began) / PROBES:.0f} s"
+            rate = CHANGE / min(max(moved, CHANGE / RATES[1]), CHANGE / RATES[0])
+            story["rate"] = float(f"{rate:.1e}")  # of two digits: the rest would be rounding
+        rung = replace(rung, learning_rate=story["rate"])
+    print(f"  {plain(rung)}{takes}", flush=True)
+    return rung
 
 
 def _multiplications(model: Any, first: int) -> int:

@@ -22,6 +22,7 @@ from thaw.learning.examples import Examples, Inputs
 from thaw.networks.outputs import Floats, Labels
 
 PREDICT_BATCH = 128
+STEP, PROBES = 1e-4, 4  # of the steps that are tried before: how long, and how many
 CHUNK_STEPS, CHUNK_BYTES = 8, 64 * 2**20  # of the steps that TensorFlow is given at once
 
 Weights = list[NDArray[Any]]  # in the order of the model's trainable variables
@@ -33,14 +34,14 @@ class Rung:
 
     Attributes:
         unfreeze: the top of the network that is trained.
-        learning_rate: Adam's, at its highest.
+        learning_rate: Adam's, at its highest; None where it is yet to be found.
         warmup: the steps in which it rises from 0; after them it falls to 0 along a cosine.
         steps: of the optimiser.
         batch_size: images a step.
     """
 
     unfreeze: Unfreeze
-    learning_rate: float
+    learning_rate: float | None
     warmup: int
     steps: int
     batch_size: int
@@ -210,14 +211,51 @@ def fit(
 
 def logits(model: Any, images: Inputs) -> Floats:
     """The model's outputs (images × classes) for the images as they are, not augmented."""
-    batches = (images.take(slice(at, at + PREDICT_BATCH)) for at in range(0, len(images.rows), PREDICT_BATCH))
-    # Where several devices train, each predicts the whole batch, and the first one's answer is as good as any.
-    return np.concatenate([np.asarray(model.predict_on_batch(batch))[: len(batch)] for batch in batches])
+    found, size = [], min(PREDICT_BATCH, len(images.rows))
+    for at in range(0, len(images.rows), size):
+        batch = images.take(slice(at, at + size))
+        # The last batch is filled up: one of another size would be traced anew, which takes longer.
+        same = np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
+        # Where several devices train, each predicts the whole batch, and the first one's answer is as good as any.
+        found.append(np.asarray(model.predict_on_batch(same))[: len(batch)])
+    return np.concatenate(found)
 
 
 def weights(model: Any) -> Weights:
     """A copy of all weights that are trained."""
     return [np.array(variable) for variable in model.trainable_variables]
+
+
+def sensitivity(model: Any, train: Examples, batch_size: int, label_smoothing: float, seed: int) -> float:
+    """How far Adam's first step moves the logits, per unit of its learning rate.
+
+    That step is as large as the rate for every weight, whatever the gradient's size: so it is taken, ``STEP`` long,
+    for some batches in turn, and each time the change is measured on other images.
+
+    Returns:
+        The change's root mean square over images and classes, without what all classes have in common, by ``STEP``.
+    """
+    import keras
+    import tensorflow as tf
+
+    start, classes = weights(model), model.output_shape[-1]
+    order = np.random.default_rng(seed).permutation(len(train.y))
+    batches = np.resize(order, (PROBES + 1, batch_size))  # of few images, some are in several
+    others = train.take(batches[-1])
+    before, squares = np.asarray(model(others)), []
+    for batch in batches[:-1]:
+        with tf.GradientTape() as tape:
+            found = model(train.take(batch))
+            targets = train.targets(batch, 0, classes)
+            losses = keras.losses.categorical_crossentropy(targets, found, True, label_smoothing)
+        gradients = tape.gradient(losses, model.trainable_variables)
+        for variable, old, gradient in zip(model.trainable_variables, start, gradients, strict=True):
+            variable.assign(old - STEP * np.sign(gradient))
+        change = np.asarray(model(others)) - before
+        squares.append(np.square(change - change.mean(axis=1, keepdims=True)).mean())
+        for variable, old in zip(model.trainable_variables, start, strict=True):
+            variable.assign(old)
+    return math.sqrt(float(np.mean(squares))) / STEP
 
 
 def _state(model: Any, optimizer: Any) -> list[Any]:

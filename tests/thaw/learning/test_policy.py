@@ -16,7 +16,7 @@ from thaw.config.composing import compose
 from thaw.config.schema import Auto, Backbone, Finetune, Unfreeze
 from thaw.learning import policy
 from thaw.learning.examples import Examples
-from thaw.learning.policy import rungs, settle
+from thaw.learning.policy import paced, rungs, settle
 from thaw.learning.training import Rung, weights
 from thaw.networks import cutting
 from thaw.networks.backbones import network
@@ -89,6 +89,43 @@ def test_a_multiplication_is_counted_for_each_weight_and_place() -> None:
     )
     assert policy._multiplications(model, 0) == 64 * 9 * 3 * 4 + 16 * 9 * 4 + 4 * 5
     assert policy._multiplications(model, 1) == 16 * 9 * 4 + 4 * 5
+
+
+# How fast.
+
+HIGHEST = Rung(Unfreeze(blocks=2), None, 10, 100, 32)
+
+
+def _network(scale: float, images: int = 200) -> tuple[Any, Examples]:
+    """A linear model with an output that is ``scale`` times as sensitive to its weights, and what it learns from."""
+    random = np.random.default_rng(0)
+    y = random.integers(0, 3, images)
+    x = random.normal(size=(images, 5)).astype(np.float32)
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(3, use_bias=False), layers.Rescaling(scale)])
+    model.layers[0].kernel.assign(random.normal(size=(5, 3)) / scale)
+    return model, Examples(Array(x[:, np.newaxis]), np.arange(images), y)
+
+
+@pytest.mark.parametrize("images", [200, 20])
+def test_the_rate_is_lower_where_a_step_moves_the_output_further(images: int) -> None:
+    rates = [paced(HIGHEST, _auto(), *_network(scale, images), 0, {"steps": 0}).learning_rate for scale in (1e4, 2e4)]
+    assert rates[0] == pytest.approx(2 * (rates[1] or 0), rel=0.05)
+
+
+def test_finding_the_rate_leaves_the_weights_and_stays_in_its_bounds() -> None:
+    for scale, bound in ((1e-6, policy.RATES[1]), (1e9, policy.RATES[0])):
+        model, train = _network(scale)
+        before, story = weights(model), {"steps": 0}
+        assert paced(HIGHEST, _auto(), model, train, 0, story).learning_rate == story["rate"] == bound
+        np.testing.assert_array_equal(weights(model), before)
+
+
+def test_a_rung_that_goes_on_keeps_its_rate_and_one_set_by_hand_the_one_that_was_set() -> None:
+    going_on: dict[str, Any] = {"steps": 5, "rate": 0.003}
+    assert paced(HIGHEST, _auto(), None, None, 0, going_on).learning_rate == 0.003  # type: ignore[arg-type]
+    by_hand = Rung(Unfreeze(blocks=2), 0.25, 10, 100, 32)
+    assert paced(by_hand, _auto(), None, None, 0, {"steps": 0}) is by_hand  # type: ignore[arg-type]
 
 
 # What validation keeps.
