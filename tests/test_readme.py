@@ -114,7 +114,7 @@ def test_a_stranger_s_first_commands_work(
     try:
         first = run("make", "repro", f"PYTHON={program}")
         with capfd.disabled():
-            print(f"\nmake repro with Python {version}:\n{first}")
+            print(f"\nmake repro with Python {version}:\n{first}", file=sys.stderr)  # stdout is lost beside other tests
         assert re.search(r"380 test images +accuracy +95% interval", first)
         assert "before (head only)" in first
         assert "Compared with the committed result: the same" in first
