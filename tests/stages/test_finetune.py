@@ -44,9 +44,11 @@ def shared_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def prepared(folder: Path) -> Paths:
     """Everything up to the head, once."""
     paths = Paths(squares(folder / "data"), folder / "artifacts")
-    prepare.run(paths, Dataset(val=0.2, test=0.2, min_images=3, max_megapixels=1), seed=0)
-    extract_features.run(paths, TOY, AUGMENT, seed=0)
-    train_head.run(paths, Lbfgs.model_validate(options.LBFGS), seed=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THAW_CACHE", str(folder / "cache"))
+        prepare.run(paths, Dataset(val=0.2, test=0.2, min_images=3, max_megapixels=1), seed=0)
+        extract_features.run(paths, TOY, AUGMENT, seed=0)
+        train_head.run(paths, Lbfgs.model_validate(options.LBFGS), seed=0)
     return paths
 
 
@@ -112,26 +114,39 @@ def _bytes(paths: Paths) -> dict[str, bytes]:
     return {name: (paths.root / "finetune" / name).read_bytes() for name in names}
 
 
+def _shorten(patch: pytest.MonkeyPatch, paths: Paths) -> None:
+    """Let the ladder have two rungs of two epochs, and half of each be kept."""
+    patch.setattr(policy, "LADDERS", {"normal": ((1 / 6, 2, 2), (1 / 3, 2, 2))})
+    patch.setattr(policy, "EPOCHS", (2, 2))
+    patch.setattr(policy, "SHARES", (0.5,))
+    # The further from where it began, the better: two steps are too few for a validation that is honest.
+    ((_, start),) = Head.load(paths.head).layers
+    patch.setattr(
+        policy, "judge", lambda top, _: (np.full(4, -np.abs(np.array(top.trainable_variables[-1]) - start).sum()), 0.5)
+    )
+    patch.setattr(Auto, "batch_size", 16)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prepared: Paths, folder: Path) -> dict[str, bytes]:
+    """What a ladder leaves that was not killed."""
+    paths = Paths(prepared.data, folder / "undisturbed")
+    shutil.copytree(prepared.root, paths.root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THAW_CACHE", str(folder / "cache"))
+        _shorten(patch, paths)
+        assert [rung["share"] for rung in _auto(paths)["tried"]] == [0.5, 0.5]
+    return _bytes(paths)
+
+
 @pytest.mark.parametrize(
     "epoch", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
 )
 def test_a_ladder_that_was_killed_in_any_rung_goes_on_to_the_very_same_bytes(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, epoch: int
+    paths: Paths, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
     """In the first rung, at its end, in the second and at its end; also where what was kept is a mixture."""
-    monkeypatch.setattr(policy, "LADDERS", {"normal": ((1 / 6, 2, 2), (1 / 3, 2, 2))})
-    monkeypatch.setattr(policy, "EPOCHS", (2, 2))
-    monkeypatch.setattr(policy, "SHARES", (0.5,))
-    # The further from where it began, the better: two steps are too few for a validation that is honest.
-    head = Head.load(paths.head)
-    ((_, start),) = head.layers
-    monkeypatch.setattr(
-        policy, "judge", lambda top, _: (np.full(4, -np.abs(np.array(top.trainable_variables[-1]) - start).sum()), 0.5)
-    )
-    monkeypatch.setattr(Auto, "batch_size", 16)
-    assert [rung["share"] for rung in _auto(paths)["tried"]] == [0.5, 0.5]
-    expected = _bytes(paths)
-
+    _shorten(monkeypatch, paths)
     with killed_after(epoch):
         _auto(paths)
     done: list[int] = []
@@ -140,7 +155,7 @@ def test_a_ladder_that_was_killed_in_any_rung_goes_on_to_the_very_same_bytes(
         patch.setattr(Checkpoint, "save", lambda self, *arguments: (done.append(1), save(self, *arguments))[1])
         _auto(paths)
     assert len(done) == 4 - epoch
-    assert _bytes(paths) == expected
+    assert _bytes(paths) == undisturbed
 
 
 @pytest.mark.slow

@@ -264,7 +264,7 @@ def test_five_hundred_broken_files_are_images_or_say_why_at_once(tmp_path: Path)
                 content = bytearray(random.bytes(20) + content[20:])
         path = tmp_path / f"{number}.{'tga' if kind == 'TGA' else 'jpg'}"
         path.write_bytes(content)
-        began = time.perf_counter()
+        began = time.process_time()  # what other programs do meanwhile does not count
         try:
             images.measure(path, 1e6)
             usable += 1
@@ -272,7 +272,7 @@ def test_five_hundred_broken_files_are_images_or_say_why_at_once(tmp_path: Path)
             said = str(error)
             assert said, kind
             assert "\n" not in said
-        slowest = max(slowest, time.perf_counter() - began)
+        slowest = max(slowest, time.process_time() - began)
     assert slowest < 2
     assert 0 < usable < 550
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.helpers import options
 from tests.helpers.families import FAMILIES, family, pictures
 from thaw.architectures import ARCHITECTURES
 from thaw.config.schema import Backbone, Unfreeze
@@ -152,21 +153,27 @@ def test_only_what_is_unfrozen_moves_and_no_batchnorm_does(toy: Backbone, head: 
     assert not any("block_15" in path for path in moved)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_every_block_boundary_exists_and_blocks_run_from_the_output_to_the_input(toy: Backbone, name: str) -> None:
-    model, backbone = _family(toy, name)
-    count = len(ARCHITECTURES[name].blocks)
+@pytest.fixture(scope="module", params=FAMILIES)
+def untouched(request: pytest.FixtureRequest) -> tuple[Any, Backbone]:
+    """A classifier of each family, for tests that only look at it."""
+    return _family(Backbone.model_validate(options.BACKBONE), request.param)
+
+
+def test_every_block_boundary_exists_and_blocks_run_from_the_output_to_the_input(
+    untouched: tuple[Any, Backbone],
+) -> None:
+    model, backbone = untouched
+    count = len(ARCHITECTURES[backbone.network].blocks)
     places = [first_layer(model, backbone, Unfreeze(blocks=blocks)) for blocks in range(1, count + 1)]
     assert places == sorted({*places}, reverse=True)
     trained = [layer.name for layer in model.layers[: places[-1]] if layer.trainable_weights]
     assert trained == [], "the last block is at the input"
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_there_is_a_cut_close_below_every_block(toy: Backbone, name: str) -> None:
-    model, backbone = _family(toy, name)
+def test_there_is_a_cut_close_below_every_block(untouched: tuple[Any, Backbone]) -> None:
+    model, backbone = untouched
     places = {id(operation): place for place, operation in enumerate(model.operations)}
-    for blocks in range(1, len(ARCHITECTURES[name].blocks) + 1):
+    for blocks in range(1, len(ARCHITECTURES[backbone.network].blocks) + 1):
         first = first_layer(model, backbone, Unfreeze(blocks=blocks))
         boundary = cut(model, first)
         never = (keras.layers.BatchNormalization, keras.layers.Normalization)

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.helpers import options
 from tests.helpers.families import FAMILIES, family, pictures
 from thaw.architectures import ARCHITECTURES
 from thaw.config.composing import compose
@@ -49,21 +50,28 @@ def test_weights_come_from_a_file(toy: Backbone, headless: dict[str, Path], kind
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_preprocessing_is_that_of_keras(toy: Backbone, name: str) -> None:
-    backbone = family(toy, name)
-    whole, pixels = network(backbone), pictures(backbone, 2)
-    scaled = keras.Model(whole.input, whole.get_layer("preprocessing").output)
-    package: Any = importlib.import_module(getattr(keras.applications, ARCHITECTURES[name].builder).__module__)
+@pytest.fixture(scope="module", params=FAMILIES)
+def whole(request: pytest.FixtureRequest) -> tuple[Backbone, Any]:
+    """Each backbone of the table, at full width, and its network."""
+    backbone = family(Backbone.model_validate(options.BACKBONE), request.param, alpha=1.0)
+    return backbone, network(backbone)
+
+
+def test_the_preprocessing_is_that_of_keras(whole: tuple[Backbone, Any]) -> None:
+    backbone, model = whole
+    pixels = pictures(backbone, 2)
+    scaled = keras.Model(model.input, model.get_layer("preprocessing").output)
+    package: Any = importlib.import_module(
+        getattr(keras.applications, ARCHITECTURES[backbone.network].builder).__module__
+    )
     expected = package.preprocess_input(pixels.astype(np.float32))
     np.testing.assert_allclose(scaled.predict_on_batch(pixels), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_table_has_the_right_figures(toy: Backbone, name: str) -> None:
-    facts = ARCHITECTURES[name]
-    whole = network(family(toy, name, alpha=1.0))
-    assert (whole.output.shape[-1], whole.count_params()) == (facts.width, facts.parameters)
+def test_the_table_has_the_right_figures(whole: tuple[Backbone, Any]) -> None:
+    backbone, model = whole
+    facts = ARCHITECTURES[backbone.network]
+    assert (model.output.shape[-1], model.count_params()) == (facts.width, facts.parameters)
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
