@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import options
-from thaw.artifacts import PROJECT
+from tests.helpers.project import Project, repository
+from thaw.artifacts import PROJECT, STAGES
 from thaw.config.schema import Backbone
 
 SHARED = PROJECT.parent / "shared"
@@ -25,6 +26,17 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
     MlflowClient(f"sqlite:///{file}").search_experiments()
     return file.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project after its first 'dvc repro', committed. Tests that change it take a copy."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    project = repository(folder / "project", MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow/mlflow.db")
+    (folder / "mlflow").mkdir()
+    assert project.repro() == list(STAGES)
+    project.commit()
+    return project
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 
 from stages import evaluate, extract_features, finetune, prepare, train_head
 from tests.helpers import options
-from tests.helpers.project import CODE, Project, place, ran, repository, squares, used_by
+from tests.helpers.project import CODE, Project, place, ran, squares, used_by
 from thaw.artifacts import STAGES, Paths, read_json
 from thaw.config.schema import Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs
 from thaw.data import manifest
@@ -31,17 +31,6 @@ MODELS = ("finetuned", "head")
 NOTHING: list[str] = []
 AUGMENT = Augment.model_validate(options.AUGMENT)
 LBFGS = Lbfgs.model_validate(options.LBFGS)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project after its first 'dvc repro', committed. Tests that change it take a copy."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    project = repository(folder / "project", MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow/mlflow.db")
-    (folder / "mlflow").mkdir()
-    assert project.repro() == list(STAGES)
-    project.commit()
-    return project
 
 
 @pytest.fixture
@@ -207,10 +196,14 @@ def test_editing_a_room_changes_exactly_the_stages_that_use_it(finished: Project
 
 def test_what_an_edit_leaves_behind_reruns_nothing(finished: Project, status: Any) -> None:
     """Compiled modules, and an editor's copies."""
-    for name in ("__pycache__/x.cpython-311.pyc", "images.py~", ".images.py.swp"):
-        (left := finished.root / "thaw" / "data" / name).parent.mkdir(exist_ok=True)
-        left.write_bytes(b"x")
+    names = ("__pycache__/x.cpython-311.pyc", "images.py~", ".images.py.swp")
+    left = [finished.root / "thaw" / "data" / name for name in names]
+    for file in left:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"x")
     assert status() == set()
+    for file in left:
+        file.unlink()
 
 
 # Experiments.

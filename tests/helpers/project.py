@@ -51,6 +51,9 @@ CHOICES = {
     "seed": 0,
 }
 
+# A sweep that is small.
+SWEEP = ("-m", "train_head=lbfgs,adam", "finetune.learning_rate=1e-4,1e-3", "finetune.epochs=2")
+
 
 def squares(folder: Path, per_class: int = 30, side: int = 48) -> Path:
     """Write squares of one noisy colour, in a folder for each colour."""
@@ -203,10 +206,10 @@ class Project:
         self.shell("git", "add", "--all")
         self.shell("git", "commit", "--quiet", "--message", "state")
 
-    def copy(self, root: Path) -> "Project":
+    def copy(self, root: Path, **variables: str) -> "Project":
         """The same project, data and artifacts in another folder, for a test to change."""
         shutil.copytree(self.root, root, symlinks=True, ignore=shutil.ignore_patterns(".site", "__pycache__"))
-        return Project(root, self.variables)
+        return Project(root, variables or self.variables)
 
 
 def printed(page: str, heading: str) -> list[str]:

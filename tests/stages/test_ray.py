@@ -14,10 +14,9 @@ from mlflow import MlflowClient
 
 from hydra_plugins.thaw_ray import check, cores
 from tests.helpers import servers
-from tests.helpers.project import Project, checkout, squares
+from tests.helpers.project import SWEEP, Project, checkout, squares
 from thaw.errors import UserError
 
-SWEEP = ("-m", "train_head=lbfgs,adam", "finetune.learning_rate=1e-4,1e-3", "finetune.epochs=2")
 RAY = importlib.util.find_spec("ray")
 needs_ray = pytest.mark.skipif(
     not RAY or sys.platform != "linux",  # elsewhere, 127.0.0.2 and so on are no addresses of this machine
@@ -101,12 +100,9 @@ def _here(folder: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 @needs_ray
-def test_a_machine_that_loses_its_power_changes_nothing(tmp_path: Path, token: dict[str, str]) -> None:
-    here, there = (checkout(tmp_path / name) for name in ("here", "there"))
-    for project in (here, there):
-        squares(project.root / "data")
-    done = here.stage("sweep", *SWEEP)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_machine_that_loses_its_power_changes_nothing(swept: Project, tmp_path: Path, token: dict[str, str]) -> None:
+    there = checkout(tmp_path / "there")
+    squares(there.root / "data")
 
     head = f"127.0.0.2:{servers.free_port()}"
     with (
@@ -141,7 +137,7 @@ def test_a_machine_that_loses_its_power_changes_nothing(tmp_path: Path, token: d
         client = MlflowClient(runs)
         found = client.search_runs([client.get_experiment_by_name("thaw").experiment_id])
     assert not any((there.root / "multirun" / ".running").iterdir())
-    one, two = ((_only(project) / "table.csv").read_text(encoding="utf-8") for project in (here, there))
+    one, two = ((_only(project) / "table.csv").read_text(encoding="utf-8") for project in (swept, there))
     assert one == two
     assert len(one.splitlines()) == 5
     jobs = [run for run in found if "thaw.sweep.summary" not in run.data.tags]

@@ -22,7 +22,7 @@ from hydra_plugins.thaw_sweeper import Searcher
 from stages import sweep
 from tests.helpers import finished
 from tests.helpers.killing import alive
-from tests.helpers.project import Project, checkout, repository
+from tests.helpers.project import SWEEP, Project, checkout
 from thaw.artifacts import STAGES, Paths, read_json, write_json
 from thaw.config.schema import Adam, Augment, Backbone, Dataset, Evaluate, Finetune, Lbfgs
 from thaw.data import manifest
@@ -417,31 +417,6 @@ def test_the_configuration_is_shown(bare: Project) -> None:
 
 
 # Everything for real.
-
-SWEEP = ("-m", "train_head=lbfgs,adam", "finetune.learning_rate=1e-4,1e-3", "finetune.epochs=2")
-
-
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project after 'dvc repro' and a sweep that was killed in its second job and started again."""
-    folder = tmp_path_factory.mktemp("sweep")
-    project = repository(folder / "project", MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")
-    assert project.repro() == list(STAGES)
-    project.commit()
-    command = [sys.executable, "-m", "stages.sweep", *SWEEP]
-    with subprocess.Popen(
-        command, cwd=project.root, env=project.environment(), stdout=subprocess.PIPE, text=True, encoding="utf-8"
-    ) as killed:
-        assert killed.stdout is not None
-        assert killed.stdout.readline().endswith(": 4 jobs\n")
-        assert killed.stdout.readline().startswith("1/4  train_head=lbfgs finetune.learning_rate=0.0001  validation")
-        time.sleep(0.5)
-        killed.kill()
-    done = project.stage("sweep", *SWEEP)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "finished before" in done.stdout.splitlines()[1]
-    assert done.stderr == ""
-    return project
 
 
 @pytest.mark.slow
