@@ -8,9 +8,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
-from benchmarks import accuracy, results, scale, speed, sweeps
+from benchmarks import accuracy, peer, results, scale, speed, sweeps
 from benchmarks.speed import LAYOUTS, PARTS, render
 from thaw.config.composing import compose
+from thaw.errors import UserError
 from thaw.learning import policy as learning_policy
 from thaw.sweeps.search import Space
 
@@ -169,6 +170,29 @@ def test_a_figure_of_the_results_is_measured_once_and_again_where_its_settings_h
     measure("head only", 0)
     assert len(ran) == 4
     assert len(results.read()) == 3
+
+
+def test_fastai_is_compared_with_what_thaw_keeps() -> None:
+    def run(seed: int, kept: str, theirs: float) -> dict[str, Any]:
+        ours = {"head": 0.8, "finetuned": 0.9, "kept": kept, "images": {"train": 6, "val": 2, "test": 2}}
+        times = {"seconds": 60.0, "processor_seconds": 100.0}
+        versions = {"fastai": "2", "torch": "2"}
+        other = {"test": theirs, "versions": versions, "seconds": 300.0, "processor_seconds": 600.0}
+        return {"seed": seed, "thaw": ours | times, "fastai": other}
+
+    page = peer.render({"photos": [run(0, "head", 0.9), run(1, "finetuned", 0.8)]}, "MobileNetV2 1", False)
+    assert [row[2:] for row in _rows(page)] == [
+        ["0.800", "0.900", "0.850", "0.850", "+0.0 ± 127.1", "60", "300", "5.0 ×", "6.0 ×"],
+        [*_rows(page)[1][2:]],  # the header once more
+        ["---"] * 9,
+        ["0.800", "0.900", "0.800", "0.900", "-10.0", "60", "300", "5.0 ×", "6.0 ×"],
+        ["0.800", "0.900", "0.900", "0.800", "+10.0", "60", "300", "5.0 ×", "6.0 ×"],
+    ]
+
+
+def test_a_python_without_fastai_is_said_before_anything_runs() -> None:
+    with pytest.raises(UserError, match="expected a Python with fastai, found none in nothing/here"):
+        peer.require("nothing/here")
 
 
 def test_of_a_large_set_the_same_images_are_taken_every_time(tmp_path: Path) -> None:
