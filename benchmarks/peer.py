@@ -1,4 +1,4 @@
-"""thaw beside fastai: the same weights, splits and pixels across; accuracy, and seconds from files to test predictions.
+"""thaw beside fastai, from the same weights, on the same splits: accuracy, and seconds from files to predictions.
 
 thaw runs prepare, extract_features, train_head and finetune as ``params.yaml`` has them for photos; fastai its usual
 recipe, see ``benchmarks.fastai_recipe``, on the splits that prepare has drawn. Each in processes of its own, one after
@@ -63,11 +63,11 @@ def main() -> None:
     given = parser.parse_args()
     data = {name: Path(folder).absolute() for name, _, folder in (one.partition("=") for one in given.data)}
     weights = given.weights.absolute()
-    if given.one:
-        (folder,), (root, seed) = data.values(), given.one
-        measure(Paths(folder, Path(root)), configuration(weights, given.alpha, int(seed)))
-        return
     try:
+        if given.one:
+            (folder,), (root, seed) = data.values(), given.one
+            measure(Paths(folder, Path(root)), configuration(weights, given.alpha, int(seed)))
+            return
         require(given.python)
         identity = weights_id(str(weights))
     except UserError as error:
@@ -140,8 +140,8 @@ def once(out: Path, data: Path, command: list[str]) -> Figures:
         subprocess.run(command, env=environment, check=True)
         seconds = time.perf_counter() - start[0], processors() - start[1]
         figures = read_json(out.with_name(FOUND))
-        clock, processor = (all_of_it - apart for all_of_it, apart in zip(seconds, figures["apart"], strict=True))
-        write_json(out, figures | {"seconds": clock, "processor_seconds": processor})
+        counted = (all_of_it - apart for all_of_it, apart in zip(seconds, figures["apart"], strict=True))
+        write_json(out, figures | dict(zip(("seconds", "processor_seconds"), counted, strict=True)))
         shutil.rmtree(own, ignore_errors=True)
     found: Figures = read_json(out)
     return found
