@@ -189,9 +189,11 @@ def test_a_new_image_moves_at_most_three_of_its_own_class(
 
 
 @given(seed=SEEDS)
+@example(seed=462977)
 @settings(max_examples=10, deadline=None)
 def test_in_a_large_class_nothing_moves(seed: int) -> None:
-    everything = records_of({"a": 300, "b": 300})
+    # The half of it as well is six standard deviations from the bounds; with 150 images, one seed of a thousand meets one.
+    everything = records_of({"a": 1200, "b": 1200})
     whole, half = drawn(everything, seed), drawn(everything[::2], seed)
     assert half == {path: whole[path] for path in half}
     renamed = [replace(one, path=f"x{one.path}") for one in everything]
