@@ -12,7 +12,9 @@ import argparse
 import contextlib
 import io
 import itertools
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +117,13 @@ def _by_accuracy(labels: Labels, heads: list[Probabilities], tuned: Probabilitie
     return right(labels, tuned, judges) >= max(right(labels, head, judges) for head in heads)
 
 
-def _by_loss(labels: Labels, heads: list[Probabilities], tuned: Probabilities, judges: Labels) -> bool:
+def _by_loss(
+    labels: Labels, heads: list[Probabilities], tuned: Probabilities, judges: Labels, errors: float = 0
+) -> bool:
+    """By so many ``errors`` of the mean of the differences, image by image, the fine-tuned one has to be better."""
     head = max(heads, key=lambda one: right(labels, one, judges))
-    return bool(_losses(labels, tuned, judges).mean() < _losses(labels, head, judges).mean())
+    gain = _losses(labels, head, judges) - _losses(labels, tuned, judges)
+    return bool(gain.mean() > errors * gain.std() / math.sqrt(len(judges)))
 
 
 def _by_halves(labels: Labels, heads: list[Probabilities], tuned: Probabilities, judges: Labels) -> bool:
@@ -138,6 +144,8 @@ RULES: dict[str, Callable[[Labels, list[Probabilities], Probabilities, Labels], 
     "the fine-tuned one, always": lambda *_: True,
     "higher accuracy": _by_accuracy,
     "lower calibrated loss": _by_loss,
+    "the fine-tuned one, but where its loss is higher by a standard error": partial(_by_loss, errors=-1),
+    "the head, but where its loss is higher by a standard error": partial(_by_loss, errors=1),
     "lower calibrated loss, the head chosen by the other half": _by_halves,
 }
 
