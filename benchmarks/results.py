@@ -118,7 +118,10 @@ def settings(config: Row) -> str:
 
 
 def run(paths: Paths, config: Row) -> Row:
-    """Run the pipeline's stages up to fine-tuning, the first three unless that has been done."""
+    """Run the pipeline's stages up to fine-tuning, the first two unless that has been done.
+
+    Seconds are of processor time, which does not depend on what else the machine does.
+    """
     from stages import extract_features, finetune, prepare, train_head
 
     network = {name: config[name] for name in ("backbone", "augment", "seed")}
@@ -126,11 +129,11 @@ def run(paths: Paths, config: Row) -> Row:
         if not paths.predictions("train_head").exists():
             prepare.run(paths, config["dataset"], config["seed"])
             extract_features.run(paths, **network)
-        start = time.perf_counter()
+        start = time.process_time()
         if isinstance(config["finetune"], HeadOnly):
             train_head.run(paths, config["train_head"], config["seed"])
         finetune.run(paths, **network, finetune=config["finetune"])
-    return {"seconds": f"{time.perf_counter() - start:.1f}", **accuracies(paths, "finetune")}
+    return {"seconds": f"{time.process_time() - start:.1f}", **accuracies(paths, "finetune")}
 
 
 def part(data: Path, copy: Path) -> Path:
@@ -186,7 +189,7 @@ def render(rows: list[Row]) -> str:
         "What fine-tuning adds to a head on a frozen backbone. `python -m benchmarks.results` runs the pipeline's own",
         f"stages for seeds {', '.join(map(str, seeds))} (each is another split), collects "
         "[results.csv](results.csv) and writes this page: mean accuracy, with a",
-        "95% interval of the mean (Student's t over seeds), and median seconds of the stage, on whatever machine.",
+        "95% interval of the mean (Student's t over seeds), and median seconds of the stage's processor time.",
         f"Photos are of 160 px; of sets with more than {IMAGES:,} images, that many are taken, some 1,500 to train on.",
     ]
     for name in sorted({row["data"] for row in rows}):

@@ -192,7 +192,7 @@ def test_a_new_image_moves_at_most_three_of_its_own_class(
 @example(seed=462977)
 @settings(max_examples=10, deadline=None)
 def test_in_a_large_class_nothing_moves(seed: int) -> None:
-    # Of half of it as well, the bounds are six standard deviations away; of 150 images, one seed in a thousand meets one.
+    # Of half of it as well, the bounds are six deviations away; of 150 images, one seed in a thousand meets one.
     everything = records_of({"a": 1200, "b": 1200})
     whole, half = drawn(everything, seed), drawn(everything[::2], seed)
     assert half == {path: whole[path] for path in half}
