@@ -4,8 +4,8 @@ thaw runs prepare, extract_features, train_head and finetune as ``params.yaml`` 
 recipe, see ``benchmarks.fastai_recipe``, on the splits that prepare has drawn. Each in processes of its own, one after
 the other, with nothing cached but what the system keeps of the files; seconds count from the start of the process. Each
 seed is another split. Figures lie in .cache/benchmarks/peer/, a folder for each data set, network and seed and in it
-a file for each side, so that what was stopped goes on where it was; delete one to measure it anew. Prints tables
-(Markdown) for docs/. Where others compute as well, torch's threads lose time waiting for each other, thaw's less:
+a file for each side, so that what was stopped goes on where it was; delete one to measure it anew. Writes
+docs/fastai.md. Where others compute as well, torch's threads lose time waiting for each other, thaw's less:
 OMP_WAIT_POLICY=passive in the environment helps fastai there.
 
     python -m benchmarks.peer --weights FILE [--alpha 1.0] [--seeds 0,1,2] [--augment] [--python PATH] NAME=FOLDER ...
@@ -32,7 +32,7 @@ import numpy as np
 from benchmarks.accuracy import numbers
 from benchmarks.fastai_recipe import SIZE
 from benchmarks.results import T_95
-from thaw.artifacts import Paths, cache, fingerprint, read_json, write_json
+from thaw.artifacts import PROJECT, Paths, cache, fingerprint, read_json, write_json, write_text
 from thaw.config.composing import compose
 from thaw.config.schema import Backbone
 from thaw.data import images, manifest
@@ -43,6 +43,7 @@ from thaw.machine import cores, processor
 from thaw.networks import backbones
 from thaw.networks.weights import weights_id
 
+PAGE = PROJECT / "docs" / "fastai.md"
 FOUND, NETWORK = "found.json", "network.npz"  # of one side, for this process; of thaw, for fastai
 IMAGES = 8  # whose features both sides compare before anything counts
 COLUMNS = ["data", "seed", "head", "fine-tuned", "kept", "fastai", "difference"]
@@ -79,7 +80,8 @@ def main() -> None:
             key = fingerprint(identity, *configuration(weights, given.alpha, seed).values())
             root = cache() / "benchmarks" / "peer" / f"{name}-{seed}-{key[:8]}"
             found[name].append({"seed": seed} | both(root, name, folder, given, seed))
-    print(render(found, f"MobileNetV2 {given.alpha:g}", given.augment))
+    write_text(PAGE, render(found, f"MobileNetV2 {given.alpha:g}", given.augment))
+    print(f"written to {PAGE.relative_to(PROJECT)}")
 
 
 def configuration(weights: Path, alpha: float, seed: int) -> Figures:
@@ -189,7 +191,7 @@ def hand_on(paths: Paths, backbone: Backbone, records: list[manifest.Record]) ->
 
 
 def render(found: dict[str, list[Figures]], network: str, augmented: bool) -> str:
-    """Lay out the tables (Markdown): means over seeds, and each seed."""
+    """Lay out the page (Markdown): means over seeds, and each seed."""
     versions = next(one["fastai"]["versions"] for runs in found.values() for one in runs)
     header = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
     means = [_row(name, f"{len(runs)} of them", runs) for name, runs in found.items()]
@@ -200,6 +202,12 @@ def render(found: dict[str, list[Figures]], network: str, augmented: bool) -> st
     ]
     return "\n".join(
         [
+            "# Beside fastai",
+            "",
+            "What `make repro` does, and fastai's usual recipe, `vision_learner(…).fine_tune(5)`: from the same",
+            "ImageNet weights, on the same training, validation and test images, one after the other.",
+            "`python -m benchmarks.peer` measures it and writes this page.",
+            "",
             f"{network}, {SIZE} px, on {processor()}, {cores()} cores; fastai {versions['fastai']} with torch "
             f"{versions['torch']}{', aug_transforms()' if augmented else ''}.",
             "Accuracy on the test images: of thaw's head, fine-tuned, kept of both, and fastai. The difference of the",
@@ -213,6 +221,7 @@ def render(found: dict[str, list[Figures]], network: str, augmented: bool) -> st
             "",
             *header,
             *each,
+            "",
         ]
     )
 
