@@ -87,10 +87,10 @@ def ours(backbone: Backbone, data: Path, scratch: Path) -> dict[str, Callable[[]
     paths = sorted((data / "all").iterdir())
     records = [Record(f"all/{path.name}", "all", "train", path.name, 0, 0, "") for path in paths]
     wanted = views.of(records, NO_AUGMENTATION, 0)
-    pixels = [image[0].load(data, backbone.input_size) for image in wanted]
+    pixels = [image[0].load(data, backbone.input_size, backbone.fit) for image in wanted]
 
     def decode() -> None:
-        for _ in images.ahead(lambda image: image[0].load(data, backbone.input_size), wanted):
+        for _ in images.ahead(lambda image: image[0].load(data, backbone.input_size, backbone.fit), wanted):
             pass
 
     def extract(chosen: Backbone) -> None:

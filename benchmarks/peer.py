@@ -186,7 +186,7 @@ def hand_on(paths: Paths, backbone: Backbone, records: list[manifest.Record]) ->
     layers = [layer.get_weights() for layer in network.layers if layer.weights]
     pairs = zip(layers[::2], layers[1::2], strict=True)  # each convolution is followed by BatchNorm
     known = {f"{place}_{i}": one for place, pair in enumerate(pairs) for i, one in enumerate(chain(*pair))}
-    pixels = np.stack([images.load(paths.data / record.path, SIZE) for record in records])
+    pixels = np.stack([images.load(paths.data / record.path, SIZE, backbone.fit) for record in records])
     np.savez(paths.root / NETWORK, **known, pixels=pixels, features=network.predict(pixels, verbose=0))
 
 

@@ -71,7 +71,7 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
         report.write_html(out / paths.report.name, story)
         write_text(out / paths.summary.name, summary)
         backbone = config["backbone"]
-        facts = Facts(classes, backbone["input_size"], backbone["precision"], figures["temperature"])
+        facts = Facts(classes, backbone["input_size"], backbone["precision"], figures["temperature"], backbone["fit"])
         card = report.card(story)
         if figures["kept"] == "head":
             portable.write(out / paths.finished.name, paths.backbone, facts, card, Head.load(paths.head).layers)

@@ -44,8 +44,8 @@ def run(paths: Paths, formats: list[str]) -> None:
         exporting.require(FORMATS[name])
     reference = Model(paths.finished)
     test = [record for record in manifest.read(paths.manifest) if record.split == "test"][:IMAGES]
-    size = reference.facts.input_size
-    pictures = np.stack(list(images.ahead(lambda record: images.load(paths.data / record.path, size), test)))
+    size, fit = reference.facts.input_size, reference.facts.fit
+    pictures = np.stack(list(images.ahead(lambda record: images.load(paths.data / record.path, size, fit), test)))
     expected = reference.probabilities(pictures, len(pictures))
     model = exporting.classifier(paths)
     rows = []
@@ -66,8 +66,9 @@ def run(paths: Paths, formats: list[str]) -> None:
         "|---|---|---|---|---|",
         *rows,
         "",
-        f"Input: images × {size} × {size} × 3, uint8 RGB, stretched to a square. Output: images × "
-        f"{len(reference.facts.classes)} calibrated probabilities: {', '.join(reference.facts.classes)}.",
+        f"Input: images × {size} × {size} × 3, uint8 RGB, {'the middle' if fit == 'crop' else 'all'} of each picture. "
+        f"Output: images × {len(reference.facts.classes)} calibrated probabilities: "
+        f"{', '.join(reference.facts.classes)}.",
         "",
     ]
     write_text(paths.root / "export" / "report.md", "\n".join(text))

@@ -6,6 +6,7 @@ BACKBONE: dict[str, Any] = {
     "network": "mobilenet_v2",
     "alpha": 0.35,
     "input_size": 32,
+    "fit": "crop",
     "weights": "random",
     "pooling": "avg",
     "engine": "openvino",

@@ -263,6 +263,6 @@ def test_what_openvino_runs_gives_the_numbers_of_both_models(paths: Paths, tmp_p
     for stage, network in (("train_head", tmp_path / "head.xml"), ("finetune", paths.network)):
         judged = predictions.read(paths.predictions(stage))
         logits = np.empty(judged.probabilities.shape, np.float32)
-        squares = [images.load(paths.data / path, TOY.input_size) for path in judged.paths]
+        squares = [images.load(paths.data / path, TOY.input_size, TOY.fit) for path in judged.paths]
         OpenVino(network, "float32").run(squares, [logits])
         np.testing.assert_allclose(softmax(logits), judged.probabilities, atol=1e-5)

@@ -29,7 +29,7 @@ def test_a_row_shows_an_image_and_its_views(tmp_path: Path, capsys: pytest.Captu
         sheet[sheets.TITLE : sheets.TITLE + 48, sheets.LABEL + n * step : sheets.LABEL + n * step + 48]
         for n in range(9)
     ]
-    np.testing.assert_array_equal(shown[0], images.load(paths.data / first.path, 48))
+    np.testing.assert_array_equal(shown[0], images.load(paths.data / first.path, 48, "crop"))
     assert len({view.tobytes() for view in shown}) > 5, "some views of a plain picture are alike"
     assert str(paths.root / "preview.png") in capsys.readouterr().out
 

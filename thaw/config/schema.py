@@ -84,6 +84,7 @@ class Backbone(Section):
     network: str
     alpha: Positive
     input_size: Annotated[int, Field(ge=32, le=1024)]
+    fit: Literal["crop", "stretch"]
     weights: Annotated[str, Field(min_length=1)]
     pooling: Literal["avg", "max", "avg+max", "flatten"]
     engine: Literal["auto", "openvino", "tensorflow"]

@@ -103,8 +103,8 @@ def about(path: Path) -> tuple[str, tuple[int, int]]:
         return str(image.format), image.size
 
 
-def load(path: Path, size: int) -> NDArray[np.uint8]:
-    """Decode a picture that ``prepare`` accepted and stretch it to a square (size × size × 3, bilinear, antialiased).
+def load(path: Path, size: int, fit: str) -> NDArray[np.uint8]:
+    """Decode a picture that ``prepare`` accepted and make it a square, see there.
 
     Raises:
         UserError: the file is not usable any more.
@@ -115,12 +115,21 @@ def load(path: Path, size: int) -> NDArray[np.uint8]:
         raise UserError(
             f"{path}: expected the image that prepare indexed, found {error}; run 'dvc repro' again"
         ) from None
-    return square(image, size)
+    return square(image, size, fit)
 
 
-def square(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Stretch a picture to what a network is given: size × size × 3, bilinear, antialiased."""
-    return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
+def square(image: Image.Image, size: int, fit: str) -> NDArray[np.uint8]:
+    """Make of a picture what a network is given: size × size × 3, bilinear, antialiased.
+
+    Args:
+        image: of any size.
+        size: pixels of a side.
+        fit: what becomes of one that is no square: ``crop`` takes the middle, ``stretch`` all of it, distorted.
+    """
+    side, whole = min(image.size), fit == "stretch"
+    left, top = (0.0 if whole else (length - side) / 2 for length in image.size)
+    box = (left, top, image.width - left, image.height - top)
+    return np.array(image.resize((size, size), Image.Resampling.BILINEAR, box))
 
 
 def parallel(function: Callable[[T], R], items: Sequence[T], description: str) -> Iterator[R]:

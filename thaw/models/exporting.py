@@ -1,7 +1,7 @@
 """The finished model in other formats, each read again by its own runtime.
 
-Every format takes images (batch × size × size × 3, uint8 RGB, stretched to a square) and gives calibrated probabilities
-(batch × classes): preprocessing and temperature are inside.
+Every format takes images (batch × size × size × 3, uint8 RGB, made square as ``fit`` says in model.json) and gives
+calibrated probabilities (batch × classes): preprocessing and temperature are inside.
 """
 
 import importlib

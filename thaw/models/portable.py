@@ -43,12 +43,14 @@ class Facts:
         input_size: pixels of an image's sides.
         precision: of the arithmetic: ``float32`` or ``bfloat16``.
         temperature: the logits are divided by it, so that probabilities are as sure as they are right on validation.
+        fit: how a picture becomes a square, see ``images.square``; models from before there was a choice do not say it.
     """
 
     classes: list[str]
     input_size: int
     precision: str
     temperature: float
+    fit: str = "stretch"
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Model:
         Raises:
             Unusable: it is none of these.
         """
-        size = self.facts.input_size
+        size, fit = self.facts.input_size, self.facts.fit
         if isinstance(picture, str):
             try:
                 picture = base64.b64decode(picture, validate=True)
@@ -112,8 +114,8 @@ class Model:
         if isinstance(picture, bytes | bytearray | memoryview):
             picture = io.BytesIO(picture)
         if isinstance(picture, Path | io.BytesIO):
-            return images.square(images.decode(picture, MAX_PIXELS, at_least=2 * size), size)
-        return images.square(Image.fromarray(_pixels(picture)), size)
+            return images.square(images.decode(picture, MAX_PIXELS, at_least=2 * size), size, fit)
+        return images.square(Image.fromarray(_pixels(picture)), size, fit)
 
     def answer(self, pictures: Sequence[Any]) -> list[Answer]:
         """Say what is on pictures of any size, see ``square``.

@@ -65,7 +65,9 @@ def _moments(backbone: Backbone, views: Sequence[View], data: Path) -> dict[str,
     for layer in layers:
         layer.momentum = 0.0  # so that after a batch its moving statistics are those of the batch
     run = tf.function(lambda batch: whole(batch, training=True), reduce_retracing=True)
-    loaded = images.parallel(partial(View.load, data=data, size=backbone.input_size), views, "BatchNorm statistics")
+    loaded = images.parallel(
+        partial(View.load, data=data, size=backbone.input_size, fit=backbone.fit), views, "BatchNorm statistics"
+    )
     first = [np.zeros(layer.moving_mean.shape) for layer in layers]
     second = [np.zeros(layer.moving_mean.shape) for layer in layers]
     for at in range(0, len(views), BATCH):

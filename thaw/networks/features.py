@@ -69,7 +69,7 @@ def frozen(network: FrozenNetwork, output: int, wanted: Wanted, data: Path) -> S
     stores = opened(network)
     fill(stores, network, wanted, data, "frozen part", needed=None)
     if stores[output].missing(wanted):
-        return Streamed(engine.start(network), output, wanted, data)
+        return Streamed(engine.start(network), output, wanted, data, network.backbone.fit)
     return Stored(stores[output], wanted)
 
 
@@ -116,7 +116,8 @@ def fill(
             )
     keeping = {output: store for output, store in enumerate(stores) if output == needed or fits(output)}
     missing = list({view.key: view for store in keeping.values() for view in store.missing(wanted)}.values())
-    loaded = images.parallel(partial(View.load, data=data, size=runner.input_size), missing, description)
+    load = partial(View.load, data=data, size=runner.input_size, fit=network.backbone.fit)
+    loaded = images.parallel(load, missing, description)
     rows = max(1, SHARD_BYTES // (4 * sum(map(math.prod, runner.shapes))))
     for at in range(0, len(missing), rows):
         keys = [view.key for view in missing[at : at + rows]]
@@ -214,15 +215,15 @@ class Stored:
 class Streamed:
     """Outputs that are computed each time they are asked for."""
 
-    def __init__(self, runner: engine.Engine, output: int, wanted: Wanted, data: Path) -> None:
-        self._runner, self._output, self._wanted, self._data = runner, output, wanted, data
+    def __init__(self, runner: engine.Engine, output: int, wanted: Wanted, data: Path, fit: str) -> None:
+        self._runner, self._output, self._wanted, self._data, self._fit = runner, output, wanted, data, fit
         self.views, self.shape = len(wanted[0]), runner.shapes[output]
 
     def take(self, rows: Labels, view: int) -> Floats:
         """See ``Source.take``."""
         wanted = [self._wanted[row][view] for row in rows]
         outputs = [np.empty((len(wanted), *shape), np.float32) for shape in self._runner.shapes]
-        load = partial(View.load, data=self._data, size=self._runner.input_size)
+        load = partial(View.load, data=self._data, size=self._runner.input_size, fit=self._fit)
         self._runner.run(images.ahead(load, wanted), outputs)
         return outputs[self._output]
 

@@ -38,16 +38,16 @@ class View:
             recipe += self.partner[1].sha256
         return f"{self.record.sha256}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
 
-    def load(self, data: Path, size: int) -> NDArray[np.uint8]:
-        """Decode it, resize it to ``size`` × ``size`` × 3 and augment it."""
-        image = images.load(data / self.record.path, size)
+    def load(self, data: Path, size: int, fit: str) -> NDArray[np.uint8]:
+        """Decode it, make it a square of ``size`` × ``size`` × 3, see ``images.square``, and augment it."""
+        image = images.load(data / self.record.path, size, fit)
         if self.augment is None:
             return image
         name = (self.record.sha256, self.number, self.seed)
         image = augmentation.augment(image, self.augment, *name)
         if self.partner is None:
             return image
-        other = View(self.partner[1], self.augment, self.number, self.seed).load(data, size)
+        other = View(self.partner[1], self.augment, self.number, self.seed).load(data, size, fit)
         return augmentation.mix(image, other, self.augment, *name)
 
     @property

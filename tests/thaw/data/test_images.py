@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from tests.helpers import pictures
@@ -112,7 +114,7 @@ def test_every_format_and_mode_gives_rgb(
     assert (decoded.mode, decoded.size) == ("RGB", (20, 10))
     assert images.measure(path) == (20, 10)
     assert np.abs(np.asarray(decoded, dtype=int) - expected).max() <= 3
-    assert images.load(path, 4).shape == (4, 4, 3)
+    assert images.load(path, 4, "crop").shape == (4, 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +287,7 @@ def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
 def test_load_names_the_file_that_changed_since_prepare(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"a\.jpg: expected the image that prepare indexed, found empty file; run"):
-        images.load(tmp_path / "a.jpg", 8)
+        images.load(tmp_path / "a.jpg", 8, "crop")
 
 
 def test_a_limit_above_pillows_own_is_honoured(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
@@ -333,10 +335,29 @@ def test_load_decodes_large_jpegs_smaller_but_nearly_the_same(tmp_path: Path) ->
         image.draft(None, (128, 128))
         assert image.size == (240, 160)  # decoded at a quarter, and still twice 64 or more
     whole = np.asarray(images.decode(path).resize((64, 64), Image.Resampling.BILINEAR), dtype=int)
-    loaded = images.load(path, 64)
+    loaded = images.load(path, 64, "stretch")
     assert (loaded.dtype, loaded.shape) == (np.uint8, (64, 64, 3))
     assert np.abs(loaded - whole).max() <= 4
-    assert np.array_equal(loaded, images.load(path, 64))
+    assert np.array_equal(loaded, images.load(path, 64, "stretch"))
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_of_a_picture_that_is_no_square_the_middle_or_all_is_shown(upright: bool) -> None:
+    pixels = np.zeros((10, 30, 3), np.uint8)
+    pixels[:, :10, 0], pixels[:, 10:20, 1], pixels[:, 20:, 2] = 255, 255, 255  # red, green and blue, side by side
+    image = Image.fromarray(pixels.transpose(1, 0, 2) if upright else pixels)
+    middle, everything = (np.asarray(images.square(image, 10, fit)) for fit in ("crop", "stretch"))
+    np.testing.assert_array_equal(middle, np.broadcast_to([0, 255, 0], (10, 10, 3)))
+    ends = (everything[0, 5], everything[-1, 5]) if upright else (everything[5, 0], everything[5, -1])
+    np.testing.assert_array_equal(ends, [[255, 0, 0], [0, 0, 255]])
+
+
+@given(side=st.integers(1, 70), size=st.integers(1, 70))
+def test_a_square_picture_is_the_same_either_way(side: int, size: int) -> None:
+    image = Image.fromarray(np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8))
+    plain = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    for fit in ("crop", "stretch"):
+        np.testing.assert_array_equal(images.square(image, size, fit), plain)
 
 
 def test_parallel_keeps_the_order_and_stays_a_bounded_distance_ahead() -> None:

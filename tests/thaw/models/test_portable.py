@@ -2,6 +2,8 @@
 
 import base64
 import io
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +66,24 @@ def test_every_way_to_hand_over_a_picture_gives_the_same_answer(model: Model, ph
 
 def test_probabilities_are_those_of_the_head_at_the_temperature(model: Model, photo: Path) -> None:
     square = model.square(photo)
-    np.testing.assert_array_equal(square, images.load(photo, 32))
+    np.testing.assert_array_equal(square, images.load(photo, 32, "stretch"))
     features = square.reshape(-1, 3).mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32) / 255
     expected = softmax(Head(HEAD).logits(features), FACTS.temperature)
     np.testing.assert_allclose(model.probabilities([square], 1), expected, atol=1e-6)
+
+
+def test_a_picture_becomes_a_square_as_the_model_was_taught(model: Model, folder: Path, tmp_path: Path) -> None:
+    pixels = np.zeros((32, 96, 3), np.uint8)
+    pixels[:, 32:64] = 255  # white between black
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    facts = json.loads((copy / "model.json").read_text(encoding="utf-8"))
+    for fit, mean in (("crop", 255), ("stretch", 85)):
+        (copy / "model.json").write_text(json.dumps(facts | {"fit": fit}), encoding="utf-8")
+        assert Model(copy).square(pixels).mean() == pytest.approx(mean, abs=1)
+    del facts["fit"]  # of a model from before there was a choice
+    (copy / "model.json").write_text(json.dumps(facts), encoding="utf-8")
+    assert Model(copy).square(pixels).mean() == pytest.approx(85, abs=1)
 
 
 def test_the_same_model_is_the_same_file_whatever_the_process_has_built_before(tmp_path: Path) -> None:

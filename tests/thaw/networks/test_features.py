@@ -95,10 +95,10 @@ def test_a_killed_extraction_keeps_its_shards(
     monkeypatch.setattr(features, "SHARD_BYTES", 4 * 1280 * 2)  # two images a shard
     load = images.load
 
-    def load_until(path: Path, size: int) -> Any:
+    def load_until(path: Path, size: int, fit: str) -> Any:
         if path.name == "4.png":
             raise KeyboardInterrupt
-        return load(path, size)
+        return load(path, size, fit)
 
     with monkeypatch.context() as patch:
         patch.setattr(images, "load", load_until)
@@ -263,7 +263,9 @@ def test_training_images_are_mixed_with_each_other_and_the_labels_follow(data: P
     assert (mixed.shares[:, 0] == 1).all(), "the image itself"
     assert all((mixed.shares[row] == 1).all() for row in range(len(records)) if row not in train)
     assert (mixed.shares[train, 1:] < 1).any()
-    assert not np.array_equal(wanted[train[0]][1].load(data, 16), of(records, LIGHT, 0)[train[0]][1].load(data, 16))
+    assert not np.array_equal(
+        wanted[train[0]][1].load(data, 16, "crop"), of(records, LIGHT, 0)[train[0]][1].load(data, 16, "crop")
+    )
     assert wanted[train[0]][1].key != of(records, LIGHT, 0)[train[0]][1].key
 
 
