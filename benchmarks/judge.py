@@ -63,7 +63,7 @@ def ask(folder: Path, data: Path, weights: Path, seed: int) -> tuple[Labels, dic
     network = ["backbone=mobilenet_v2", f"backbone.weights={weights}", "backbone.input_size=160", "augment=none"]
     choices = ["dataset=folder", *network, f"seed={seed}"]
     config = compose([*choices, "train_head=lbfgs"])
-    paths = Paths(data, folder / fingerprint(str(data), *choices))
+    paths = Paths(data, folder / fingerprint(str(data), *config.values()))
     sections = {one: config[one] for one in ("backbone", "augment", "seed")}
     wanted = [("train_head", choice) for choice in HEADS] + [("finetune", choice) for choice in POLICIES.values()]
     said: dict[str, Probabilities] = {}

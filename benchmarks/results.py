@@ -94,15 +94,15 @@ def measure(name: str, data: Path | None, backbone: str, weights: Path, policy: 
     if data:
         *network, file = BACKBONES[backbone]
         choices = ["dataset=folder", *network, f"backbone.weights={weights / file}", "backbone.input_size=160"]
-    shared = [*choices, "train_head=lbfgs", "augment=none", f"seed={seed}"]
-    config = compose([*shared, *POLICIES[policy]])
+    config = compose([*choices, "train_head=lbfgs", "augment=none", f"seed={seed}", *POLICIES[policy]])
     row = {"data": name, "backbone": backbone, "policy": policy, "seed": seed, "settings": settings(config)}
     rows = read()
     if any(row.items() <= one.items() for one in rows):
         return
     folder = cache() / "benchmarks" / "results"
     images = part(data, folder / "data" / name) if data else PROJECT / "data"
-    figures = run(Paths(images, folder / "work" / fingerprint(*shared, name)), config)
+    below = [config[one] for one in ("dataset", "backbone", "augment", "train_head", "seed")]
+    figures = run(Paths(images, folder / "work" / fingerprint(name, *below)), config)
     print(f"  {figures}", flush=True)
     rows = [one for one in rows if not {key: row[key] for key in COLUMNS[:4]}.items() <= one.items()]
     write_text(TABLE, table([*rows, row | figures]))
