@@ -126,12 +126,14 @@ def run(paths: Paths, config: Row) -> Row:
 
     network = {name: config[name] for name in ("backbone", "augment", "seed")}
     with contextlib.redirect_stdout(io.StringIO()):
-        if not paths.predictions("train_head").exists():
+        if not paths.features.exists():
             prepare.run(paths, config["dataset"], config["seed"])
             extract_features.run(paths, **network)
         start = time.process_time()
-        if isinstance(config["finetune"], HeadOnly):
+        if isinstance(config["finetune"], HeadOnly) or not paths.head.exists():
             train_head.run(paths, config["train_head"], config["seed"])
+        if not isinstance(config["finetune"], HeadOnly):
+            start = time.process_time()
         finetune.run(paths, **network, finetune=config["finetune"])
     return {"seconds": f"{time.process_time() - start:.1f}", **accuracies(paths, "finetune")}
 
