@@ -7,7 +7,6 @@ decide, and never the clock, so that the same data and seed give the same model.
 """
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from thaw.config.schema import Auto, Backbone, Finetune, Unfreeze
 from thaw.learning import calibration
 from thaw.learning.examples import Examples
-from thaw.learning.training import PROBES, Rung, Weights, logits, sensitivity, weights
+from thaw.learning.training import Rung, Weights, logits, sensitivity, weights
 from thaw.networks import cutting
 from thaw.networks.inference import softmax
 
@@ -79,16 +78,13 @@ def paced(rung: Rung, config: Finetune | Auto, model: Any, train: Examples, seed
         seed: of those that are asked.
         story: keeps the rate, for a run that goes on in the middle of the rung.
     """
-    takes = ""
     if rung.learning_rate is None:
         if not story["steps"]:
-            began = time.perf_counter()
             moved = sensitivity(model, train, rung.batch_size, config.label_smoothing, seed)
-            takes = f"; about {rung.steps * (time.perf_counter() - began) / PROBES:.0f} s"
             rate = CHANGE / min(max(moved, CHANGE / RATES[1]), CHANGE / RATES[0])
             story["rate"] = float(f"{rate:.1e}")  # of two digits: the rest would be rounding
         rung = replace(rung, learning_rate=story["rate"])
-    print(f"  {plain(rung)}{takes}", flush=True)
+    print(f"  {plain(rung)}", flush=True)
     return rung
 
 

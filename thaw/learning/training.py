@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -188,7 +189,7 @@ def fit(
     at_once = max(1, min(CHUNK_STEPS, CHUNK_BYTES // (4 * rung.batch_size * math.prod(train.source.shape))))
     while story["steps"] < rung.steps:
         epoch, end = len(rows), min(rung.steps, story["steps"] + epoch_steps)
-        learnt = np.zeros(2)
+        learnt, began = np.zeros(2), time.perf_counter()
         chunks = [(at, min(at + at_once, end)) for at in range(story["steps"], end, at_once)]
         for first, last in tqdm(chunks, f"  epoch {epoch}", disable=None, leave=False, unit="steps"):
             batches = _batches(
@@ -200,12 +201,15 @@ def fit(
             raise UserError(
                 f"training: expected a finite loss, found {val_loss} after epoch {epoch}; lower 'learning_rate'"
             )
-        loss, accuracy = learnt / (end - story["steps"])
+        steps = end - story["steps"]
+        loss, accuracy = learnt / steps
         rows.append(curves.row(epoch, (float(loss), float(accuracy)), (val_loss, val_accuracy)))
         story["steps"] = end
         checkpoint.save(model, optimizer, before, story)
         report(rows[-1])
-        print(f"  epoch {epoch}: validation loss {val_loss:.4f}, accuracy {val_accuracy:.4f}", flush=True)
+        ahead = (time.perf_counter() - began) * (rung.steps - end) / steps
+        left = f"; about {ahead:.0f} s to go" if ahead > 1 else ""
+        print(f"  epoch {epoch}: validation loss {val_loss:.4f}, accuracy {val_accuracy:.4f}{left}", flush=True)
     return before
 
 
