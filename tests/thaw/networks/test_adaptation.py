@@ -41,7 +41,7 @@ def test_the_first_statistics_are_those_of_all_images_together(
     found = np.load(adaptation.statistics(toy, shown(images), tmp_path))
     whole = network(toy)
     first = keras.Model(whole.input, batchnorms(whole)[0].input)
-    maps = first.predict_on_batch(np.stack([view.load(tmp_path, 32) for view in images]))
+    maps = first.predict_on_batch(np.stack([view.load(tmp_path, 32, toy.fit) for view in images]))
     np.testing.assert_allclose(found["mean_0"], maps.mean(axis=(0, 1, 2)), atol=1e-5)
     np.testing.assert_allclose(found["variance_0"], maps.var(axis=(0, 1, 2)), rtol=1e-3)
     assert len(found.files) == 2 * len(batchnorms(whole))
@@ -54,7 +54,7 @@ def test_a_network_uses_them_and_is_another_one(toy: Backbone, images: list[View
     last = batchnorms(adapted.build())[-1]
     with np.load(file) as found:
         np.testing.assert_array_equal(last.moving_mean, found[f"mean_{len(found.files) // 2 - 1}"])
-    x = np.stack([view.load(tmp_path, 32) for view in images[:3]])
+    x = np.stack([view.load(tmp_path, 32, toy.fit) for view in images[:3]])
     assert not np.allclose(plain.build().predict_on_batch(x), adapted.build().predict_on_batch(x))
 
 
