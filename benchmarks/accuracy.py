@@ -10,8 +10,11 @@ share the feature store, so that only the first seed extracts features. What is 
 import argparse
 import inspect
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
+from types import ModuleType
+from typing import Any
 
 from stages import evaluate, extract_features, finetune, prepare, train_head
 from thaw.artifacts import Paths, cache, fingerprint, read_json
@@ -53,11 +56,16 @@ def measure(data: Path, folder: Path, overrides: list[str]) -> dict[str, dict[st
     configuration = compose(overrides)
     paths = Paths(data, folder / fingerprint(str(data), *configuration.values()))
     if not paths.figures.exists():
-        for stage in STAGES:
-            names = inspect.signature(stage.run).parameters
-            stage.run(paths, **{name: configuration[name] for name in names if name in configuration})
+        run(paths, configuration, *STAGES)
     metrics: dict[str, dict[str, float]] = read_json(paths.figures)
     return metrics
+
+
+def run(paths: Paths, configuration: Mapping[str, Any], *stages: ModuleType) -> None:
+    """Run some of the pipeline's stages, each with the sections of the configuration that it takes."""
+    for stage in stages:
+        names = inspect.signature(stage.run).parameters
+        stage.run(paths, **{name: configuration[name] for name in names if name in configuration})
 
 
 if __name__ == "__main__":

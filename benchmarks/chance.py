@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.accuracy import run
 from stages import extract_features, finetune, prepare, train_head
 from thaw.artifacts import Paths, cache, fingerprint, read_json
 from thaw.config.composing import compose
@@ -71,13 +72,10 @@ def deal(data: Path, copies: Path, seed: int) -> Path:
 def tune(data: Path, folder: Path, config: Mapping[str, Any], orders: tuple[int, ...]) -> tuple[Paths, list[Answers]]:
     """Train a head, and fine-tune it once for each of ``orders``: seeds of the order of the images."""
     paths, found = Paths(data, folder / "work"), []
-    sections = {one: config[one] for one in ("backbone", "augment")}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        prepare.run(paths, config["dataset"], config["seed"])
-        extract_features.run(paths, **sections, seed=config["seed"])
-        train_head.run(paths, config["train_head"], config["seed"])
+        run(paths, config, prepare, extract_features, train_head)
         for order in orders:
-            finetune.run(paths, **sections, finetune=config["finetune"], seed=order)
+            run(paths, {**config, "seed": order}, finetune)
             found.append(predictions.read(paths.predictions("finetune")))
     return paths, found
 

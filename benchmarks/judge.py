@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy import numbers
+from benchmarks.accuracy import numbers, run
 from benchmarks.results import part
 from stages import extract_features, finetune, prepare, train_head
 from thaw.artifacts import Paths, cache, fingerprint, read_json
@@ -64,7 +64,6 @@ def ask(folder: Path, data: Path, weights: Path, seed: int) -> tuple[Labels, dic
     choices = ["dataset=folder", *network, f"seed={seed}"]
     config = compose([*choices, "train_head=lbfgs"])
     paths = Paths(data, folder / fingerprint(str(data), *config.values()))
-    sections = {one: config[one] for one in ("backbone", "augment", "seed")}
     wanted = [("train_head", choice) for choice in HEADS] + [("finetune", choice) for choice in POLICIES.values()]
     said: dict[str, Probabilities] = {}
     for stage, choice in wanted:
@@ -72,13 +71,10 @@ def ask(folder: Path, data: Path, weights: Path, seed: int) -> tuple[Labels, dic
         if not made.exists():
             with contextlib.redirect_stdout(io.StringIO()):
                 if not paths.features.exists():
-                    prepare.run(paths, config["dataset"], seed)
-                    extract_features.run(paths, **sections)
-                if stage == "train_head":
-                    train_head.run(paths, compose([*choices, *choice])["train_head"], seed)
-                else:
-                    train_head.run(paths, config["train_head"], seed)
-                    finetune.run(paths, **sections, finetune=compose([*choices, *choice])["finetune"])
+                    run(paths, config, prepare, extract_features)
+                if stage == "finetune":
+                    run(paths, config, train_head)  # from the default head, whichever was trained last
+                run(paths, compose([*choices, *choice]), train_head if stage == "train_head" else finetune)
             paths.predictions(stage).rename(made)
         said[" ".join(choice)] = predictions.read(made).probabilities
     records = [record for record in manifest.read(paths.manifest) if record.split != "train"]
@@ -95,7 +91,7 @@ def divide(labels: Labels, said: Mapping[str, Probabilities], policy: str, seed:
     for _ in range(DIVISIONS):
         order = random.permutation(len(labels))
         judges, others = order[: len(order) // 2], order[len(order) // 2 :]
-        head = max(heads, key=lambda one: right(labels, one, judges))
+        head = best(labels, heads, judges)
         accuracies = [right(labels, one, others) for one in (head, tuned)]
         for rule, keeps in RULES.items():
             choice = int(keeps(labels, heads, tuned, judges))
@@ -113,16 +109,20 @@ def right(labels: Labels, probabilities: Probabilities, which: Labels) -> float:
     return float((probabilities[which].argmax(axis=1) == labels[which]).mean())
 
 
+def best(labels: Labels, heads: list[Probabilities], which: Labels) -> Probabilities:
+    """The head with the highest accuracy on some of the images."""
+    return max(heads, key=lambda one: right(labels, one, which))
+
+
 def _by_accuracy(labels: Labels, heads: list[Probabilities], tuned: Probabilities, judges: Labels) -> bool:
-    return right(labels, tuned, judges) >= max(right(labels, head, judges) for head in heads)
+    return right(labels, tuned, judges) >= right(labels, best(labels, heads, judges), judges)
 
 
 def _by_loss(
     labels: Labels, heads: list[Probabilities], tuned: Probabilities, judges: Labels, errors: float = 0
 ) -> bool:
     """By so many ``errors`` of the mean of the differences, image by image, the fine-tuned one has to be better."""
-    head = max(heads, key=lambda one: right(labels, one, judges))
-    gain = _losses(labels, head, judges) - _losses(labels, tuned, judges)
+    gain = _losses(labels, best(labels, heads, judges), judges) - _losses(labels, tuned, judges)
     return bool(gain.mean() > errors * gain.std() / math.sqrt(len(judges)))
 
 
@@ -130,8 +130,7 @@ def _by_halves(labels: Labels, heads: list[Probabilities], tuned: Probabilities,
     """Each half of the judges is asked of the head that the other half has chosen."""
     halves, of_heads = (judges[::2], judges[1::2]), 0.0
     for chooses, judge in (halves, halves[::-1]):
-        head = max(heads, key=lambda one: right(labels, one, chooses))
-        of_heads += float(_losses(labels, head, judge).sum())
+        of_heads += float(_losses(labels, best(labels, heads, chooses), judge).sum())
     return sum(float(_losses(labels, tuned, half).sum()) for half in halves) < of_heads
 
 

@@ -29,9 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy import numbers
+from benchmarks.accuracy import numbers, run
 from benchmarks.fastai_recipe import SIZE
 from benchmarks.results import T_95
+from stages import extract_features, finetune, prepare, train_head
 from thaw.artifacts import PROJECT, Paths, cache, fingerprint, read_json, write_json, write_text
 from thaw.config.composing import compose
 from thaw.config.schema import Backbone
@@ -157,14 +158,8 @@ def processors() -> float:
 
 def measure(paths: Paths, config: Figures) -> None:
     """Run the pipeline up to fine-tuning; write what it comes to, and the network for fastai."""
-    from stages import extract_features, finetune, prepare, train_head
-
-    sections, seed = {one: config[one] for one in ("backbone", "augment")}, config["seed"]
     with contextlib.redirect_stdout(io.StringIO()):
-        prepare.run(paths, config["dataset"], seed)
-        extract_features.run(paths, **sections, seed=seed)
-        train_head.run(paths, config["train_head"], seed)
-        finetune.run(paths, **sections, finetune=config["finetune"], seed=seed)
+        run(paths, config, prepare, extract_features, train_head, finetune)
     start = time.perf_counter(), time.process_time()
     records, classes = manifest.read(paths.manifest), read_json(paths.classes)
     predicted = {stage: predictions.read(paths.predictions(stage)) for stage in ("train_head", "finetune")}

@@ -26,7 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy import numbers
+from benchmarks.accuracy import numbers, run
+from stages import extract_features, finetune, prepare, train_head
 from thaw.artifacts import PROJECT, Paths, cache, fingerprint, read_json, write_text
 from thaw.config.composing import compose
 from thaw.config.schema import Auto, HeadOnly
@@ -102,7 +103,7 @@ def measure(name: str, data: Path | None, backbone: str, weights: Path, policy: 
     folder = cache() / "benchmarks" / "results"
     images = part(data, folder / "data" / name) if data else PROJECT / "data"
     below = [config[one] for one in ("dataset", "backbone", "augment", "train_head", "seed")]
-    figures = run(Paths(images, folder / "work" / fingerprint(name, *below)), config)
+    figures = once(Paths(images, folder / "work" / fingerprint(name, *below)), config)
     print(f"  {figures}", flush=True)
     rows = [one for one in rows if not {key: row[key] for key in COLUMNS[:4]}.items() <= one.items()]
     write_text(TABLE, table([*rows, row | figures]))
@@ -117,24 +118,20 @@ def settings(config: Row) -> str:
     return fingerprint(network, *sections, *(constants if isinstance(config["finetune"], Auto) else []))[:12]
 
 
-def run(paths: Paths, config: Row) -> Row:
+def once(paths: Paths, config: Row) -> Row:
     """Run the pipeline's stages up to fine-tuning, the first two unless that has been done.
 
     Seconds are of processor time, which does not depend on what else the machine does.
     """
-    from stages import extract_features, finetune, prepare, train_head
-
-    network = {name: config[name] for name in ("backbone", "augment", "seed")}
     with contextlib.redirect_stdout(io.StringIO()):
         if not paths.features.exists():
-            prepare.run(paths, config["dataset"], config["seed"])
-            extract_features.run(paths, **network)
+            run(paths, config, prepare, extract_features)
         start = time.process_time()
         if isinstance(config["finetune"], HeadOnly) or not paths.head.exists():
-            train_head.run(paths, config["train_head"], config["seed"])
+            run(paths, config, train_head)
         if not isinstance(config["finetune"], HeadOnly):
             start = time.process_time()
-        finetune.run(paths, **network, finetune=config["finetune"])
+        run(paths, config, finetune)
     return {"seconds": f"{time.process_time() - start:.1f}", **accuracies(paths, "finetune")}
 
 

@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+from benchmarks.accuracy import run
 from benchmarks.results import accuracies
 from stages import extract_features, finetune, prepare, train_head
 from thaw.artifacts import Paths, cache, fingerprint
@@ -60,11 +61,8 @@ def main() -> None:
     given = parser.parse_intermixed_args()
     config = compose([*given.overrides, "augment=none"])
     paths = Paths(given.data.absolute(), cache() / "benchmarks" / "rounding" / fingerprint(*map(str, config.values())))
-    network: dict[str, Any] = {"backbone": config["backbone"], "augment": config["augment"], "seed": config["seed"]}
     with contextlib.redirect_stdout(io.StringIO()):
-        prepare.run(paths, config["dataset"], config["seed"])
-        extract_features.run(paths, **network)
-        train_head.run(paths, config["train_head"], config["seed"])
+        run(paths, config, prepare, extract_features, train_head)
     exact, found = features.frozen, []
     for number in range(given.runs):
 
@@ -72,7 +70,7 @@ def main() -> None:
             return Noisy(exact(*given), number)
 
         with contextlib.redirect_stdout(io.StringIO()), patch.object(features, "frozen", frozen):
-            finetune.run(paths, finetune=config["finetune"], **network)
+            run(paths, config, finetune)
         found.append(100 * accuracies(paths, "finetune")["test"])
         print(f"  run {number + 1}: test accuracy {found[-1]:.2f}", flush=True)
     spread = f"{min(found):.2f} to {max(found):.2f}, standard deviation {statistics.stdev(found):.2f}"

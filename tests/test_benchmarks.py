@@ -154,7 +154,7 @@ def test_a_figure_of_the_results_is_measured_once_and_again_where_its_settings_h
     monkeypatch.setattr(results, "TABLE", tmp_path / "results.csv")
     monkeypatch.setattr(results, "PAGE", tmp_path / "results.md")
     monkeypatch.setattr(
-        results, "run", lambda paths, config: ran.append(config) or {"seconds": "1.0", "val": 0.5, "test": 0.25}
+        results, "once", lambda paths, config: ran.append(config) or {"seconds": "1.0", "val": 0.5, "test": 0.25}
     )
 
     def measure(policy: str, seed: int) -> None:
