@@ -63,7 +63,7 @@ def run(
             train, val, judged = examples.of_splits(records, classes, below, views.mixes(wanted))
             if not story["rows"] and not adapts:
                 bottleneck = examples.inputs(records, outputs.Array.load(paths.features), "val")
-                finetuning.check_start(training.logits(top, val), head.logits(bottleneck.take()), finetune.precision)
+                finetuning.check_start(top, val, head, bottleneck, finetune.precision)
             rung = policy.paced(planned, finetune, top, train, seed, story)
             optimizer = training.adam(rung, rates, finetune.weight_decay)
             before = training.fit(

@@ -13,11 +13,11 @@ from thaw.config.schema import Backbone, Unfreeze
 from thaw.data import manifest
 from thaw.errors import UserError
 from thaw.learning import curves
-from thaw.learning.examples import examples
+from thaw.learning.examples import Inputs, examples
 from thaw.learning.heads import Head
-from thaw.learning.training import score
+from thaw.learning.training import PREDICT_BATCH, logits, score
 from thaw.networks import backbones, cutting, features, folding
-from thaw.networks.outputs import Array, Floats
+from thaw.networks.outputs import Array
 
 
 def classifier(
@@ -115,12 +115,21 @@ def above(model: Any, operation: int) -> Any:
     return folding.folded(keras.Model(model.operations[operation].output, model.output))
 
 
-def check_start(found: Floats, expected: Floats, precision: str = "float32") -> None:
-    """Make sure that fine-tuning starts from the head's logits (images × classes), or before and after say nothing.
+def check_start(model: Any, images: Inputs, head: Head, bottleneck: Inputs, precision: str = "float32") -> None:
+    """Make sure that fine-tuning starts from the head's logits, or before and after say nothing.
+
+    Args:
+        model: what is to be trained, and
+        images: its inputs, of which a batch is asked.
+        head: what it ends in, and
+        bottleneck: the inputs of that, of the same images.
+        precision: of the model.
 
     Raises:
         UserError: they differ by more than the rounding of two engines explains.
     """
+    few = slice(PREDICT_BATCH)
+    found, expected = logits(model, Inputs(images.source, images.rows[few])), head.logits(bottleneck.take(few))
     difference = float(np.abs(found - expected).max())
     tolerance = {"float32": 1e-3, "bfloat16": 5e-2}[precision]  # bfloat16 has 8 bits
     if difference > tolerance * max(1.0, float(np.abs(expected).max())):

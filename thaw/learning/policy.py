@@ -31,7 +31,7 @@ EPOCHS = (2, 20)  # of a rung, at least and at most: few images are not learnt b
 CHANGE = 4.0  # what Adam's first step would change the logits by (nats, root mean square) at the highest rate
 RATES = (1e-5, 2e-3)  # within which that has to be
 WARMUP = 100  # steps: without, Adam's first ones, as large as the rate whatever the gradient, tear up what was learnt
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of the weights after a rung that are tried, the rest from before it
+SHARES = (1.0, 0.5, 0.25)  # of the weights after a rung that are tried in turn, the rest from before it
 NOISE = 1.0  # standard errors by which a rung has to be better
 
 Tried = dict[str, Any]
@@ -112,9 +112,9 @@ def settle(model: Any, before: Weights, val: Examples, rung: Rung) -> Tried:
     """Ask validation what to keep of a rung; leave the model with that.
 
     On the line between the weights before and after there often is a better model, and one that is more robust
-    (WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903). The share with the lowest calibrated loss is taken, if it is
-    lower than before by more than noise: by ``NOISE`` standard errors of the mean of the differences, image by image.
-    Else all is taken back.
+    (WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903). So the share is halved as long as that is better. The one with
+    the lowest calibrated loss is taken, if it is lower than before by more than noise: by ``NOISE`` standard errors of
+    the mean of the differences, image by image. Else all is taken back.
 
     Args:
         model: the part that was trained, as it is after the rung.
@@ -124,8 +124,8 @@ def settle(model: Any, before: Weights, val: Examples, rung: Rung) -> Tried:
 
     Returns:
         What was ``done``, the ``images`` that were seen for it, the ``share`` of the new weights that is kept (0 for
-        none), and what was ``found``: for each share that was tried, 0 first, the ``loss`` (nats, calibrated), its
-        difference from that at 0 and the standard error of this (``change``, ``error``), and the ``accuracy``.
+        none), and what was ``found``: for each share that was tried, the lowest first, the ``loss`` (nats, calibrated),
+        its difference from that at 0 and the standard error of this (``change``, ``error``), and the ``accuracy``.
     """
     after = weights(model)
 
@@ -142,10 +142,13 @@ def settle(model: Any, before: Weights, val: Examples, rung: Rung) -> Tried:
         change = losses - start
         figures = {"loss": losses.mean(), "change": change.mean(), "error": change.std() / math.sqrt(len(losses))}
         found.append({"share": share, "accuracy": accuracy} | {key: float(value) for key, value in figures.items()})
+        if len(found) > 2 and found[-1]["loss"] > found[-2]["loss"]:
+            break
     best = min(found, key=lambda one: one["loss"])
     kept = best["share"] if best["change"] < -NOISE * best["error"] else 0.0
     take(kept)
     print(f"  {kept:.0%} of the change is kept (validation loss {start.mean():.4f} → {best['loss']:.4f})", flush=True)
+    found.sort(key=lambda one: one["share"])
     return {"done": plain(rung), "images": rung.steps * rung.batch_size, "share": kept, "found": found}
 
 

@@ -13,10 +13,12 @@ from thaw.architectures import ARCHITECTURES
 from thaw.config.schema import Backbone, Unfreeze
 from thaw.errors import UserError
 from thaw.learning import finetuning
+from thaw.learning.examples import Inputs
 from thaw.learning.finetuning import above, classifier, unfreeze
 from thaw.learning.heads import Head
 from thaw.networks.backbones import FrozenNetwork
 from thaw.networks.cutting import cut, first_layer
+from thaw.networks.outputs import Array
 
 TOPS = [Unfreeze(blocks=1), Unfreeze(blocks=3), Unfreeze(layers=12)]
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1])
@@ -203,7 +205,11 @@ def test_more_than_there_is_cannot_be_unfrozen(toy: Backbone, head: Head, top: U
 
 
 def test_fine_tuning_does_not_start_from_other_logits_than_the_head_s() -> None:
-    logits = np.zeros((2, 3), np.float32)
-    finetuning.check_start(logits, logits + 1e-4)
+    random = np.random.default_rng(0)
+    kernel, bias = random.normal(size=(4, 3)).astype(np.float32), np.zeros(3, np.float32)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.set_weights([kernel, bias])
+    images = Inputs(Array(random.normal(size=(200, 1, 4)).astype(np.float32)), np.arange(200))
+    finetuning.check_start(model, images, Head([(kernel, bias + 1e-4)]), images)
     with pytest.raises(UserError, match="expected to start from the logits of the trained head"):
-        finetuning.check_start(logits, logits + 1)
+        finetuning.check_start(model, images, Head([(kernel, bias + 1)]), images)
