@@ -3,6 +3,7 @@
 The same file always gives the same pixels, in every process and for any number of threads.
 """
 
+import base64
 import io
 import math
 import stat
@@ -41,6 +42,8 @@ OTHERS = {
     ".jxl": "JPEG XL (pillow-jxl-plugin)",
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), "a film (ffmpeg)"),
 }
+THUMBNAIL = 240  # pixels of the longer side, for sharp screens
+PIXEL_ART = 64  # pictures up to this size stay as they are and are enlarged without smoothing
 DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits that cameras and microscopes give a grey value
 
 # What brings a picture with this EXIF orientation upright.
@@ -130,6 +133,22 @@ def square(image: Image.Image, size: int, fit: str) -> NDArray[np.uint8]:
     left, top = (0.0 if whole else (length - side) / 2 for length in image.size)
     box = (left, top, image.width - left, image.height - top)
     return np.array(image.resize((size, size), Image.Resampling.BILINEAR, box))
+
+
+def thumbnail(path: Path) -> tuple[str, bool]:
+    """Return a small copy of a picture as a data URI, and whether it is so small that its pixels are to be seen.
+
+    A picture that has gone since ``prepare`` accepted it gives an empty one: it is no reason to lose a page.
+    """
+    try:
+        small = decode(path, at_least=THUMBNAIL)
+    except Unusable:
+        return "", False
+    is_tiny = max(small.size) <= PIXEL_ART
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    kind, buffer = "png" if is_tiny else "jpeg", io.BytesIO()
+    small.save(buffer, kind, quality=80)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", is_tiny
 
 
 def parallel(function: Callable[[T], R], items: Sequence[T], description: str) -> Iterator[R]:

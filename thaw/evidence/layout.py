@@ -1,10 +1,7 @@
 """What the report shows, laid out: the rows of its tables, and where in a plot things stand."""
 
-import base64
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +17,6 @@ Counts = NDArray[np.int64]
 
 GALLERY = 12  # pictures in each
 CONFUSIONS = 10  # pairs of classes in the list of the most frequent confusions
-_THUMBNAIL = 240  # pixels of the longer side, for sharp screens
-_PIXEL_ART = 64  # images up to this size stay as they are and are enlarged without smoothing
 PLOT = (390, 210, 40, 12, 12, 34)  # a learning curve: width, height, then its margins left, right, top and bottom
 
 # Key of figures.json, name, meaning, whether smaller is better, whether it is a share (shown as a percentage).
@@ -325,7 +320,7 @@ def _picture(story: Story, place: int) -> dict[str, Any]:
         guesses.append(
             {"tone": tone, "name": story.classes[best], "sure": float(model[place, best]), "right": best == label}
         )
-    source, is_tiny = _thumbnail(story.data / story.paths[place])
+    source, is_tiny = images.thumbnail(story.data / story.paths[place])
     return {
         "path": story.paths[place],
         "label": story.classes[label],
@@ -333,23 +328,6 @@ def _picture(story: Story, place: int) -> dict[str, Any]:
         "source": source,
         "tiny": is_tiny,
     }
-
-
-def _thumbnail(path: Path) -> tuple[str, bool]:
-    """Return a small copy of an image as a data URI, and whether it is so small that its pixels are to be seen.
-
-    An image that has gone since ``prepare`` accepted it gives an empty one: it is no reason to lose the report.
-    """
-    try:
-        small = images.decode(path, at_least=_THUMBNAIL)
-    except images.Unusable:
-        return "", False
-    is_tiny = max(small.size) <= _PIXEL_ART
-    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    kind = "png" if is_tiny else "jpeg"
-    buffer = io.BytesIO()
-    small.save(buffer, kind, quality=80)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", is_tiny
 
 
 def notes(prepared: Mapping[str, Any], dataset: Mapping[str, Any]) -> list[str]:
