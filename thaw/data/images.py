@@ -106,6 +106,17 @@ def about(path: Path) -> tuple[str, tuple[int, int]]:
         return str(image.format), image.size
 
 
+def camera(path: Path) -> str:
+    """Return the camera that a picture's EXIF data name; nothing where they name none."""
+    with _opened(path) as image:
+        try:
+            exif = image.getexif()
+        except Exception:  # broken EXIF data, as in ``_orientation``
+            return ""
+    named = [str(exif.get(tag, "")).strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model)]
+    return " ".join(filter(None, named))
+
+
 def load(path: Path, size: int, fit: str) -> NDArray[np.uint8]:
     """Decode a picture that ``prepare`` accepted and make it a square, see there.
 

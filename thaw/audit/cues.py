@@ -1,0 +1,86 @@
+"""Spurious cues: what a picture is by itself, and not what it shows, may tell its class.
+
+A network learns a frame, a camera or a size as readily as a flower. Each feature is asked alone, in folds: how often is
+a class right that only it names?
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thaw.audit.pictures import Look
+from thaw.learning.crossvalidation import FOLDS
+from thaw.networks.outputs import Labels
+
+BINS = 16  # of a feature that is a number, with as many pictures in each
+OFTEN = 5  # pictures that a value must have to be one of its own
+GAIN = 0.1  # by how much, at least, a feature that is named is right more often than the most frequent class
+ERRORS = 4.0  # and by how many standard errors
+
+FEATURES: Mapping[str, Callable[[Look], Any]] = {
+    "image size": lambda one: (one.width, one.height),
+    "aspect ratio": lambda one: one.width / one.height,
+    "file format": lambda one: one.kind,
+    "camera": lambda one: one.camera,
+    "bytes per pixel": lambda one: one.size / (one.width * one.height),
+    "brightness": lambda one: one.brightness,
+    "contrast": lambda one: one.contrast,
+    "colour": lambda one: one.colour,
+    "sharpness": lambda one: one.sharpness,
+}
+
+
+@dataclass(frozen=True)
+class Cue:
+    """A feature that tells the class.
+
+    Attributes:
+        feature: its name.
+        right: the share of pictures whose class it names, in folds.
+        majority: the share of the most frequent class.
+        label: the class that it tells best, by its number, and
+        told: which share of that class's pictures it names.
+    """
+
+    feature: str
+    right: float
+    majority: float
+    label: int
+    told: float
+
+
+def find(looks: Sequence[Look], y: Labels, folds: Labels, classes: int) -> list[Cue]:
+    """Find the features that tell the class on their own, the best first."""
+    majority = float(np.bincount(y, minlength=classes).max() / len(y))
+    error = (majority * (1 - majority) / len(y)) ** 0.5
+    found = []
+    for feature, of in FEATURES.items():
+        right = _told(_values([of(one) for one in looks]), y, folds, classes) == y
+        if right.mean() < majority + max(GAIN, ERRORS * error):
+            continue
+        shares = np.array([right[y == label].mean() if (y == label).any() else 0 for label in range(classes)])
+        best = int(shares.argmax())
+        found.append(Cue(feature, float(right.mean()), majority, best, float(shares[best])))
+    return sorted(found, key=lambda cue: -cue.right)
+
+
+def _values(values: Sequence[Any]) -> NDArray[np.int64]:
+    """Number the values of a feature: a number by its bin, anything else by what it is, if there are several such."""
+    if isinstance(values[0], float):
+        numbers = np.array(values)
+        return np.searchsorted(np.unique(np.quantile(numbers, np.arange(1, BINS) / BINS)), numbers, side="right")
+    names: dict[Any, int] = {}
+    numbered = np.array([names.setdefault(value, len(names)) for value in values])
+    return np.where(np.bincount(numbered)[numbered] >= OFTEN, numbered, len(names))
+
+
+def _told(values: NDArray[np.int64], y: Labels, folds: Labels, classes: int) -> Labels:
+    """The most frequent class among pictures of other folds that have the same value."""
+    counts = np.zeros((FOLDS, values.max() + 1, classes), np.int64)
+    np.add.at(counts, (folds, values, y), 1)
+    others = counts.sum(axis=0) - counts
+    found: Labels = others.argmax(axis=2)[folds, values]
+    return found
