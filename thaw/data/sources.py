@@ -196,7 +196,7 @@ def _place(folder: Path, target: Path, layout: Layout, *, link: bool) -> None:
 
 def _corrections(folder: Path, layout: Layout) -> list[Correction]:
     """Read the corrections that lie with a data set: in its folder, or in the one in it that all images are in."""
-    for base in ("", f"{layout.top}/"):
+    for base in ("", f"{layout.top}/" if layout.top else ""):
         if is_corrections(file := folder / base / CORRECTIONS):
             return [one.moved("", base) for one in corrections.read(file)]
     return []
