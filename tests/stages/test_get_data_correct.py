@@ -1,5 +1,6 @@
 """Corrections of data that are there: with real DVC, whatever its cache links to."""
 
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,12 @@ import pytest
 from stages import get_data, prepare
 from tests.helpers import pictures
 from tests.helpers.project import Project, repository
-from thaw.artifacts import Paths, read_json
+from thaw.artifacts import PROJECT, Paths, read_json
 from thaw.config.schema import Dataset
 from thaw.data import corrections, manifest, versioning
 from thaw.data.corrections import Correction
 from thaw.data.layouts import CORRECTIONS
+from thaw.evidence import layout
 
 
 def written(file: Path, *rows: str) -> Path:
@@ -94,6 +96,7 @@ def test_all_are_taken_back(root: Path, correct: Correct, capsys: pytest.Capture
     expected = {"keep": 0, "relabel": 1, "remove": 1, "same": 1, "unmatched": 0}
     assert {key: value for key, value in summary["corrections"].items() if key != "moved"} == expected
     assert summary["notes"][-1].startswith("corrections: 1 relabelled")
+    assert "Corrections: 1 relabelled, 1 removed, 1 pair" in "\n".join(layout.notes(summary, dataset.model_dump()))
     get_data.main(["correct", "--undo"], root)
     said = "all corrections are taken back: there is no data/corrections.csv any more\nNext: make repro\n"
     assert capsys.readouterr().out == said
@@ -184,11 +187,34 @@ def test_windows_is_asked_to_let_go_of_what_dvc_has_made_read_only(
     correct("cats/000.png,keep,")
     kept = root / "data" / CORRECTIONS
     kept.chmod(stat.S_IREAD)
-    asked = list[str]()
-    monkeypatch.setattr(versioning, "_release", lambda file: asked.append(file.name))
+    asked, release = list[Path](), versioning._release
+
+    def noted(file: Path) -> None:
+        asked.append(file)
+        release(file)
+
+    monkeypatch.setattr(versioning, "_release", noted)
     correct("cats/001.png,keep,")
     get_data.main(["correct", "--undo"], root)
-    assert asked == [CORRECTIONS, CORRECTIONS]
+    assert asked == [kept, kept]
+
+
+def test_new_data_say_that_they_come_without_the_corrections_of_the_former(
+    root: Path, correct: Correct, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(PROJECT / "params.yaml", root)
+    photos = pictures.fill(tmp_path / "photos", {"cats": 4, "dogs": 4})
+    correct("cats/000.png,keep,")
+    get_data.main(["folder", str(photos), "--force"], root)
+    said = capsys.readouterr().out
+    assert "the corrections of the former data are not in these: 'get_data correct FILE' applies them again\n" in said
+    assert not (root / "data" / CORRECTIONS).exists()
+    written(photos / CORRECTIONS, "cats/001.png,remove,")
+    get_data.main(["folder", str(photos), "--force"], root)
+    said = capsys.readouterr().out
+    assert "  corrections.csv is taken along: 1 removed\n" in said
+    assert "the corrections of the former data" not in said
+    assert corrections.read(root / "data" / CORRECTIONS) == [Correction("cats/001.png", "remove")]
 
 
 # With DVC.

@@ -18,7 +18,7 @@ from typing import Literal, cast, get_args
 from thaw.artifacts import atomic
 from thaw.config.wording import nearest, unknown
 from thaw.data import tables
-from thaw.data.layouts import CORRECTION_COLUMNS, SPLITS, Refused, few, is_plain
+from thaw.data.layouts import CORRECTION_COLUMNS, CORRECTIONS, SPLITS, Refused, few, is_corrections, is_plain
 from thaw.data.manifest import SAME, Record
 from thaw.errors import UserError
 
@@ -67,6 +67,15 @@ def read(file: Path) -> list[Correction]:
             both = " and ".join(f"{other.action} {other.value}".strip() for other in (verdicts[one.path], one))
             raise UserError(f"{file}: expected one verdict on {one.path!r}, found {both}; remove one of the rows")
     return found
+
+
+def of(data: Path) -> list[Correction]:
+    """Read the corrections of a data folder; none if it has none.
+
+    Raises:
+        UserError: see ``read``.
+    """
+    return read(data / CORRECTIONS) if is_corrections(data / CORRECTIONS) else []
 
 
 def _correction(place: str, row: dict[str, str]) -> Correction:

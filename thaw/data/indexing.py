@@ -11,20 +11,7 @@ from typing import get_args
 from thaw.config.schema import Dataset
 from thaw.data import corrections, folders, images, tables
 from thaw.data.corrections import Action, Correction
-from thaw.data.layouts import (
-    CORRECTIONS,
-    SPLITS,
-    Entry,
-    Layout,
-    Listing,
-    Options,
-    Refused,
-    coherent,
-    few,
-    is_corrections,
-    listing,
-    quoted,
-)
+from thaw.data.layouts import SPLITS, Entry, Layout, Listing, Options, Refused, coherent, few, listing, quoted
 from thaw.data.manifest import Record, Split
 from thaw.errors import UserError
 
@@ -55,7 +42,7 @@ def build(data: Path, dataset: Dataset, seed: int) -> Manifest:
     layout = scan(data)
     entries, paths = layout.entries, {entry.path for entry in layout.entries}
     checked = list(images.parallel(lambda entry: verify(data, entry, dataset.max_megapixels * 1e6), entries, "prepare"))
-    given = corrections.read(data / CORRECTIONS) if is_corrections(data / CORRECTIONS) else []
+    given = corrections.of(data)
     manifest = _arrange(layout, checked, given, dataset, seed)
     if given:
         manifest = _compare(_arrange(layout, checked, [], dataset, seed), manifest, paths, given)

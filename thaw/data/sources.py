@@ -24,7 +24,7 @@ from thaw.config.editing import edited
 from thaw.data import archives, corrections, parquet, sheets, tables
 from thaw.data.corrections import Correction
 from thaw.data.indexing import scan, understand
-from thaw.data.layouts import CORRECTIONS, Layout, Listing, Options, coherent, is_corrections, is_picture, listing
+from thaw.data.layouts import CORRECTIONS, Layout, Listing, Options, coherent, is_picture, listing
 from thaw.errors import UserError
 
 FLOWERS_URL = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
@@ -197,8 +197,8 @@ def _place(folder: Path, target: Path, layout: Layout, *, link: bool) -> None:
 def _corrections(folder: Path, layout: Layout) -> list[Correction]:
     """Read the corrections that lie with a data set: in its folder, or in the one in it that all images are in."""
     for base in ("", f"{layout.top}/" if layout.top else ""):
-        if is_corrections(file := folder / base / CORRECTIONS):
-            return [one.moved("", base) for one in corrections.read(file)]
+        if given := corrections.of(folder / base):
+            return [one.moved("", base) for one in given]
     return []
 
 

@@ -125,6 +125,7 @@ def test_a_file_that_is_not_there(tmp_path: Path, name: str) -> None:
 
 
 @given(listed=FILES, order=st.randoms())
+@settings(deadline=None)
 def test_what_is_written_is_read_whatever_the_order(
     tmp_path_factory: pytest.TempPathFactory, listed: list[Correction], order: Random
 ) -> None:
@@ -160,6 +161,7 @@ def test_the_newer_verdict_holds_and_what_is_the_same_stays_so() -> None:
 
 
 @given(one=FILES, two=FILES, three=FILES)
+@settings(deadline=None)
 def test_merging_is_idempotent_and_associative(
     one: list[Correction], two: list[Correction], three: list[Correction]
 ) -> None:
@@ -178,6 +180,7 @@ def corrected(records: Sequence[Record], listed: Sequence[Correction]) -> list[R
 
 
 @given(listed=FILES, order=st.randoms())
+@settings(deadline=None)
 def test_applying_is_idempotent_and_knows_no_order(listed: list[Correction], order: Random) -> None:
     shuffled = list(listed)
     order.shuffle(shuffled)
@@ -194,6 +197,7 @@ def test_applying_is_idempotent_and_knows_no_order(listed: list[Correction], ord
 
 
 @given(listed=FILES, seed=st.integers(0, 1000), given_groups=st.booleans())
+@settings(deadline=None)
 def test_what_shows_the_same_object_is_in_one_split(listed: list[Correction], seed: int, given_groups: bool) -> None:
     records = [
         replace(one, group=f"g{number % 7}" if given_groups and number % 2 else "")
@@ -211,6 +215,7 @@ def test_what_shows_the_same_object_is_in_one_split(listed: list[Correction], se
 
 
 @given(listed=st.one_of(KEEP, RELABEL, SAME), seed=st.integers(0, 10**6), per_class=st.integers(1, 12))
+@settings(deadline=None)
 def test_a_correction_moves_none_but_of_its_own_classes(listed: Correction, seed: int, per_class: int) -> None:
     """As ``draw`` says: in a small class three at most, for each image that it gets or loses."""
     records = [one for one in RECORDS if int(one.path[2:]) < per_class]
@@ -372,6 +377,7 @@ def test_dedupe(data: Path) -> None:
 
 def test_what_straddles_the_splits_of_the_data_is_said_and_not_moved(tmp_path: Path) -> None:
     data = tmp_path / "data"
+    assert corrections.of(tmp_path) == []
     for number, split in enumerate(layouts.SPLITS):
         pictures.fill(data / split, {"a": 4, "b": 4}, start=100 * number)
     correct(
