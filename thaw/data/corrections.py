@@ -79,7 +79,8 @@ def of(data: Path) -> list[Correction]:
 
 
 def _correction(place: str, row: dict[str, str]) -> Correction:
-    path, action, value = row["path"], row["action"].strip(), row["value"].strip()
+    path, action = row["path"], row["action"].strip()
+    value = row["value"] if action == "same" else row["value"].strip()  # a name of a file may end in a space
     actions = list(get_args(Action))
     if action not in actions:
         raise UserError(
@@ -87,8 +88,8 @@ def _correction(place: str, row: dict[str, str]) -> Correction:
             f"found {action!r}{nearest(action, actions)}; correct it"
         )
     wanted = {"relabel": "a class", "same": "the path of another image"}.get(action, "nothing")
-    fits = bool(value) and value != path and is_plain(value) if action in ("relabel", "same") else not value
-    if not path or not fits:
+    is_wrong = bool(value) == (wanted == "nothing") or not is_plain(value) or (action == "same" and value == path)
+    if not path or is_wrong:
         raise UserError(
             f"{place}: expected a path and, with {action}, {wanted} in the column value, found {path!r} and "
             f"{value!r}; correct it"

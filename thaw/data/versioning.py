@@ -89,11 +89,11 @@ def correct(root: Path, file: Path) -> str:
     new, old = corrections.read(file), corrections.read(kept) if kept.exists() else []
     layout, indexed = scan(kept.parent), Paths(root / "data", root / "artifacts").manifest
     there = {*(one.path for one in layout.entries), *(one.path for one in layout.refused)}
-    known = {path for one in old for path in one.paths}
+    known = there | {path for one in old for path in one.paths}
     if indexed.exists():  # what was there when a person looked at it
         known |= {record.path for record in manifest.read(indexed)}
     for path in (path for one in new for path in one.paths):
-        if path not in there | known:
+        if path not in known:
             near = nearest(path, sorted(there))
             raise UserError(f"{file}: expected the paths of images in {kept.parent}, found {path!r}{near}; correct it")
     usable = [one for one in new if there.issuperset(one.paths)]

@@ -140,6 +140,9 @@ def test_what_is_written_is_read_whatever_the_order(
 
 
 def test_any_names_survive_the_file(tmp_path: Path) -> None:
+    spaced = [link(" a", "b ")]
+    corrections.write(tmp_path / CORRECTIONS, spaced)
+    assert corrections.read(tmp_path / CORRECTIONS) == spaced
     names = ['a "b", c;\té ü.png', " 日本 .png", "'|.jpg", "-1", "path"]
     listed = corrections.merge(
         [], [Correction(name, "relabel", f"{name.strip()}, x") for name in names if "\t" not in name]
