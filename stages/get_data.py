@@ -1,8 +1,9 @@
-"""Bring a data set into data/ and let DVC track it (``python -m stages.get_data digits|folder|flowers``).
+"""Bring a data set into data/ and let DVC track it (``python -m stages.get_data digits|folder|flowers|correct``).
 
 - ``digits``: scikit-learn's 1,797 handwritten digits, the sample of ``make repro``;
 - ``folder PATH``: your own images, in folders, an archive or listed in a table (docs/data.md says what is understood);
-- ``flowers``: TensorFlow's flower_photos, downloaded or, with ``--from FILE``, from an archive at hand.
+- ``flowers``: TensorFlow's flower_photos, downloaded or, with ``--from FILE``, from an archive at hand;
+- ``correct FILE``: none, but corrections of the one that is there (docs/data.md); ``--undo`` takes all of them back.
 
 Writes data/ and data.dvc, and in params.yaml what goes with the data. These are built beside data/ and renamed, so
 data/ is complete or not there.
@@ -16,7 +17,7 @@ from typing import get_args
 from thaw.artifacts import PROJECT
 from thaw.data.layouts import Classes, Layout, Options, described
 from thaw.data.sources import GOES_WITH, choose, download_flowers, look, write_digits, write_images
-from thaw.data.versioning import bring, require_linkable
+from thaw.data.versioning import bring, correct, require_linkable, take_back
 from thaw.errors import UserError, fail
 
 
@@ -40,6 +41,10 @@ def main(arguments: Sequence[str] | None = None, root: Path = PROJECT) -> None:
     from_flowers.add_argument("--from", dest="archive", type=Path, help="a tar archive at hand instead of the download")
     for command in commands.choices.values():
         command.add_argument("--force", action="store_true", help="replace also what could not be brought back")
+    corrected = commands.add_parser("correct", help="apply corrections to data/: labels, copies, what does not belong")
+    what = corrected.add_mutually_exclusive_group(required=True)
+    what.add_argument("file", type=Path, nargs="?", help="corrections.csv, as the page saves it: path,action,value")
+    what.add_argument("--undo", action="store_true", help="take all corrections back")
     given, picture = parser.parse_args(arguments), root / "artifacts" / "contact_sheet.png"
     try:
         match given.source:
@@ -60,7 +65,10 @@ def main(arguments: Sequence[str] | None = None, root: Path = PROJECT) -> None:
             case "flowers":
                 archive = given.archive or download_flowers()
                 bring(root, lambda at: say(write_images(archive, at, Options(), picture), picture), force=given.force)
-        if changed := choose(root, given.source if given.source in GOES_WITH else "folder"):
+            case "correct":
+                print(take_back(root) if given.undo else correct(root, given.file.expanduser()))
+        option = given.source if given.source in GOES_WITH else "folder"
+        if given.source != "correct" and (changed := choose(root, option)):
             print(changed)
     except UserError as error:
         fail(error)

@@ -45,6 +45,7 @@ def summarize(found: Manifest) -> dict[str, Any]:
         "refused": dict(sorted(Counter(one.kind for one in found.refused).items())),
         "duplicates": len(found.records) - len({record.sha256 for record in found.records}),
         "splits": {split: "predefined" if split in found.predefined else drawn for split in SPLITS},
+        **({"corrections": found.corrections} if found.corrections else {}),
         **({"notes": found.notes} if found.notes else {}),
     }
 

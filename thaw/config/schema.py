@@ -55,6 +55,7 @@ class Dataset(Section):
     test: Annotated[float, Field(gt=0, lt=1)]
     min_images: Count
     max_megapixels: Positive
+    dedupe: Literal["keep", "group", "drop"] = "group"
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> "Dataset":

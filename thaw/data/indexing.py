@@ -6,9 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 from thaw.config.schema import Dataset
-from thaw.data import folders, images, tables
+from thaw.data import corrections, folders, images, tables
+from thaw.data.corrections import Action, Correction
 from thaw.data.layouts import SPLITS, Entry, Layout, Listing, Options, Refused, coherent, few, listing, quoted
 from thaw.data.manifest import Record, Split
 from thaw.errors import UserError
@@ -19,7 +21,8 @@ class Manifest:
     """Everything ``prepare`` finds out: records and refused files by path, classes by name.
 
     ``predefined`` holds the splits that the data name; where it is not empty, the others were drawn from train.
-    ``notes`` say how the layout was understood.
+    ``notes`` say how the layout was understood. ``corrections`` says, where there are some, how many of each action are
+    about images, how many are about none (``unmatched``), and how many images they put into another split (``moved``).
     """
 
     records: list[Record]
@@ -27,42 +30,75 @@ class Manifest:
     classes: list[str]
     predefined: list[Split]
     notes: list[str] = field(default_factory=list)
+    corrections: dict[str, int] = field(default_factory=dict)
 
 
 def build(data: Path, dataset: Dataset, seed: int) -> Manifest:
-    """Index a data folder: find its images, decode each once, refuse what is no use, and split the rest.
+    """Index a data folder: find its images, decode each once, apply corrections, refuse what is no use, split the rest.
 
     Raises:
         UserError: the folder cannot be understood, or too few images remain to tell two classes apart.
     """
     layout = scan(data)
-    entries = layout.entries
+    entries, paths = layout.entries, {entry.path for entry in layout.entries}
     checked = list(images.parallel(lambda entry: verify(data, entry, dataset.max_megapixels * 1e6), entries, "prepare"))
-    conflicts = find_conflicts([result for result in checked if isinstance(result, Record)])
-    usable = [result for result in checked if isinstance(result, Record) and result.path not in conflicts]
-    refused = [*layout.refused, *(result for result in checked if isinstance(result, Refused)), *conflicts.values()]
+    given = corrections.of(data)
+    manifest = _arrange(layout, checked, given, dataset, seed)
+    if given:
+        manifest = _compare(_arrange(layout, checked, [], dataset, seed), manifest, paths, given)
+    _require_enough(manifest)
+    return manifest
 
-    named = {entry.split for entry in entries}
+
+def _arrange(
+    layout: Layout, checked: Sequence[Record | Refused], given: Sequence[Correction], dataset: Dataset, seed: int
+) -> Manifest:
+    """Say which of the files that have been looked at are used, as what, and in which split."""
+    usable, removed = corrections.apply((one for one in checked if isinstance(one, Record)), given)
+    if dataset.dedupe == "group":
+        usable = corrections.group(usable, given)
+    unfit = find_conflicts(usable)
+    usable = [one for one in usable if one.path not in unfit]
+    notes = list(layout.notes)
+    if dataset.dedupe == "drop":
+        unfit |= corrections.surplus(usable, given)
+        usable = [one for one in usable if one.path not in unfit]
+    else:
+        notes += corrections.straddling(usable, given)
+    refused = [*layout.refused, *(one for one in checked if isinstance(one, Refused)), *removed, *unfit.values()]
+
+    named = {entry.split for entry in layout.entries}
     predefined = [split for split in SPLITS if split in named]
     shares: dict[Split, float] = {"test": dataset.test, "val": dataset.val}
     missing = {split: share for split, share in shares.items() if split not in predefined}
     small = _left_out(usable, dataset.min_images)
+    if small:
+        lost = sorted({one.label for one in usable if one.path in small})
+        notes.append(f"classes that are left out, as too small: {few(lost)}")
     usable = [one for one in usable if one.path not in small]
     drawn = draw([one for one in usable if one.split == "train"], missing, seed)
-    notes = list(layout.notes)
-    if small:
-        lost = sorted({one.label for one in checked if isinstance(one, Record) and one.path in small})
-        notes.append(f"classes that are left out, as too small: {few(lost)}")
-
-    manifest = Manifest(
+    return Manifest(
         records=[replace(one, split=drawn.get(one.path, one.split)) for one in usable],
         refused=sorted([*refused, *small.values()], key=lambda one: one.path),
         classes=sorted({one.label for one in usable}),
         predefined=predefined,
         notes=notes,
     )
-    _require_enough(manifest)
-    return manifest
+
+
+def _compare(before: Manifest, after: Manifest, paths: set[str], given: Sequence[Correction]) -> Manifest:
+    """Say in ``after`` what the corrections have made of ``before``; ``paths`` are those of the data's images."""
+    matched = [one for one in given if paths.issuperset(one.paths)]
+    split = {one.path: one.split for one in before.records}
+    moved = sum(split.get(one.path, one.split) != one.split for one in after.records)
+    note = f"corrections: {corrections.counted(matched)}"
+    if unmatched := len(given) - len(matched):
+        note += f"; {unmatched} of images that are not there"
+    if moved:
+        note += f"; {moved} x an image in another split because of them"
+    count = Counter(one.action for one in matched)
+    counts = {action: count[action] for action in get_args(Action)} | {"unmatched": unmatched, "moved": moved}
+    return replace(after, notes=[*after.notes, note], corrections=counts)
 
 
 def scan(data: Path, options: Options | None = None) -> Layout:
@@ -137,7 +173,7 @@ def draw(records: Sequence[Record], shares: Mapping[Split, float], seed: int) ->
     """
     units: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        units[f"group/{record.group}" if record.group else f"image/{record.sha256}"].append(record)
+        units[record.unit].append(record)
     by_class: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for name, members in units.items():
         counts = Counter(record.label for record in members)

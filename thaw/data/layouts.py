@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -36,6 +37,8 @@ _BESIDE = (
 BESIDE = frozenset(f".{ending}" for ending in _BESIDE.split())
 ABOUT = {"readme", "license", "licence", "copying", "notice", "authors", "citation", "changelog", "version", "makefile"}
 BARS = 20  # classes that are shown with a bar
+CORRECTIONS = "corrections.csv"  # beside the images, see ``thaw.data.corrections``: about them, and none of them
+CORRECTION_COLUMNS = ("path", "action", "value")
 JUNK = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
 
 Classes = Literal["outermost", "innermost", "path"]
@@ -111,7 +114,7 @@ class Listing:
 
 
 def listing(folder: Path) -> Listing:
-    """List every file below ``folder`` but what is hidden or left there by a system, whatever it is.
+    """List every file below ``folder`` but corrections and what is hidden or left there by a system, whatever it is.
 
     A link to a folder is followed, once; never one to a folder above it.
     """
@@ -150,7 +153,8 @@ def listing(folder: Path) -> Listing:
                 found.folders.append(said)
                 walk(path, above | {identity})
             elif is_file:
-                found.paths.append(said)
+                if not is_corrections(path):
+                    found.paths.append(said)
             else:
                 found.refused.append(Refused(said, "neither a file nor a folder"))
 
@@ -158,6 +162,16 @@ def listing(folder: Path) -> Listing:
     walk(folder, frozenset({(top.st_dev, top.st_ino)}))
     found.paths.sort()
     return found
+
+
+def is_corrections(file: Path) -> bool:
+    """Whether there is a file of corrections, by its name and its columns."""
+    if file.name != CORRECTIONS or not file.is_file():
+        return False
+    with suppress(OSError), file.open("rb") as content:
+        first = content.readline(200).replace(b"\0", b"")  # spreadsheets may write UTF-16
+        return sorted(re.findall(rb"\w+", first)) == sorted(name.encode() for name in CORRECTION_COLUMNS)
+    return False
 
 
 def is_plain(text: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Literal, cast
 from thaw.artifacts import atomic
 
 Split = Literal["train", "val", "test"]
+SAME = "same/"  # begins the name of a group that corrections have made; the content hash of one of its images follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,16 @@ class Record:
     width: int
     height: int
     group: str
+
+    @property
+    def unit(self) -> str:
+        """What it shares a split with, named by what decides which: its group, or its content and so its copies.
+
+        A group that corrections have made has the place of one of its images, which therefore does not move.
+        """
+        if self.group.startswith(SAME):
+            return f"image/{self.group.removeprefix(SAME)}"
+        return f"group/{self.group}" if self.group else f"image/{self.sha256}"
 
 
 def write(path: Path, records: list[Record]) -> None:

@@ -21,9 +21,10 @@ from tqdm import tqdm
 
 from thaw.artifacts import atomic, cache, write_text
 from thaw.config.editing import edited
-from thaw.data import archives, parquet, sheets, tables
+from thaw.data import archives, corrections, parquet, sheets, tables
+from thaw.data.corrections import Correction
 from thaw.data.indexing import scan, understand
-from thaw.data.layouts import Layout, Listing, Options, coherent, is_picture, listing
+from thaw.data.layouts import CORRECTIONS, Layout, Listing, Options, coherent, is_picture, listing
 from thaw.errors import UserError
 
 FLOWERS_URL = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
@@ -124,7 +125,8 @@ def write_images(
         raise UserError(f"--link: expected a folder to link to, found {source}; leave out --link")
     with _opened(source, options, target) as (folder, layout):
         _place(folder, target, layout, link=link)
-        return sheets.draw(folder, layout, picture) if picture else layout
+        found = _with_corrections(folder, layout)
+        return sheets.draw(folder, found, picture) if picture else found
 
 
 def look(source: Path, options: Options, picture: Path) -> Layout:
@@ -134,7 +136,7 @@ def look(source: Path, options: Options, picture: Path) -> Layout:
         UserError: see ``write_images``.
     """
     with _opened(source.expanduser().absolute(), options, cache() / "look") as (folder, layout):
-        return sheets.draw(folder, layout, picture)
+        return sheets.draw(folder, _with_corrections(folder, layout), picture)
 
 
 @contextmanager
@@ -172,9 +174,10 @@ def _place(folder: Path, target: Path, layout: Layout, *, link: bool) -> None:
     paths = [entry.path for entry in layout.entries]
     if not layout.listed:  # what cannot be used is for prepare to say, but no files beside the images
         paths += [one.path for one in layout.refused if is_picture(one.path) and (folder / one.path).is_file()]
-    inside = f"{layout.top}/" if layout.top and all(path.startswith(f"{layout.top}/") for path in paths) else ""
+    is_inside = layout.top and not layout.listed and all(path.startswith(f"{layout.top}/") for path in paths)
+    inside = f"{layout.top}/" if is_inside else ""
     for path in tqdm(paths, "copy", disable=None, unit="file"):
-        source, copy = folder / path, target / (path if layout.listed else path.removeprefix(inside))
+        source, copy = folder / path, target / path.removeprefix(inside)
         copy.parent.mkdir(parents=True, exist_ok=True)
         try:
             if link:
@@ -187,6 +190,23 @@ def _place(folder: Path, target: Path, layout: Layout, *, link: bool) -> None:
             raise UserError(f"expected to copy {source}, found: {error.strerror}; mend or remove it") from None
     if layout.listed:
         tables.write(target / tables.INDEX, layout.entries)
+    if given := _corrections(folder, layout):
+        corrections.write(target / CORRECTIONS, [one.moved(inside, "") for one in given])
+
+
+def _corrections(folder: Path, layout: Layout) -> list[Correction]:
+    """Read the corrections that lie with a data set: in its folder, or in the one in it that all images are in."""
+    for base in ("", f"{layout.top}/" if layout.top else ""):
+        if given := corrections.of(folder / base):
+            return [one.moved("", base) for one in given]
+    return []
+
+
+def _with_corrections(folder: Path, layout: Layout) -> Layout:
+    """Say that the corrections of a data set are taken along, if it has some."""
+    given = _corrections(folder, layout)
+    note = f"{CORRECTIONS} is taken along: {corrections.counted(given)}"
+    return replace(layout, notes=[*layout.notes, note]) if given else layout
 
 
 def download_flowers() -> Path:

@@ -8,15 +8,20 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
-from thaw.artifacts import rename
-from thaw.data.layouts import listing
+from thaw.artifacts import Paths, rename
+from thaw.config.wording import nearest
+from thaw.data import corrections, manifest
+from thaw.data.indexing import scan
+from thaw.data.layouts import CORRECTIONS, few, is_corrections, listing
 from thaw.errors import UserError
 
 
@@ -32,8 +37,7 @@ def bring(root: Path, write: Callable[[Path], None], *, force: bool, quick: bool
     Raises:
         UserError: the project is not under DVC, or other data would be lost, or ``write`` cannot do it.
     """
-    if not (root / ".dvc").is_dir():
-        raise UserError(f"expected a DVC project in {root}, found no .dvc folder; run 'dvc init' there first")
+    _require_dvc(root)
     data, partial = root / "data", root / ".data.partial"
     occupied = data.is_symlink() or (data.exists() and (not data.is_dir() or any(data.iterdir())))
     present, tracked = fingerprint(data) if occupied else None, tracked_fingerprint(root)
@@ -53,6 +57,8 @@ def bring(root: Path, write: Callable[[Path], None], *, force: bool, quick: bool
         elif way_back is None and not force and (occupied or tracked != new):
             raise _lost(data, occupied)
         else:
+            if is_corrections(data / CORRECTIONS) and not is_corrections(partial / CORRECTIONS):
+                print("the corrections of the former data are not in these: 'get_data correct FILE' applies them again")
             if occupied:
                 _clear(root, data, way_back)
             elif data.exists():
@@ -64,6 +70,85 @@ def bring(root: Path, write: Callable[[Path], None], *, force: bool, quick: bool
         shutil.rmtree(partial, ignore_errors=True)
     _dvc_add(root)
     print(f"{len(listing(data).paths):,} files in {data}, tracked by data.dvc")
+
+
+def correct(root: Path, file: Path) -> str:
+    """Add corrections to those of the project's data, and track them with DVC; no image is touched.
+
+    Args:
+        root: the project's root, where DVC has been initialised.
+        file: of corrections, as ``corrections.read`` reads it.
+
+    Returns:
+        What was done, in a few lines.
+
+    Raises:
+        UserError: there are no data to correct, or the file is none of corrections, or names images that never were.
+    """
+    kept = _correctable(root)
+    new, old = corrections.read(file), corrections.read(kept) if kept.exists() else []
+    layout, indexed = scan(kept.parent), Paths(root / "data", root / "artifacts").manifest
+    there = {*(one.path for one in layout.entries), *(one.path for one in layout.refused)}
+    known = there | {path for one in old for path in one.paths}
+    if indexed.exists():  # what was there when a person looked at it
+        known |= {record.path for record in manifest.read(indexed)}
+    for path in (path for one in new for path in one.paths):
+        if path not in known:
+            near = nearest(path, sorted(there))
+            raise UserError(f"{file}: expected the paths of images in {kept.parent}, found {path!r}{near}; correct it")
+    usable = [one for one in new if there.issuperset(one.paths)]
+    merged = corrections.merge(old, usable)
+    _release(kept)
+    corrections.write(kept, merged)
+    _dvc_add(root)
+    what = f"{len(usable)} correction{'' if len(usable) == 1 else 's'}"
+    lines = [f"{what}: {corrections.counted(usable)}; data/{CORRECTIONS} has {len(merged)} now"]
+    if gone := sorted({path for one in new for path in one.paths} - there):
+        lines.append(f"  left out, as the data have no such file any more: {few(gone)}")
+    labels = sorted({entry.label for entry in layout.entries} | {one.value for one in old if one.action == "relabel"})
+    added = Counter(one.value for one in usable if one.action == "relabel" and one.value not in labels)
+    lines += [f"  a new class: {name!r}, {count} x{nearest(name, labels)}" for name, count in sorted(added.items())]
+    return "\n".join(lines)
+
+
+def take_back(root: Path) -> str:
+    """Take all corrections of the project's data back, and let DVC track the data without them; say what was done.
+
+    Raises:
+        UserError: there are no data.
+    """
+    kept = _correctable(root)
+    if not kept.exists():
+        return "there are no corrections to take back"
+    _release(kept)
+    kept.unlink()
+    _dvc_add(root)
+    return f"all corrections are taken back: there is no data/{CORRECTIONS} any more"
+
+
+def _correctable(root: Path) -> Path:
+    """Return the file of the project's corrections, which need not be there, if there are data that they can be of."""
+    _require_dvc(root)
+    data = root / "data"
+    if data.is_symlink():
+        raise UserError(
+            f"expected a folder at {data}, found a link to one, which other projects may use; bring the images in with "
+            "'python -m stages.get_data folder PATH'"
+        )
+    if not data.is_dir():
+        raise UserError(f"expected data in {data}, found none; bring some, or 'dvc checkout data.dvc' what was there")
+    return data / CORRECTIONS
+
+
+def _release(file: Path) -> None:
+    """Let a file be replaced or removed. DVC makes read-only what it links to, and Windows then refuses both."""
+    if os.name == "nt" and file.exists():
+        file.chmod(stat.S_IWRITE)
+
+
+def _require_dvc(root: Path) -> None:
+    if not (root / ".dvc").is_dir():
+        raise UserError(f"expected a DVC project in {root}, found no .dvc folder; run 'dvc init' there first")
 
 
 def _lost(data: Path, occupied: bool) -> UserError:

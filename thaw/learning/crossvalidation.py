@@ -64,7 +64,7 @@ def deal(records: Sequence[Record], seed: int) -> NDArray[np.int64]:
     """Return the fold of each image; a group, and copies of an image, are in one; each class is dealt out evenly."""
     groups: dict[str, list[int]] = {}
     for row, record in enumerate(records):
-        groups.setdefault(f"group/{record.group}" if record.group else f"image/{record.sha256}", []).append(row)
+        groups.setdefault(record.unit, []).append(row)
     dealt = sorted(groups.values())
     np.random.default_rng(seed).shuffle(dealt)
     folds = np.empty(len(records), np.int64)

@@ -98,6 +98,7 @@ MISTAKES = [
     ("dataset/digits", {"val": 0.6, "test": 0.5}, "val + test must be below 1, so that training images remain"),
     ("dataset/digits", {"min_images": 2.5}, "min_images: expected a valid integer, found 2.5"),
     ("dataset/digits", {"min_images": True}, "min_images: expected a valid integer, found True"),
+    ("dataset/digits", {"dedupe": "merge"}, "dedupe: expected 'keep', 'group' or 'drop', found 'merge'"),
     ("dataset/digits", {"test": None}, "expected the key 'test', found"),
     ("backbone/mobilenet_v2", {"network": "alexnet"}, "network: expected one of vgg16, vgg19, resnet50,"),
     ("backbone/mobilenet_v2", {"network": "mobilenet_v4"}, "found 'mobilenet_v4' (did you mean 'mobilenet_v"),
