@@ -150,7 +150,7 @@ function save() {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   change(() => (state.unsaved = false));
-  say(`Saved ${counted(rows().length, "correction")} as corrections.csv.`);
+  say(`Saved as corrections.csv: ${counted(decided().length + state.others.length, "decision")}.`);
   show();
   document.getElementById("apply").open = true;
 }
@@ -175,7 +175,7 @@ async function load(file) {
     state.unsaved = wasUnsaved;
   });
   kind = "";
-  say(`Loaded ${counted(found.length, "correction")}.`);
+  say(`Loaded ${counted(found.length, "row")} of ${file.name}.`);
   go(nextOpen(END));
 }
 
@@ -252,24 +252,25 @@ function caption({ path, label, split, note = "" }, suggestion = "") {
   line.append(make("span", { className: "soft" }, SPLITS[split] ?? split));
   const caption = make("span", { className: "caption" }, line);
   if (note) caption.append(make("span", { className: "note" }, note));
-  caption.append(named(path, "path"));
+  caption.append(make("bdi", { className: "path", title: path }, path));
   return caption;
 }
 
 function say(text) {
   find("said").textContent = text;
   clearTimeout(say.timer);
-  say.timer = setTimeout(() => (find("said").textContent = ""), 8000);
+  say.timer = setTimeout(() => (find("said").textContent = ""), 5000);
 }
 
 function show() {
   const places = visible();
   const count = decided().length;
-  find("at").textContent = state.at === END ? "" : `${places.indexOf(state.at) + 1} of ${places.length}`;
-  find("decided-count").textContent = `${count} decided, ${suspects.length - count} to go`;
+  find("at").textContent = state.at === END ? "the end" : `${places.indexOf(state.at) + 1} of ${places.length}`;
+  find("decided-count").textContent = `${count} decided`;
   find("bar").value = count;
-  find("rows").textContent = rows().length;
+  find("rows").textContent = count + state.others.length;
   find("save").classList.toggle("unsaved", state.unsaved);
+  find("save").title = state.unsaved ? "There are decisions that are not saved" : "";
   for (const button of document.querySelectorAll("#kinds button")) {
     const of = suspects.filter((one, place) => (!button.value || one.kind === button.value) && isOpen(place)).length;
     button.setAttribute("aria-pressed", button.value === kind);
@@ -323,9 +324,10 @@ function showSuspect(suspect) {
 }
 
 function choose(place) {
+  const hadFocus = find("neighbours").contains(document.activeElement);
   chosen = place;
   show();
-  find("neighbours").children[place]?.focus({ preventScroll: true });
+  if (hadFocus) find("neighbours").children[place].focus({ preventScroll: true });
 }
 
 function showEnd() {
