@@ -446,7 +446,7 @@ const ACTIONS = {
 };
 
 document.addEventListener("keydown", (event) => {
-  if (document.querySelector("dialog[open]") || event.target.closest("input")) return;
+  if (document.querySelector("dialog[open]")) return;
   // Where letters are not Latin, what counts is where the key is.
   const pressed = /^[ -~]+$/.test(event.key) ? event.key.toLowerCase() : event.code.replace(/^Key/, "").toLowerCase();
   const isUndo = (event.ctrlKey || event.metaKey) && !event.shiftKey && pressed === "z";

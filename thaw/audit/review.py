@@ -9,8 +9,8 @@ the browser until it is saved as ``corrections.csv``, which 'python -m stages.ge
     cats/3.jpg,remove,            leave it out
     cats/4.jpg,same,dogs/9.jpg    both show the same object: they belong into one split
 
-``review.html.j2`` is how the page looks, ``review.js`` what it does. It has the same bytes for the same input: no dates,
-no absolute paths.
+``review.html.j2`` is how the page looks, ``review.js`` what it does. It has the same bytes for the same input: no
+dates, no absolute paths.
 """
 
 import base64
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jinja2
-from markupsafe import Markup
 
 from thaw.artifacts import write_text
 from thaw.data import images
@@ -147,7 +146,7 @@ def write(path: Path, suspects: Sequence[Suspect], classes: Sequence[str], data:
         present=[kind for kind in KINDS if any(one.kind == kind for one in shown)],
         command=COMMAND,
         content=_embedded(_content(shown, classes, data)),
-        code=Markup(code),
+        code=code,
         hash=base64.b64encode(hashlib.sha256(code.encode("utf-8")).digest()).decode(),
     )
     write_text(path, page)
@@ -170,7 +169,7 @@ def _paths(suspects: Iterable[Suspect]) -> Iterable[str]:
         yield from (one.path for one in suspect.resembles)
 
 
-def _embedded(value: Any) -> Markup:
+def _embedded(value: Any) -> str:
     """Return JSON in ASCII that may stand inside of a script element: whatever it says, it cannot end it."""
     text = json.dumps(value, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
