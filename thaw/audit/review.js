@@ -1,7 +1,8 @@
 "use strict";
 
 // What the page shows, as review.py wrote it.
-const { key, suspects, classes, kinds, pictures } = JSON.parse(document.getElementById("content").textContent);
+const find = (id) => document.getElementById(id);
+const { key, suspects, classes, kinds, pictures } = JSON.parse(find("content").textContent);
 
 const WORDS = { keep: "kept", relabel: "relabelled", remove: "removed", same: "the same object" };
 const STRENGTH = { keep: 0, relabel: 1, remove: 2 }; // of several verdicts on one picture, the strongest is saved
@@ -50,7 +51,7 @@ function persist() {
   } catch {
     storage = null; // full, or taken away
   }
-  document.getElementById("unkept").hidden = storage !== null;
+  find("unkept").hidden = storage !== null;
 }
 
 // Decide on several suspects in one step: [place, action, value] each.
@@ -151,8 +152,8 @@ function save() {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   change(() => (state.unsaved = false));
   say(`Saved as corrections.csv: ${counted(decided().length + state.others.length, "decision")}.`);
+  find("apply").open = true;
   show();
-  document.getElementById("apply").open = true;
 }
 
 async function load(file) {
@@ -206,9 +207,8 @@ function nextOpen(place) {
 }
 
 function go(place) {
-  state.at = place;
+  change(() => (state.at = place));
   chosen = 0;
-  persist();
   show();
 }
 
@@ -225,9 +225,6 @@ function filter(name) {
 }
 
 // ---- The page ----
-
-const find = (id) => document.getElementById(id);
-const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
 // Make an element. Names of files and classes only ever become text, never markup.
 function make(tag, properties = {}, ...children) {
@@ -255,6 +252,8 @@ function caption({ path, label, split, note = "" }, suggestion = "") {
   caption.append(make("bdi", { className: "path", title: path }, path));
   return caption;
 }
+
+const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
 function say(text) {
   find("said").textContent = text;
@@ -331,6 +330,7 @@ function choose(place) {
 }
 
 function showEnd() {
+  find("apply").open = true;
   const open = visible().filter(isOpen).length;
   const all = suspects.filter((_, place) => isOpen(place)).length;
   find("end-title").textContent = open ? `${counted(open, "suspect")} left` : all ? "All of this kind are decided" : "All decided";
@@ -375,7 +375,8 @@ function openClasses() {
   find("search").value = "";
   offer();
   find("classes").showModal();
-  find("search").focus();
+  // On a phone its keyboard would hide the classes.
+  if (matchMedia("(hover: hover)").matches) find("search").focus();
 }
 
 // The classes that fit what is searched for: first the suggestion, then those of the neighbours, then all others.

@@ -50,7 +50,7 @@ SUSPECTS = [
 def draw(data: Path, suspects: list[Suspect]) -> None:
     """Make the pictures of suspects that can be files."""
     random = np.random.default_rng(0)
-    for path in {path for one in suspects for path in (one.path, *(other.path for other in one.resembles))}:
+    for path in sorted({path for one in suspects for path in (one.path, *(other.path for other in one.resembles))}):
         (data / path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 255, (90, 120, 3), np.uint8)).save(data / path, "png")
 
@@ -164,6 +164,8 @@ def test_a_reload_in_the_middle_loses_nothing(page: Any, tmp_path: Path) -> None
     again.goto(address)
     expect(again.locator("#decided li")).to_have_count(1)
     press(again, "k")
+    press(page, "ArrowRight")
+    page.reload()
     assert len(saved(page)) == 2, "what another tab has decided counts"
 
 
