@@ -487,7 +487,12 @@ const CLICKS = {
 for (const [id, act] of Object.entries(CLICKS)) find(id).addEventListener("click", act);
 for (const button of document.querySelectorAll("#kinds button")) button.addEventListener("click", () => filter(button.value));
 for (const dialog of document.querySelectorAll("dialog")) {
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  // A click beside it closes it.
+  dialog.addEventListener("click", ({ target, clientX, clientY }) => {
+    const { left, right, top, bottom } = dialog.getBoundingClientRect();
+    const isInside = left <= clientX && clientX <= right && top <= clientY && clientY <= bottom;
+    if (target === dialog && !isInside) dialog.close();
+  });
 }
 find("file").addEventListener("change", async ({ target }) => {
   if (target.files.length) await load(target.files[0]);
