@@ -1,66 +1,39 @@
-"use strict";
+// The page: what it shows, and what its keys and buttons do. corrections.js, before it, knows what has been decided.
 
-// What the page shows, as review.py wrote it.
-const find = (id) => document.getElementById(id);
-const { key, suspects, classes, kinds, pictures } = JSON.parse(find("content").textContent);
-
-const WORDS = { keep: "kept", relabel: "relabelled", remove: "removed", same: "the same object" };
-const STRENGTH = { keep: 0, relabel: 1, remove: 2 }; // of several verdicts on one picture, the strongest is saved
 const SPLITS = { train: "training", val: "validation", test: "test" };
-const HEADER = ["path", "action", "value"];
-const END = -1; // the place behind the last suspect
-
-// ---- What has been decided ----
-
-// decisions: by the suspect's place in `suspects`, [action, value, turn]; turns count up.
-// others: rows of a loaded file about pictures that are no suspects here; they are saved again.
-// history: what to put back to undo each step, the last one at the end.
-const NOTHING = { decisions: {}, others: [], history: [], turn: 0, at: 0, unsaved: false };
-
-let storage = null;
-try {
-  localStorage.setItem("thaw-review", "");
-  localStorage.removeItem("thaw-review");
-  storage = localStorage;
-} catch {} // some browsers have none for pages from disk
-let state = stored() ?? structuredClone(NOTHING);
 let kind = ""; // the one kind that is shown, or all
 let chosen = 0; // of what the suspect resembles, the one that "same object" is about
 
-function stored() {
-  try {
-    const found = JSON.parse(storage?.getItem(key) ?? "null");
-    return found && { ...structuredClone(NOTHING), ...found };
-  } catch {
-    return null;
-  }
+// ---- Going through the suspects ----
+
+const visible = () => suspects.flatMap((one, place) => (!kind || one.kind === kind ? [place] : []));
+const isOpen = (place) => !(place in state.decisions);
+
+// The next suspect to decide on, from a place on and around; END if there is none.
+function nextOpen(place) {
+  const open = visible().filter(isOpen);
+  return open.find((one) => one > place) ?? open[0] ?? END;
 }
 
-// Change what is decided, and keep it. Another tab may have decided too, so what is stored comes first.
-function change(step) {
-  const at = state.at;
-  state = stored() ?? state;
-  state.at = at;
-  step();
-  persist();
+function go(place) {
+  change(() => (state.at = place));
+  chosen = 0;
+  show();
 }
 
-function persist() {
-  try {
-    storage?.setItem(key, JSON.stringify(state));
-  } catch {
-    storage = null; // full, or taken away
-  }
-  find("unkept").hidden = storage !== null;
+function turn(by) {
+  const places = visible();
+  const from = state.at === END ? places.length : places.indexOf(state.at);
+  go(places[Math.max(0, from + by)] ?? END);
 }
 
-// Decide on several suspects in one step: [place, action, value] each.
-function put(entries) {
-  const before = entries.map(([place]) => [place, state.decisions[place] ?? null]);
-  state.history.push({ at: state.at, before, others: state.others });
-  for (const [place, action, value] of entries) state.decisions[place] = [action, value, state.turn++];
-  state.unsaved = true;
+function filter(name) {
+  kind = name;
+  const places = visible();
+  go(places.includes(state.at) && isOpen(state.at) ? state.at : nextOpen(END));
 }
+
+// ---- Deciding ----
 
 function decide(action, value = "") {
   const place = state.at;
@@ -93,61 +66,9 @@ function undo() {
   show();
 }
 
-const told = (action, value) =>
-  ({ keep: "kept", relabel: `relabelled as ${value}`, remove: "removed", same: `the same object as ${value}` })[action];
-
-// ---- corrections.csv ----
-
-// Places that are decided, in the order in which they were.
-const decided = () =>
-  Object.keys(state.decisions).map(Number).sort((a, b) => state.decisions[a][2] - state.decisions[b][2]);
-
-// What is saved: rows of path, action, value. A picture that is suspected twice has one verdict.
-function rows() {
-  const found = [...state.others, ...decided().map((place) => [suspects[place].path, ...state.decisions[place].slice(0, 2)])];
-  const verdicts = new Map();
-  for (const row of found) {
-    const [path, action] = row;
-    const isWeaker = STRENGTH[action] < STRENGTH[verdicts.get(path)?.[1]];
-    if (action !== "same" && !isWeaker) verdicts.set(path, row);
-  }
-  const pairs = found.filter(([path, action]) => action === "same" && verdicts.get(path)?.[1] !== "remove");
-  const unique = new Map([...pairs, ...verdicts.values()].map((row) => [JSON.stringify(row), row]));
-  return [...unique.values()].sort((a, b) => compare(a[0], b[0]) || compare(a[1], b[1]) || compare(a[2], b[2]));
-}
-
-// Compare texts by code points, as Python does; JavaScript's own order is that of UTF-16.
-function compare(a, b) {
-  const [one, other] = [[...a], [...b]];
-  const place = one.findIndex((letter, at) => letter !== other[at]);
-  if (place < 0) return one.length - other.length;
-  return place < other.length ? one[place].codePointAt(0) - other[place].codePointAt(0) : 1;
-}
-
-const csv = () =>
-  [HEADER, ...rows()]
-    .map((row) => row.map((cell) => (/[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell)).join(",") + "\n")
-    .join("");
-
-// Read CSV (RFC 4180), also as spreadsheets leave it: with a byte-order mark, and with other ends of lines.
-function parse(text) {
-  const whole = `${text.replace(/^\uFEFF/, "")}\n`;
-  const cell = /(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r\n|\n|\r)/y;
-  const found = [];
-  let row = [];
-  while (cell.lastIndex < whole.length) {
-    const [, quoted, plain, end] = cell.exec(whole) ?? [];
-    if (end === undefined) return []; // a quote that is not closed, or in the middle
-    row.push(quoted?.replaceAll('""', '"') ?? plain);
-    if (end === ",") continue;
-    if (row.some(Boolean)) found.push(row);
-    row = [];
-  }
-  return found;
-}
-
 function save() {
-  const link = make("a", { href: URL.createObjectURL(new Blob([csv()], { type: "text/csv" })), download: "corrections.csv" });
+  const file = new Blob([csv()], { type: "text/csv" });
+  const link = make("a", { href: URL.createObjectURL(file), download: "corrections.csv" });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   change(() => (state.unsaved = false));
@@ -159,69 +80,16 @@ function save() {
 async function load(file) {
   const [header, ...found] = parse(await file.text());
   const isOurs = String(header) === String(HEADER);
-  const wrong = found.find((row) => row.length !== HEADER.length || !(row[1] in WORDS));
+  const wrong = found.find((row) => !isCorrection(row));
   if (!isOurs || wrong) {
     const received = isOurs ? `the line ${wrong.join(",")}` : header?.join(",") || "nothing that is CSV";
     say(`${file.name} is no corrections.csv: expected the columns ${HEADER.join(",")}, found ${received}.`);
     return;
   }
-  change(() => {
-    const wasUnsaved = state.unsaved;
-    const entries = found.flatMap((row) => placesOf(row).map((place) => [place, ...row.slice(1)]));
-    const isSaid = (place) => entries.some((one) => one[0] === place && one[1] !== "keep");
-    put(entries.filter(([place, action]) => action !== "keep" || !isSaid(place)));
-    // What is about no suspect here is not lost either.
-    const known = new Set(rows().map(String));
-    state.others = [...state.others, ...found.filter((row) => !known.has(String(row)))];
-    state.unsaved = wasUnsaved;
-  });
+  change(() => merge(found));
   kind = "";
   say(`Loaded ${counted(found.length, "row")} of ${file.name}.`);
   go(nextOpen(END));
-}
-
-// The suspects that a row of a file is about: of one picture there may be several.
-function placesOf([path, action, value]) {
-  const places = suspects.flatMap((one, place) => (one.path === path ? [place] : []));
-  const of = (test) => places.filter((place) => test(suspects[place])).slice(0, 1);
-  if (action === "same") {
-    const exact = of((one) => one.resembles.some((other) => other.path === value));
-    return exact.length ? exact : of((one) => one.kind === "copy");
-  }
-  if (action === "relabel") {
-    const asked = of((one) => one.kind === "label");
-    return asked.length ? asked : places.slice(0, 1);
-  }
-  return places;
-}
-
-// ---- Going through the suspects ----
-
-const visible = () => suspects.flatMap((one, place) => (!kind || one.kind === kind ? [place] : []));
-const isOpen = (place) => !(place in state.decisions);
-
-// The next suspect to decide on, from a place on and around; END if there is none.
-function nextOpen(place) {
-  const open = visible().filter(isOpen);
-  return open.find((one) => one > place) ?? open[0] ?? END;
-}
-
-function go(place) {
-  change(() => (state.at = place));
-  chosen = 0;
-  show();
-}
-
-function turn(by) {
-  const places = visible();
-  const from = state.at === END ? places.length : places.indexOf(state.at);
-  go(places[Math.max(0, from + by)] ?? END);
-}
-
-function filter(name) {
-  kind = name;
-  const places = visible();
-  go(places.includes(state.at) && isOpen(state.at) ? state.at : nextOpen(END));
 }
 
 // ---- The page ----
@@ -297,13 +165,13 @@ function showSuspect(suspect) {
   find("resembles").textContent = isCopy ? "and this one" : "It resembles";
   find("neighbours").replaceChildren(
     ...suspect.resembles.map((one, place) => {
-      if (!isCopy || suspect.resembles.length === 1) return make("div", { className: "neighbour" }, picture(one.path), caption(one));
+      const content = [picture(one.path), caption(one)];
+      if (!isCopy || suspect.resembles.length === 1) return make("div", { className: "neighbour" }, ...content);
       const number = place < 9 ? [make("kbd", {}, String(place + 1))] : [];
       return make(
         "button",
         { className: "neighbour", aria: { pressed: place === chosen }, onclick: () => choose(place) },
-        picture(one.path),
-        caption(one),
+        ...content,
         ...number,
       );
     }),
@@ -333,8 +201,10 @@ function showEnd() {
   find("apply").open = true;
   const open = visible().filter(isOpen).length;
   const all = suspects.filter((_, place) => isOpen(place)).length;
-  find("end-title").textContent = open ? `${counted(open, "suspect")} left` : all ? "All of this kind are decided" : "All decided";
-  const counts = Object.keys(WORDS).map((action) => [action, decided().filter((place) => state.decisions[place][0] === action).length]);
+  const title = all ? "All of this kind are decided" : "All decided";
+  find("end-title").textContent = open ? `${counted(open, "suspect")} left` : title;
+  const actions = decided().map((place) => state.decisions[place][0]);
+  const counts = Object.keys(WORDS).map((action) => [action, actions.filter((one) => one === action).length]);
   const parts = counts.filter(([, count]) => count).map(([action, count]) => `${count} ${WORDS[action]}`);
   find("end-counts").textContent = parts.length ? `${parts.join(", ")}.` : "";
   find("go-on").hidden = !all;
@@ -349,8 +219,8 @@ function showDecided() {
       const [action, value] = state.decisions[place];
       const { path } = suspects[place];
       const text = make("span", { className: "text" }, named(told(action, value), action), named(path, "path"));
-      const isHere = place === state.at;
-      const button = make("button", { onclick: () => revisit(place), aria: isHere ? { current: "true" } : {} }, picture(path), text);
+      const aria = place === state.at ? { current: "true" } : {};
+      const button = make("button", { onclick: () => revisit(place), aria }, picture(path), text);
       return make("li", {}, button);
     }),
   );
@@ -397,7 +267,8 @@ function mark(place) {
     ...offered.map((name, place) => {
       const number = place < 9 && !hasDigits ? [make("kbd", {}, String(place + 1))] : [];
       const hint = name === suggestion ? [make("span", { className: "soft" }, "suggested")] : [];
-      const option = make("li", { id: `option-${place}`, role: "option", onclick: () => relabel(place) }, ...number, named(name), ...hint);
+      const option = make("li", { id: `option-${place}`, role: "option", onclick: () => relabel(place) });
+      option.append(...number, named(name), ...hint);
       option.setAttribute("aria-selected", place === marked);
       return option;
     }),
@@ -485,7 +356,9 @@ const CLICKS = {
   },
 };
 for (const [id, act] of Object.entries(CLICKS)) find(id).addEventListener("click", act);
-for (const button of document.querySelectorAll("#kinds button")) button.addEventListener("click", () => filter(button.value));
+for (const button of document.querySelectorAll("#kinds button")) {
+  button.addEventListener("click", () => filter(button.value));
+}
 for (const dialog of document.querySelectorAll("dialog")) {
   // A click beside it closes it.
   dialog.addEventListener("click", ({ target, clientX, clientY }) => {

@@ -9,7 +9,7 @@ the browser until it is saved as ``corrections.csv``, which 'python -m stages.ge
     cats/3.jpg,remove,            leave it out
     cats/4.jpg,same,dogs/9.jpg    both show the same object: they belong into one split
 
-``review.html.j2`` is how the page looks, ``review.js`` what it does. It has the same bytes for the same input: no
+``review.html.j2`` is how the page looks, ``SCRIPTS`` what it does. It has the same bytes for the same input: no
 dates, no absolute paths.
 """
 
@@ -29,6 +29,7 @@ from thaw.data.manifest import Split
 
 MOST = 200  # suspects on one page: as many as a person looks at in one go, and as a phone opens
 SIDE = 360  # pixels of a picture's longer side: enough to judge by, at some 30 KB
+SCRIPTS = ("corrections.js", "review.js")
 COMMAND = "python -m stages.get_data correct corrections.csv"
 
 Kind = Literal["label", "copy", "outlier", "odd"]
@@ -129,7 +130,7 @@ def write(path: Path, suspects: Sequence[Suspect], classes: Sequence[str], data:
         total: how many images the audit has looked at.
     """
     shown = suspects[:MOST]
-    code = Path(__file__).with_name("review.js").read_text(encoding="utf-8")
+    code = "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in SCRIPTS)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
