@@ -1,6 +1,5 @@
 """The MLflow UI as a person uses it, in a real browser: find the run that gained most, compare, look at the curves."""
 
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -8,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from stages import evaluate
-from tests.helpers import finished, options, servers
+from tests.helpers import browser, finished, options, servers
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = Path("/usr/bin/chromium")
-# Without these it calls home, at every start.
-QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
 GAINS = {2: 0.3, 3: 2.0, 6: 1.0}  # blocks that were unfrozen, and how much that helped
 
 
@@ -40,16 +36,11 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def page() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip("needs Debian's Chromium (apt-get install chromium), which is not here")
-    with sync_playwright() as playwright:
-        options = [*QUIET, *(["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else [])]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        opened = browser.new_page(viewport={"width": 1500, "height": 850})
-        opened.set_default_timeout(60_000)
+    with browser.chromium() as opened:
+        page = opened.new_page(viewport={"width": 1500, "height": 850})
+        page.set_default_timeout(60_000)
         expect.set_options(timeout=60_000)
-        yield opened
-        browser.close()
+        yield page
 
 
 def test_the_run_that_gained_most_is_found_and_compared(ui: str, page: Any, tmp_path: Path) -> None:

@@ -146,17 +146,19 @@ def square(image: Image.Image, size: int, fit: str) -> NDArray[np.uint8]:
     return np.array(image.resize((size, size), Image.Resampling.BILINEAR, box))
 
 
-def thumbnail(path: Path) -> tuple[str, bool]:
+def thumbnail(path: Path, side: int = THUMBNAIL) -> tuple[str, bool]:
     """Return a small copy of a picture as a data URI, and whether it is so small that its pixels are to be seen.
+
+    Its longer side has at most ``side`` pixels.
 
     A picture that has gone since ``prepare`` accepted it gives an empty one: it is no reason to lose a page.
     """
     try:
-        small = decode(path, at_least=THUMBNAIL)
+        small = decode(path, at_least=side)
     except Unusable:
         return "", False
     is_tiny = max(small.size) <= PIXEL_ART
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.thumbnail((side, side))
     kind, buffer = "png" if is_tiny else "jpeg", io.BytesIO()
     small.save(buffer, kind, quality=80)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", is_tiny

@@ -1,0 +1,427 @@
+"""The review page as a person uses it, in a real browser from disk: nothing decided is lost, and all of it is saved."""
+
+import csv
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from tests.helpers import browser
+from thaw.audit import review
+from thaw.audit.review import Neighbour, Suspect
+
+CLASSES = ["cats", "cows", "dogs", "élans"]
+HOSTILE = [
+    'cats/"quoted", and a comma.png',
+    "cats/</script><script>document.title='broken in'<",
+    "cats/<img src=x onerror=\"document.title='broken in'\">.png",
+    "cats/two\nlines.png",
+    "cats/🐈 \u202eerised.png",
+    "cats/\u2028\u2029.png",
+    "cats/\uffee.png",
+    "cats/חתול, قطة.png",
+    "cats/__proto__",
+    "=cats/{{ 7 * 7 }} &amp;.png",
+]
+# Of what is focused, or the page itself; and the buttons that a finger would miss.
+OUTLINE = "document.activeElement === document.body || getComputedStyle(document.activeElement).outlineStyle"
+SMALL = """[...document.querySelectorAll("button")].filter(e => e.checkVisibility())
+    .map(e => [e.id || e.textContent, e.offsetWidth, e.offsetHeight])
+    .filter(([, width, height]) => Math.min(width, height) < 44)"""
+HEADER = ["path", "action", "value"]
+DOG = Neighbour("dogs/1.png", "dogs", "val")
+COPIES = (Neighbour("dogs/2.png", "dogs", "test", "the same to the pixel"), Neighbour("dogs/3.png", "dogs", "test"))
+SUSPECTS = [
+    Suspect("label", "cats/1.png", "cats", "train", "It looks like a dog.", "dogs", (DOG,)),
+    Suspect("label", "cats/2.png", "cats", "test", "It looks like a cow.", "cows"),
+    Suspect("copy", "cats/3.png", "cats", "train", "It is in the test images too.", resembles=COPIES),
+    Suspect("outlier", "cats/4.png", "cats", "val", "No other cat is like it."),
+    Suspect("odd", "cats/5.png", "cats", "train", "It is all black."),
+    Suspect("odd", "cats/6.png", "cats", "train", "It is all white."),
+]
+
+
+def draw(data: Path, suspects: list[Suspect]) -> None:
+    """Make the pictures of suspects that can be files."""
+    random = np.random.default_rng(0)
+    for path in sorted({path for one in suspects for path in (one.path, *(other.path for other in one.resembles))}):
+        (data / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 255, (90, 120, 3), np.uint8)).save(data / path, "png")
+
+
+def written(folder: Path, suspects: list[Suspect] = SUSPECTS, classes: list[str] = CLASSES) -> str:
+    """Write a page, and return its address."""
+    draw(folder / "data", suspects)
+    review.write(folder / "review.html", suspects, classes, folder / "data", total=1234)
+    return (folder / "review.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser.chromium() as opened:
+        expect.set_options(timeout=20_000)
+        yield opened
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    """A page of a browser that has kept nothing yet; nothing may go wrong in it unseen."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    wrong: list[str] = []
+    opened.on("console", lambda message: wrong.append(message.text))
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on(
+        "request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or wrong.append(request.url)
+    )
+    yield opened
+    context.close()
+    assert wrong == []
+
+
+def press(page: Any, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def saved(page: Any) -> list[list[str]]:
+    """Save, and read what a person finds in the downloads."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save corrections.csv").first.click()
+    assert download.value.suggested_filename == "corrections.csv"
+    with Path(download.value.path()).open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+        assert file.newlines == "\n"
+    assert header == HEADER
+    assert rows == sorted(rows)
+    return rows
+
+
+def load(page: Any, path: Path, rows: list[list[str]], ends: str = "\n", start: str = "") -> None:
+    """Write a corrections.csv and load it."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        file.write(start)
+        csv.writer(file, lineterminator=ends).writerows([HEADER, *rows])
+    page.locator("#file").set_input_files(path)
+
+
+def test_each_action_is_saved_and_one_is_undone(page: Any, tmp_path: Path) -> None:
+    page.goto(written(tmp_path))
+    expect(page.get_by_role("heading", level=1)).to_have_text("6 suspects among 1,234 pictures")
+    expect(page.locator("#at")).to_have_text("1 of 6")
+    expect(page.locator("#why")).to_have_text("It looks like a dog.")
+    press(page, "r", "Enter", "k", "s", "x", "k")
+    expect(page.locator("#at")).to_have_text("6 of 6")
+    press(page, "x", "u")
+    expect(page.locator("#said")).to_have_text("Undone.")
+    assert saved(page) == [
+        ["cats/1.png", "relabel", "dogs"],
+        ["cats/2.png", "keep", ""],
+        ["cats/3.png", "same", "dogs/2.png"],
+        ["cats/4.png", "remove", ""],
+        ["cats/5.png", "keep", ""],
+    ]
+    expect(page.locator("#command")).to_have_text("python -m stages.get_data correct corrections.csv")
+    expect(page.locator("#command")).to_be_visible()
+
+
+def test_buttons_do_what_keys_do(page: Any, tmp_path: Path) -> None:
+    page.goto(written(tmp_path))
+    page.get_by_role("button", name="Relabel").click()
+    page.get_by_role("option", name="cows").click()
+    page.get_by_role("button", name="Keep").click()
+    page.locator("#neighbours button").nth(1).click()
+    page.get_by_role("button", name="Same object").click()
+    page.get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Forward").click()
+    expect(page.locator("#at")).to_have_text("5 of 6")
+    page.get_by_role("button", name="Back").click()
+    expect(page.locator("#at")).to_have_text("4 of 6")
+    assert saved(page) == [
+        ["cats/1.png", "relabel", "cows"],
+        ["cats/2.png", "keep", ""],
+        ["cats/3.png", "same", "dogs/3.png"],
+    ]
+
+
+def test_a_reload_in_the_middle_loses_nothing(page: Any, tmp_path: Path) -> None:
+    address = written(tmp_path)
+    page.goto(address)
+    press(page, "k", "x")
+    page.reload()
+    expect(page.locator("#at")).to_have_text("3 of 6")
+    expect(page.locator("#decided li")).to_have_count(2)
+    press(page, "Control+z", "Control+z", "Control+z", "x")
+    expect(page.locator("#said")).to_have_text("cats/1.png: removed.")
+    again = page.context.new_page()
+    again.goto(address)
+    expect(again.locator("#decided li")).to_have_count(1)
+    press(again, "k")
+    press(page, "ArrowRight")
+    page.reload()
+    assert len(saved(page)) == 2, "what another tab has decided counts"
+
+
+def test_another_audit_begins_anew(page: Any, tmp_path: Path) -> None:
+    page.goto(written(tmp_path))
+    press(page, "k", "k")
+    page.goto(written(tmp_path, [dataclasses.replace(SUSPECTS[0], why="It looks like a wolf."), *SUSPECTS[1:]]))
+    expect(page.locator("#at")).to_have_text("1 of 6")
+    expect(page.locator("#decided li")).to_have_count(0)
+    page.goto(written(tmp_path))
+    expect(page.locator("#decided li")).to_have_count(2)
+
+
+def test_a_decision_is_gone_back_to_and_changed(page: Any, tmp_path: Path) -> None:
+    page.goto(written(tmp_path))
+    press(page, "k", "k")
+    page.locator("#decided button").last.click()
+    expect(page.locator("#chosen")).to_have_text("You have decided: kept.")
+    expect(page.locator("#keep")).to_have_attribute("aria-pressed", "true")
+    press(page, "x")
+    expect(page.locator("#at")).to_have_text("3 of 6")
+    assert saved(page) == [["cats/1.png", "remove", ""], ["cats/2.png", "keep", ""]]
+
+
+def test_classes_are_searched(page: Any, tmp_path: Path) -> None:
+    page.goto(written(tmp_path))
+    press(page, "r")
+    options = page.get_by_role("option")
+    expect(options).to_have_text(["1dogssuggested", "2cows", "3élans"])
+    page.keyboard.type("ELA")
+    expect(options).to_have_text(["1élans"])
+    press(page, "Enter", "r", "2")
+    press(page, "r", "ArrowDown", "ArrowUp", "ArrowDown", "Enter")
+    press(page, "r")
+    page.keyboard.type("zebra")
+    expect(page.get_by_text("No class has such a name.")).to_be_visible()
+    press(page, "Enter", "Escape")
+    assert [row[2] for row in saved(page)] == ["élans", "dogs", "cows"]
+
+
+def test_where_classes_are_numbers_digits_search(page: Any, tmp_path: Path) -> None:
+    digits = [Suspect("label", "a.png", "3", "train", "It looks like a 5.", "5")] * 2
+    page.goto(written(tmp_path, digits, [*"0123456789", "17"]))
+    press(page, "r", "7")
+    expect(page.get_by_role("option")).to_have_text(["7", "17"])
+    press(page, "Enter")
+    assert saved(page) == [["a.png", "relabel", "7"]]
+
+
+def test_one_kind_at_a_time(page: Any, tmp_path: Path) -> None:
+    page.goto(written(tmp_path))
+    page.get_by_role("button", name="Odd pictures").click()
+    expect(page.locator("#at")).to_have_text("1 of 2")
+    press(page, "k", "x")
+    expect(page.get_by_role("heading", name="All of this kind are decided")).to_be_visible()
+    page.get_by_role("button", name="Go on with the other 4").click()
+    expect(page.locator("#at")).to_have_text("1 of 6")
+    press(page, "f")
+    expect(page.locator("#at")).to_have_text("1 of 2")
+    press(page, "k", "k", "k", "f", "k", "f", "x")
+    expect(page.get_by_role("heading", name="All decided")).to_be_visible()
+    expect(page.locator("#end-counts")).to_have_text("4 kept, 2 removed.")
+
+
+def test_hostile_names_are_text_and_come_back_whole(page: Any, tmp_path: Path) -> None:
+    suspects = [Suspect("label", path, "<b>", "train", "<i>why</i>", path) for path in HOSTILE]
+    review.write(tmp_path / "review.html", suspects, ["<b>", *HOSTILE], tmp_path, total=10)
+    page.goto((tmp_path / "review.html").as_uri())
+    for path in HOSTILE:
+        assert page.locator("#picture .path").text_content() == path
+        expect(page.locator("#why")).to_have_text("<i>why</i>")
+        press(page, "r", "Enter")
+    rows = saved(page)
+    assert rows == sorted([path, "relabel", path] for path in HOSTILE)
+    assert page.title() == "Review: 10 suspects among 10 pictures"
+    assert page.locator("#suspect img, #decided img").count() == 0
+    page.evaluate("localStorage.clear()")
+    page.reload()
+    load(page, tmp_path / "corrections.csv", rows, ends="\r\n", start="\ufeff")
+    expect(page.locator("#decided li")).to_have_count(10)
+    assert saved(page) == rows
+
+
+def test_a_loaded_file_goes_on_and_keeps_what_is_not_on_this_page(page: Any, tmp_path: Path) -> None:
+    rows = [
+        ["cats/1.png", "relabel", "cows"],
+        ["cats/3.png", "same", "dogs/3.png"],
+        ["elsewhere.png", "remove", ""],
+    ]
+    page.goto(written(tmp_path))
+    press(page, "k", "k")
+    load(page, tmp_path / "corrections.csv", rows)
+    expect(page.locator("#said")).to_have_text("Loaded 3 rows of corrections.csv.")
+    expect(page.locator("#at")).to_have_text("4 of 6")
+    assert saved(page) == sorted([*rows, ["cats/2.png", "keep", ""]])
+    press(page, "u")
+    assert saved(page) == [["cats/1.png", "keep", ""], ["cats/2.png", "keep", ""]]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("file,label\n1.png,cats\n", "file,label"),
+        ("path,action,value\n1.png,eat,\n", "the line 1.png,eat,"),
+        ("path,action,value\n1.png,keep\n", "the line 1.png,keep"),
+        ('path,action,value\n"1.png,keep,\n', "nothing that is CSV"),
+        ("", "nothing that is CSV"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(page: Any, tmp_path: Path, text: str, found: str) -> None:
+    page.goto(written(tmp_path))
+    press(page, "k")
+    (tmp_path / "other.csv").write_text(text, encoding="utf-8", newline="\n")
+    page.locator("#file").set_input_files(tmp_path / "other.csv")
+    expect(page.locator("#said")).to_have_text(
+        f"other.csv is no corrections.csv: expected the columns path,action,value, found {found}."
+    )
+    assert saved(page) == [["cats/1.png", "keep", ""]]
+
+
+def test_a_picture_that_is_suspected_twice_has_one_verdict(page: Any, tmp_path: Path) -> None:
+    twice = [*SUSPECTS[:3], dataclasses.replace(SUSPECTS[3], path="cats/1.png")]
+    twice += [dataclasses.replace(SUSPECTS[2], path="cats/1.png"), dataclasses.replace(SUSPECTS[4], path="cats/3.png")]
+    page.goto(written(tmp_path, twice))
+    press(page, "r", "Enter", "k", "s")
+    expect(page.locator("#chosen")).to_have_text("This picture has been suspected before, and was relabelled as dogs.")
+    press(page, "k", "s", "x")
+    assert saved(page) == [
+        ["cats/1.png", "relabel", "dogs"],
+        ["cats/1.png", "same", "dogs/2.png"],
+        ["cats/2.png", "keep", ""],
+        ["cats/3.png", "remove", ""],
+    ]
+
+
+def test_where_the_browser_keeps_nothing_it_says_so_and_warns_before_leaving(page: Any, tmp_path: Path) -> None:
+    page.add_init_script("Object.defineProperty(window, 'localStorage', { get() { throw new Error('none') } })")
+    page.goto(written(tmp_path))
+    expect(page.get_by_text("This browser keeps nothing")).to_be_visible()
+    asked = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    page.locator("#keep").click()
+    page.reload()
+    assert asked == ["beforeunload"]
+    page.locator("#keep").click()
+    assert saved(page) == [["cats/1.png", "keep", ""]]
+    page.reload()
+    assert asked == ["beforeunload"], "what is saved needs no warning"
+
+
+def test_keys_are_left_alone_where_they_mean_something_else(page: Any, tmp_path: Path) -> None:
+    page.goto(written(tmp_path))
+    press(page, "?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    press(page, "k", "Escape", "Control+k", "s")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    press(page, "r")
+    page.keyboard.type("kx")
+    press(page, "Escape")
+    expect(page.locator("#at")).to_have_text("1 of 6")
+    expect(page.locator("#decided li")).to_have_count(0)
+
+
+def test_everything_is_reached_with_the_keyboard_and_has_a_name(page: Any, tmp_path: Path) -> None:
+    page.goto(written(tmp_path))
+    press(page, "k", "ArrowRight")
+    reached = []
+    for _ in range(40):
+        press(page, "Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+        assert page.evaluate(OUTLINE) != "none", reached[-1]
+    assert {"save", "load", "show-help", "back", "forward", "undo", "keep", "relabel", "remove", "same"} <= {*reached}
+    assert page.locator("#neighbours button").count() == 2
+    nameless = "e => e.checkVisibility() && !(e.textContent.trim() || e.ariaLabel)"
+    assert page.evaluate(f"[...document.querySelectorAll('button, input')].filter({nameless}).length") == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_all_fits_and_can_be_touched(chromium: Any, tmp_path: Path, scheme: str) -> None:
+    context = chromium.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, color_scheme=scheme
+    )
+    page = context.new_page()
+    page.goto(written(tmp_path))
+    for act in ("keep", "remove", "same"):
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert page.evaluate(SMALL) == []
+        assert page.locator("#relabel").bounding_box()["y"] < 844, "within reach without scrolling"
+        page.locator(f"#{act}").tap()
+    page.locator("#relabel").tap()
+    page.get_by_role("option", name="dogs").tap()
+    expect(page.locator("#decided li")).to_have_count(4)
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_can_be_read(scheme: str) -> None:
+    """By WCAG's contrast of 4.5 on what is behind them."""
+    template = Path(review.__file__).with_name("review.html.j2").read_text(encoding="utf-8")
+    blocks = re.findall(r":root \{.*?\}", template, re.DOTALL)
+    light, dark = (dict(re.findall(r"--(\w+): (#\w+)", block)) for block in blocks)
+    colours = light if scheme == "light" else light | dark
+    pairs = [(text, on) for text in ("ink", "soft", "blue", "green", "red", "violet") for on in ("card", "page")]
+    pairs += [("soft", "well"), ("ink", "well"), ("ink", "warm")]
+    pairs += [("on", tone) for tone in ("blue", "green", "red", "violet")]
+    assert [(a, b) for a, b in pairs if contrast(colours[a], colours[b]) < 4.5] == []
+
+
+def contrast(one: str, other: str) -> float:
+    """How much two colours differ in brightness, from 1 to 21 (WCAG 2)."""
+
+    def luminance(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        channels = (int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4))
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_page_is_the_same_twice_wherever_it_is_made(tmp_path: Path) -> None:
+    for name in "ab":
+        written(tmp_path / name)
+    page = (tmp_path / "a" / "review.html").read_text(encoding="utf-8")
+    assert page == (tmp_path / "b" / "review.html").read_text(encoding="utf-8")
+    assert str(tmp_path) not in page
+    assert not re.search(r"\b20\d\d-\d\d-\d\d\b|https?:", page)
+
+
+def test_a_picture_is_in_it_once(tmp_path: Path) -> None:
+    written(tmp_path, SUSPECTS * 3)
+    assert (tmp_path / "review.html").read_text(encoding="utf-8").count("data:image/") == 9
+
+
+def test_a_lost_picture_does_not_lose_the_page(page: Any, tmp_path: Path) -> None:
+    draw(tmp_path / "data", SUSPECTS)
+    (tmp_path / "data/cats/1.png").unlink()
+    (tmp_path / "data/dogs/1.png").write_bytes(b"no picture")
+    review.write(tmp_path / "review.html", SUSPECTS, CLASSES, tmp_path / "data", total=6)
+    page.goto((tmp_path / "review.html").as_uri())
+    expect(page.get_by_text("This picture is missing")).to_have_count(2)
+    press(page, "k")
+    expect(page.locator("#picture img")).to_be_visible()
+
+
+def test_of_many_suspects_the_first_are_shown_and_all_are_counted(page: Any, tmp_path: Path) -> None:
+    many = [dataclasses.replace(SUSPECTS[1], why=f"number {number}") for number in range(review.MOST + 31)]
+    page.goto(written(tmp_path, many))
+    expect(page.get_by_role("heading", level=1)).to_have_text("231 suspects among 1,234 pictures")
+    expect(page.get_by_text("The 200 most suspicious are here.")).to_be_visible()
+    expect(page.locator("#at")).to_have_text("1 of 200")
+
+
+def test_without_suspects_it_says_what_was_looked_for(page: Any, tmp_path: Path) -> None:
+    page.goto(written(tmp_path, []))
+    expect(page.get_by_role("heading", name="Nothing to review")).to_be_visible()
+    for wording in review.KINDS.values():
+        expect(page.get_by_text(wording.meaning)).to_be_visible()
