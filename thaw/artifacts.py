@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel
 
 PROJECT = Path(__file__).resolve().parent.parent
-STAGES = ("prepare", "extract_features", "train_head", "finetune", "evaluate")
+STAGES = ("prepare", "extract_features", "audit", "train_head", "finetune", "evaluate")
 # Windows renames nothing that somebody has open, if only a scanner that looks at what is new: seconds between tries.
 PAUSES = (0.1, 0.3, 1.0, 3.0) if os.name == "nt" else ()
 
@@ -89,6 +89,11 @@ class Paths:
     def mixes(self) -> Path:
         """What the views are mixed with, see ``thaw.networks.outputs.Mixes``."""
         return self.root / "extract_features" / "mixes.npy"
+
+    @property
+    def findings(self) -> Path:
+        """What the data say about themselves, see ``thaw.audit.findings.Findings``."""
+        return self.root / "audit" / "findings.json"
 
     @property
     def head(self) -> Path:

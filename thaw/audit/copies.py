@@ -4,8 +4,8 @@ What looks alike to the network is a candidate; the pixels decide. Two pictures 
 found in the other, at some scale and place, perhaps mirrored.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,35 +13,26 @@ from PIL import Image
 
 from thaw.audit.neighbours import Neighbours
 from thaw.data import images
-from thaw.networks.outputs import Floats, Labels
+from thaw.networks.outputs import Labels
 
-CANDIDATES, LEAST_ALIKE = 2, 0.5  # of each picture: its nearest, if the features' correlation is at least so high
+CANDIDATES, LEAST_ALIKE = 3, 0.4  # of each picture: its nearest, where the features' correlation is so high
 PAIRS = 4_000  # that are searched for each other's detail, at most: some ten seconds of two cores
 LEAST = 24  # pixels of the shorter side: below, there is no detail to be found
 SCALES = tuple(2 ** (-step / 12) for step in range(13))  # of one picture in the other, down to a half
 FINER = tuple(2 ** (step / 48) for step in (-2, -1, 1, 2))  # around the best of them, for what may be a copy
 DETAIL = 3  # pixels: what is wider than that is no detail, and alike in all pictures of a white sky
-SAME, NEARLY = 0.8, 0.6  # correlation from which on two pictures are copies, and from which on that is looked at closer
+SAME, NEARLY = (
+    0.78,
+    0.6,
+)  # correlation from which on two pictures are copies, and from which on that is looked at closer
 THUMB = 32  # pixels of a side, where all candidates are compared as they are
 
 Pair = tuple[int, int]
+Floats = NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True)
-class Copies:
-    """Pictures that show the same, by row.
-
-    Attributes:
-        groups: rows in ascending order, the groups by their first.
-        pairs: which were found to be copies of each other, with their correlation.
-    """
-
-    groups: list[list[int]]
-    pairs: dict[Pair, float]
-
-
-def find(neighbours: Neighbours, pictures: Sequence[NDArray[np.uint8]]) -> Copies:
-    """Find the copies among pictures.
+def find(neighbours: Neighbours, pictures: Sequence[NDArray[np.uint8]]) -> dict[Pair, float]:
+    """Find the copies among pictures: pairs of rows, the lower first, with their correlation.
 
     Args:
         neighbours: those whose features are most alike.
@@ -55,19 +46,7 @@ def find(neighbours: Neighbours, pictures: Sequence[NDArray[np.uint8]]) -> Copie
         likely = np.maximum(similarity[ones, column][first], _overlaid(pictures, pairs))
         pairs = pairs[np.sort(np.argsort(-likely, kind="stable")[:PAIRS])]
     found = images.parallel(lambda pair: shared(pictures[pair[0]], pictures[pair[1]]), pairs.tolist(), "audit: copies")
-    same = {(one, other): value for (one, other), value in zip(pairs.tolist(), found, strict=True) if value >= SAME}
-    return Copies(joined(same), same)
-
-
-def joined(pairs: Iterable[Pair]) -> list[list[int]]:
-    """Join pairs that have a member in common, and so on: groups of rows, sorted."""
-    group: dict[int, list[int]] = {}
-    for one, other in sorted(pairs):
-        mine, theirs = group.get(one, [one]), group.get(other, [other])
-        if mine is not theirs or one not in group:
-            mine = sorted({*mine, *theirs})
-            group |= dict.fromkeys(mine, mine)
-    return sorted({id(rows): rows for rows in group.values()}.values())
+    return {(one, other): value for (one, other), value in zip(pairs.tolist(), found, strict=True) if value >= SAME}
 
 
 def shared(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
@@ -126,10 +105,11 @@ def _overlaid(pictures: Sequence[NDArray[np.uint8]], pairs: Labels) -> Floats:
     for row, picture in enumerate(pictures):
         squares[row] = _detail(np.asarray(Image.fromarray(picture).resize((THUMB, THUMB), Image.Resampling.BOX)))
     squares /= np.maximum(np.linalg.norm(squares, axis=(1, 2), keepdims=True), 1e-6)
-    found = np.empty(len(pairs), np.float32)
-    for row, (one, other) in enumerate(pairs):
-        found[row] = max(np.vdot(squares[one], squares[other]), np.vdot(squares[one], squares[other][:, ::-1]))
-    return found
+    found = [
+        max(np.vdot(squares[one], squares[other]), np.vdot(squares[one], squares[other][:, ::-1]))
+        for one, other in pairs
+    ]
+    return np.array(found, np.float32)
 
 
 def _boxes(sums: Floats, height: int, width: int) -> Floats:
@@ -146,7 +126,5 @@ def _cumulative(values: Floats) -> Floats:
 def _detail(picture: NDArray[np.uint8]) -> Floats:
     """A picture less its surroundings: the mean of a box of 2 × ``DETAIL`` + 1 pixels."""
     side = 2 * DETAIL + 1
-    found: Floats = (
-        picture - _boxes(_cumulative(np.pad(picture.astype(np.float64), DETAIL, mode="edge")), side, side) / side**2
-    )
-    return found
+    sums = _cumulative(np.pad(picture.astype(np.float64), DETAIL, mode="edge"))
+    return picture - _boxes(sums, side, side) / side**2

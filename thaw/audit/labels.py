@@ -8,14 +8,18 @@ neighbours. What one of them alone finds strange is often only hard.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thaw.audit.neighbours import Neighbours
 from thaw.learning import calibration
 from thaw.learning.crossvalidation import FOLDS
 from thaw.networks.inference import softmax
-from thaw.networks.outputs import Floats, Labels
+from thaw.networks.outputs import Labels
+
+Floats = NDArray[np.floating[Any]]
 
 RIDGES = (0.1, 0.3, 1.0)  # of standardised features, per picture
 NEARNESS = 8.0  # how much more a neighbour counts by whose similarity is higher by 1 (nats)
@@ -38,9 +42,7 @@ class Suspects:
     probabilities: Floats
 
 
-def find(
-    features: Floats, neighbours: Neighbours, y: Labels, groups: Labels, folds: Labels, classes: int
-) -> Suspects:
+def find(features: Floats, neighbours: Neighbours, y: Labels, groups: Labels, folds: Labels, classes: int) -> Suspects:
     """Rank the pictures whose label is doubtful.
 
     Args:

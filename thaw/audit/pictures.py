@@ -16,7 +16,7 @@ from thaw.errors import UserError
 
 SIDE = 64  # pixels of the longer side
 DARK, LIGHT = 50, 205  # of 255: nothing is brighter (but for 1% of the pixels), or darker, than that
-EMPTY = 4.0  # of 255: the brightness of an empty picture has a lower standard deviation
+EMPTY = 2.0  # of 255: the brightness of an empty picture has a lower standard deviation
 LONG = 3.0  # times as long as wide
 SMALL = 0.1  # of the median number of pixels
 BLURRED = 0.25  # of the median sharpness, and
@@ -82,11 +82,13 @@ def look(path: Path) -> Look:
     side = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     small = picture.resize(side, Image.Resampling.BOX)
     saturation = float(np.asarray(small.convert("HSV"))[..., 1].mean()) / 255
-    return Look(np.asarray(small.convert("L")), kind, width, height, path.stat().st_size, images.camera(path), saturation)
+    return Look(
+        np.asarray(small.convert("L")), kind, width, height, path.stat().st_size, images.camera(path), saturation
+    )
 
 
 def odd(looks: Sequence[Look]) -> dict[int, str]:
-    """Say what is odd about pictures, by row: empty, dark, light, blurred, long, or small beside the others."""
+    """Say what is odd about pictures, by row: empty, dark, light, long, or small or blurred beside the others."""
     pixels = np.array([one.width * one.height for one in looks])
     sharpness = np.array([one.sharpness for one in looks])
     blurred = min(BLURRED * float(np.median(sharpness)), ONLY_BLURRED)

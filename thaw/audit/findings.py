@@ -1,0 +1,163 @@
+"""What the data say about themselves: copies, doubtful labels, odd pictures and spurious cues, put together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thaw.audit import copies, cues, labels, neighbours, pictures
+from thaw.audit.neighbours import Neighbours
+from thaw.audit.review import Neighbour, Suspect
+from thaw.data import corrections, images
+from thaw.data.corrections import Correction
+from thaw.data.manifest import Record
+from thaw.learning import crossvalidation, examples
+from thaw.networks.outputs import Floats
+
+WIDEST = 2048  # features; of more, as a network without pooling has them, as many random mixtures are taken
+UNLIKE = 2.5  # robust standard deviations below the others, from which on a picture resembles none
+NEAR = 5  # pictures that one resembles, if any
+BESIDE = 3  # pictures that a suspect is shown beside
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an audit has found.
+
+    Attributes:
+        figures: the content of ``findings.json``: ``images`` (how many), ``copies`` (groups of pictures that show the
+            same, each with ``path``, ``label`` and ``split``), ``leaked`` (test images that have a copy in train or
+            val), ``labels`` (the ``estimate`` of how many are wrong, ``low`` and ``high``, and how many are
+            ``suspects``), ``outliers`` and ``odd`` (how many), ``cues`` (see ``cues.Cue``).
+        suspects: what a person should look at.
+        links: that pictures which are copies show the same object.
+    """
+
+    figures: Mapping[str, Any]
+    suspects: list[Suspect]
+    links: list[Correction]
+
+
+def audit(
+    data: Path, records: Sequence[Record], classes: list[str], features: Path, given: Sequence[Correction], seed: int
+) -> Findings:
+    """Look at all images, and at what the network has made of them.
+
+    Args:
+        data: the folder of the images.
+        records: the manifest.
+        classes: the class names.
+        features: the file of all images' features.
+        given: the corrections: what a person has judged is no suspect any more.
+        seed: of the folds.
+    """
+    known, y = _features(features, seed), examples.labels(records, classes)
+    looks = list(images.parallel(lambda one: pictures.look(data / one.path), records, "audit: pictures"))
+    near = neighbours.nearest(known)
+    judged = {path for one in given for path in one.paths}
+    pairs = {
+        pair: alike
+        for pair, alike in copies.find(near, [one.grey for one in looks]).items()
+        if not judged & {records[row].path for row in pair}
+    }
+    links = sorted(Correction(*_ordered(records[one].path, "same", records[other].path)) for one, other in pairs)
+    grouped = corrections.group(records, links)
+    numbers: dict[str, int] = {}
+    groups = np.array([numbers.setdefault(one.unit, len(numbers)) for one in grouped])
+    folds = crossvalidation.deal(grouped, seed)
+    doubtful = labels.find(known, near, y, groups, folds, len(classes))
+
+    def beside(row: int, rows: Sequence[int], note: str = "") -> tuple[Neighbour, ...]:
+        """The pictures of ``rows`` that are not the one of ``row``."""
+        others = [records[other] for other in rows if other != row][:BESIDE]
+        return tuple(Neighbour(other.path, other.label, other.split, note) for other in others)
+
+    def suspect(kind: Any, row: int, why: str, rows: Sequence[int], suggestion: str = "", note: str = "") -> Suspect:
+        one = records[row]
+        return Suspect(kind, one.path, one.label, one.split, why, suggestion, beside(row, rows, note))
+
+    found: list[Suspect] = []
+    for (one, other), alike in sorted(pairs.items(), key=lambda item: (-item[1], item[0])):
+        why = _copied(records[one], records[other])
+        if why:
+            found.append(suspect("copy", one, why, [other], note=f"{alike:.0%} alike"))
+    for row in doubtful.rows.tolist():
+        best = int(doubtful.probabilities[row].argmax())
+        if best != y[row] and records[row].path not in judged:
+            said = f"Models that have not seen it are {doubtful.probabilities[row, best]:.0%} sure of {classes[best]}, "
+            of_best = [other for other in near.rows[row].tolist() if y[other] == best]
+            why = f"{said}and {doubtful.probabilities[row, y[row]]:.0%} of {records[row].label}."
+            found.append(suspect("label", row, why, of_best, classes[best]))
+    suspects = len([one for one in found if one.kind == "label"])
+    odd = {row: why for row, why in pictures.odd(looks).items() if records[row].path not in judged}
+    found += [suspect("odd", row, why, []) for row, why in odd.items()]
+    alone = [row for row in _outliers(near) if records[row].path not in judged and row not in odd]
+    why = "It resembles no other picture as much as the others resemble each other."
+    found += [suspect("outlier", row, why, near.rows[row].tolist()) for row in alone]
+    same = [sorted(group, key=lambda one: one.path) for group in corrections.together(records, [*given, *links])]
+    estimate, low, high = doubtful.estimate
+    figures = {
+        "images": len(records),
+        "copies": [[{"path": one.path, "label": one.label, "split": one.split} for one in group] for group in same],
+        "leaked": sorted(
+            one.path for group in same if len({one.split for one in group}) > 1 for one in group if one.split == "test"
+        ),
+        "labels": {"estimate": estimate, "low": low, "high": high, "suspects": suspects},
+        "outliers": len(alone),
+        "odd": len(odd),
+        "cues": [asdict(cue) | {"label": classes[cue.label]} for cue in cues.find(looks, y, folds, len(classes))],
+    }
+    return Findings(figures, found, links)
+
+
+def _copied(one: Record, other: Record) -> str:
+    """Say what is wrong with two pictures being copies; nothing if they are of one class, in one split."""
+    if one.label != other.label:
+        return f"The same picture is labelled {one.label} here and {other.label} there: at least one is wrong."
+    if one.split != other.split:
+        return f"The same picture is in {one.split} here and in {other.split} there."
+    return ""
+
+
+def _ordered(path: str, action: Any, value: str) -> tuple[str, Any, str]:
+    """A link is written once, whichever picture is named first."""
+    first, second = sorted((path, value))
+    return first, action, second
+
+
+def _features(file: Path, seed: int) -> Floats:
+    """The features of all images (images × features), each row of length 1."""
+    features = np.load(file, mmap_mode="r")[:, 0]
+    features = features.reshape(len(features), -1)
+    if features.shape[1] > WIDEST:
+        mixing = np.random.default_rng(seed).normal(size=(features.shape[1], WIDEST)).astype(np.float32)
+        features = features @ mixing
+    found: Floats = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return found.astype(np.float32, copy=False)
+
+
+def _outliers(near: Neighbours) -> list[int]:
+    """The pictures that resemble none, the strangest first."""
+    alike = near.similarity[:, :NEAR].mean(axis=1)
+    middle = np.median(alike)
+    spread = 1.4826 * np.median(np.abs(alike - middle))
+    strange = np.argsort(alike, kind="stable")
+    return [int(row) for row in strange if alike[row] < middle - UNLIKE * spread]
+
+
+def described(figures: Mapping[str, Any]) -> list[str]:
+    """Say what was found in a few lines."""
+    doubtful, across = figures["labels"], sum(len({one["split"] for one in group}) > 1 for group in figures["copies"])
+    lines = [
+        f"audit: {len(figures['copies'])} groups of copies, {across} of them across splits; some "
+        f"{doubtful['estimate']} labels may be wrong ({doubtful['low']} to {doubtful['high']}); "
+        f"{figures['odd']} odd pictures, {figures['outliers']} that resemble no other"
+    ]
+    lines += [
+        f"  {cue['feature']} alone is right for {cue['right']:.0%} (the most frequent class: {cue['majority']:.0%}), "
+        f"first of all for {cue['label']}: see that the network does not learn it"
+        for cue in figures["cues"]
+    ]
+    return [*lines, "  look at them, and put right what is wrong: artifacts/audit/review.html"]
