@@ -45,7 +45,7 @@ def test_a_table_has_all_probabilities(paths: Paths, tmp_path: Path, capsys: pyt
     call(paths, paths.data, "--csv", out)
     with out.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [*rows[0]] == ["path", "label", "probability", "cat", "dog"]
+    assert [*rows[0]] == ["path", "label", "probability", "unsure", "cat", "dog"]
     assert [row["path"] for row in rows] == [str(file) for file in sorted(paths.data.rglob("*.png"))]
     for row in rows:
         values = {name: float(row[name]) for name in ("cat", "dog")}

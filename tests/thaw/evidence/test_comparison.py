@@ -14,7 +14,14 @@ from thaw.evidence import comparison, scoring, significance
 from thaw.evidence.scoring import Pair
 from thaw.evidence.significance import Interval
 
-SURE = {"confidence": 0.95, "resamples": 300, "seed": 0, "keep_best_of": ["head", "finetuned"], "cross_validate": 0}
+SURE = {
+    "confidence": 0.95,
+    "resamples": 300,
+    "seed": 0,
+    "keep_best_of": ["head", "finetuned"],
+    "cross_validate": 0,
+    "sure_enough": 0.98,
+}
 
 
 def sample(seed: int, n: int = 200, classes: int = 5, skill: float = 1.5) -> tuple[Any, Any]:
