@@ -59,12 +59,14 @@ def forecast(measured: Measured, confidence: float, seed: int) -> Forecast:
     """Continue a learning curve to twice as many images as there are.
 
     Its uncertainty comes from drawing the validation images and the subsets again (bootstrap). All images make one
-    subset only, and so would twice as many: how much chance is in one is taken from those of the size before.
+    subset only, and so would twice as many: how much chance is in one is taken from those of the size before. They are
+    few, so it is Student's t that their spread is multiplied with.
     """
     random = np.random.default_rng(seed)
     errors = _resampled(measured, random)
     spread = [float(right.mean(axis=1).std(ddof=1)) for right in measured.right[:-1]]
-    errors[1:, -1] += random.normal(0, spread[-1], RESAMPLES)
+    chance = np.hypot(spread[-1], DOUBT) * random.standard_t(len(measured.right[-2]) - 1, (2, RESAMPLES))
+    errors[1:, -1] = np.clip(errors[1:, -1] + chance[0], 0, 1)
     draws = [len(right) for right in measured.right]
     deviations = np.array([*spread, spread[-1]]) / np.sqrt(draws)
     share = np.array(measured.sizes) / measured.sizes[-1]
@@ -72,7 +74,7 @@ def forecast(measured: Measured, confidence: float, seed: int) -> Forecast:
     fell = _fall(share, errors, 1 / (deviations**2 + DOUBT**2), now, 2 * now)
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     gain = _rounded(np.median(fell))
-    interval = Interval(*map(_rounded, np.quantile(fell[1:] + random.normal(0, spread[-1], RESAMPLES), tails)))
+    interval = Interval(*map(_rounded, np.quantile(fell[1:] + chance[1], tails)))
     points = [
         Point(size, _rounded(1 - column[0]), Interval(*map(_rounded, np.quantile(1 - column, tails))))
         for size, column in zip(measured.sizes, errors.T, strict=True)
@@ -93,9 +95,9 @@ def _resampled(measured: Measured, random: np.random.Generator) -> Floats:
     drawn = np.concatenate([np.arange(most)[np.newaxis], random.integers(0, most, (RESAMPLES, most))])
     columns = []
     for right in measured.right:
-        wrong = 1 - weights @ right.T.astype(np.float64)
+        wrong = weights @ (~right.T).astype(np.float64)
         columns.append(np.take_along_axis(wrong, drawn % len(right), axis=1).mean(axis=1))
-    return np.stack(columns, axis=1)
+    return np.clip(np.stack(columns, axis=1), 0, 1)  # a sum of weights is 1 but for its last bit
 
 
 def _fall(share: Floats, errors: Floats, weights: Floats, start: float, end: float) -> Floats:

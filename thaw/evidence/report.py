@@ -24,6 +24,7 @@ from thaw.evidence.wording import (
     answered,
     coverage,
     cross_validated,
+    first_upper,
     intervals,
     keeping,
     more_images,
@@ -59,6 +60,7 @@ def write_html(path: Path, story: Story) -> None:
         curves=plots.learning_curves(story.curves if story.tuned else {"train_head": story.curves["train_head"]}),
         rungs=plots.rungs(story.stored["finetune"].get("tried", [])),
         plot=plots.PLOT,
+        shown=shown,
         matrices=matrices if story.tuned else {"The head": matrices["Before"]},
         confusions=confusions(before, after, story.classes),
         galleries=galleries(story),
@@ -92,7 +94,13 @@ def _render(template: str, story: Story, **more: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": percent, "points": points, "p_value": p_value, "plain": plain}
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "p_value": p_value,
+        "plain": plain,
+        "first_upper": first_upper,
+    }
     environment.globals |= {"percent": percent, "points": points}
     return environment.get_template(template).render(
         metrics=story.metrics,

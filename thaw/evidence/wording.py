@@ -143,6 +143,11 @@ def plain(value: Any) -> str:
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else str(value)
 
 
+def first_upper(text: str) -> str:
+    """Return a sentence's beginning as a sentence begins."""
+    return text[:1].upper() + text[1:]
+
+
 def minus(text: str) -> str:
     """Return a number with the sign that people print."""
     return text.replace("-", "−")
