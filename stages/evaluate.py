@@ -1,7 +1,8 @@
 """Compare the models before and after fine-tuning: the only stage that looks at the labels of the test images.
 
 Reads artifacts/prepare/, both predictions and learning curves, what every stage was configured with, of data/ the
-images to show and, where test images are few, the features, on which the head is cross-validated. Writes
+images to show, and the features: heads on parts of them say what more images would bring, and where test images are
+few the head is cross-validated. Writes
 artifacts/evaluate/: metrics.json (the few figures that people compare), figures.json (all), plots/ and
 environment.json, which are small and belong in Git; report.html, summary.txt and model/ (the model that is kept, ready
 to use). Then publishes the finished run to MLflow and prints the summary. Needs no TensorFlow.
@@ -18,9 +19,9 @@ from thaw.artifacts import Paths, read_json, write_json, write_text
 from thaw.config.composing import command, recorded
 from thaw.config.schema import SECTIONS, Evaluate
 from thaw.data import manifest
-from thaw.evidence import comparison, report
+from thaw.evidence import comparison, forecasting, report
 from thaw.evidence.story import Story
-from thaw.learning import crossvalidation, curves, examples, predictions
+from thaw.learning import crossvalidation, curves, examples, predictions, subsets
 from thaw.learning.heads import Head
 from thaw.models import portable
 from thaw.models.portable import Facts
@@ -48,6 +49,9 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
         if asked is not None:
             found = comparison.cross_validated(examples.labels(records, classes), asked, evaluate.confidence)
             figures["cross_validated"] = {**found, "folds": crossvalidation.FOLDS}
+    measured = subsets.measure(paths.features, records, classes, config["train_head"]["class_weights"], seed)
+    forecast = measured and forecasting.forecast(measured, evaluate.confidence, seed)
+    figures |= {"forecast": forecast.figures()} if forecast else {}
     with paths.refused.open(newline="", encoding="utf-8") as file:
         refused = list(csv.DictReader(file))
     story = Story(
@@ -55,6 +59,7 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
         classes=classes,
         paths=[record.path for record in records if record.split == "test"],
         test=test,
+        forecast=forecast,
         curves={stage: curves.read(paths.history(stage)) for stage in MODELS},
         prepared=read_json(paths.manifest.with_name("summary.json")),
         refused=refused,
@@ -71,12 +76,12 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
         report.write_html(out / paths.report.name, story)
         write_text(out / paths.summary.name, summary)
         backbone = config["backbone"]
-        facts = Facts(classes, backbone["input_size"], backbone["precision"], figures["temperature"], backbone["fit"])
-        card = report.card(story)
-        if figures["kept"] == "head":
-            portable.write(out / paths.finished.name, paths.backbone, facts, card, Head.load(paths.head).layers)
-        else:
-            portable.write(out / paths.finished.name, paths.network, facts, card)
+        sure = figures.get("sure", {"threshold": 0.0})["threshold"]
+        how = (backbone["input_size"], backbone["precision"], figures["temperature"], backbone["fit"], sure)
+        facts = Facts(classes, *how)
+        is_head = figures["kept"] == "head"
+        network, layers = (paths.backbone, Head.load(paths.head).layers) if is_head else (paths.network, [])
+        portable.write(out / paths.finished.name, network, facts, report.card(story), layers)
     publishing.publish(paths, config)
     print(summary, end="")
 

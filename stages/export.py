@@ -69,6 +69,7 @@ def run(paths: Paths, formats: list[str]) -> None:
         f"Input: images × {size} × {size} × 3, uint8 RGB, {'the middle' if fit == 'crop' else 'all'} of each picture. "
         f"Output: images × {len(reference.facts.classes)} calibrated probabilities: "
         f"{', '.join(reference.facts.classes)}.",
+        *([f"Below {sure:.1%}, the highest of them is unsure."] if (sure := reference.facts.threshold) else []),
         "",
     ]
     write_text(paths.root / "export" / "report.md", "\n".join(text))

@@ -73,14 +73,14 @@ def run(files: list[Path], model: Model, out: Path | None, top: int) -> None:
     if out is None:
         width = max(len(str(file)) for file in usable)
         for file, row in zip(usable, probabilities, strict=True):
-            order = np.argsort(-row, kind="stable")[: max(1, top)]
-            print(f"{file!s:<{width}}  " + "  ".join(f"{classes[place]} {row[place]:.1%}" for place in order))
+            print(f"{file!s:<{width}}  {model.facts.said(row, top)}")
         return
     with atomic(out.absolute()) as partial, partial.open("w", newline="", encoding="utf-8") as text:
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(["path", "label", "probability", *classes])
+        table.writerow(["path", "label", "probability", "unsure", *classes])
         for file, label, row in zip(usable, best, probabilities, strict=True):
-            table.writerow([file, label, *(f"{value:.9g}" for value in (row.max(), *row))])
+            sure, *each = (f"{value:.9g}" for value in (row.max(), *row))
+            table.writerow([file, label, sure, "unsure" if row.max() < model.facts.threshold else "", *each])
     counts = ", ".join(f"{count} {label}" for label, count in Counter(best).most_common())
     skipped = f"; {len(files) - len(usable)} files skipped" if len(usable) < len(files) else ""
     print(f"predict: {len(usable)} pictures in {out}: {counts}{skipped}")

@@ -83,7 +83,11 @@ def test_squares_with_shuffled_labels_fail_the_gate(
     gentle = Finetune.model_validate(options.FINETUNE | {"label_smoothing": 0, "epochs": 2})
     finetune.run(paths, toy, AUGMENT, gentle, seed=0)
     evaluate.run(
-        paths, Evaluate(confidence=0.95, resamples=500, keep_best_of=["head", "finetuned"], cross_validate=200), seed=0
+        paths,
+        Evaluate(
+            confidence=0.95, resamples=500, keep_best_of=["head", "finetuned"], cross_validate=200, sure_enough=0.98
+        ),
+        seed=0,
     )
     metrics = read_json(paths.figures)
     assert metrics["head"]["accuracy"] < GATE - 0.2

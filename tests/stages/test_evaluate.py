@@ -59,6 +59,8 @@ def test_outputs(tmp_path: Path, published: list[Paths], capsys: pytest.CaptureF
         "plots/confusion_finetuned.csv",
         "plots/reliability_head.csv",
         "plots/reliability_finetuned.csv",
+        "plots/risk_coverage.csv",
+        "plots/learning_curve.csv",
     }
 
 
@@ -95,6 +97,44 @@ def test_where_test_images_are_few_the_head_is_asked_about_all_images(tmp_path: 
     said = f"Every image as a test image once (5 folds, head only): {found['accuracy']:.1%} of 120 images ("
     for file in (paths.summary, paths.report, paths.finished / "README.md"):
         assert said in file.read_text(encoding="utf-8"), file.name
+
+
+def test_a_threshold_goes_into_the_model_and_is_told(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path, per_class=200, gain=4.0)
+    evaluate.run(paths, finished.EVALUATE.model_copy(update={"sure_enough": 0.95}), finished.SEED)
+    sure = read_json(paths.figures)["sure"]
+    assert sure["wanted"] == 0.95
+    assert sure["accuracy_low"] < sure["accuracy"] < sure["accuracy_high"]
+    assert read_json(paths.finished / "model.json")["threshold"] == sure["threshold"]
+    said = f"{sure['coverage']:.1%} of the test images, {sure['accuracy']:.1%} of them rightly"
+    for file in (paths.summary, paths.report, paths.finished / "README.md"):
+        assert said in file.read_text(encoding="utf-8"), file.name
+
+
+def test_where_nothing_is_sure_enough_that_is_said(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path, gain=0.0)
+    run(paths)
+    assert "sure" not in read_json(paths.figures)
+    assert read_json(paths.finished / "model.json")["threshold"] == 0
+    assert "there is no probability above which" in paths.report.read_text(encoding="utf-8")
+
+
+def test_more_images_are_forecast_from_validation_images_alone(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path, classes=("cat", "cow", "dog"), per_class=200)
+    run(paths)
+    forecast = read_json(paths.figures)["forecast"]
+    assert forecast["images"] == 150
+    assert forecast["gain_low"] <= forecast["gain"] <= forecast["gain_high"]
+    for file in (paths.summary, paths.report):
+        assert "twice as many to train on: about " in file.read_text(encoding="utf-8"), file.name
+    rows = (paths.figures.parent / "plots" / "learning_curve.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["images", "19", "38", "75", "150", "300"]
+    records = manifest.read(paths.manifest)
+    features = np.load(paths.features)
+    features[[record.split == "test" for record in records]] = 0
+    np.save(paths.features, features)
+    run(paths)
+    assert read_json(paths.figures)["forecast"] == forecast
 
 
 def test_cross_validation_decides_nothing(tmp_path: Path) -> None:
@@ -182,9 +222,7 @@ from thaw.runs import publishing
 from thaw.artifacts import Paths
 publishing.publish = lambda *_: None
 paths = Paths(Path({str(tmp_path)!r}) / "data", Path({str(tmp_path)!r}) / "artifacts")
-evaluate.run(paths, finished.EVALUATE, 3)
 heavy = {{"tensorflow", "keras", "sklearn", "pandas", "matplotlib", "mlflow"}}
-assert not heavy & set(sys.modules), heavy & set(sys.modules)
 evaluate.run(paths, finished.EVALUATE.model_copy(update={{"cross_validate": 61}}), 3)
 loaded = heavy & set(sys.modules)
 assert loaded <= {{"sklearn", "pandas"}}, loaded  # scikit-learn loads pandas, where there is one

@@ -68,7 +68,9 @@ def test_every_format_gives_the_same_answers(
     paths: Paths, kept: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(publishing, "publish", lambda *_: None)
-    evaluate.run(paths, Evaluate(confidence=0.95, resamples=100, keep_best_of=[kept], cross_validate=0), 0)  # type: ignore[list-item]
+    evaluate.run(
+        paths, Evaluate(confidence=0.95, resamples=100, keep_best_of=[kept], cross_validate=0, sure_enough=0.98), 0
+    )  # type: ignore[list-item]
     assert read_json(paths.figures)["kept"] == kept
     capfd.readouterr()
     export.run(paths, [*FORMATS])
@@ -88,7 +90,11 @@ def test_where_nothing_was_fine_tuned_the_head_is_exported(paths: Paths, monkeyp
     shutil.copytree(paths.root, made.root)
     augment, nothing = Augment.model_validate(options.AUGMENT), HeadOnly.model_validate(options.HEAD_ONLY)
     finetune.run(made, Backbone.model_validate(options.BACKBONE), augment, nothing, seed=0)
-    evaluate.run(made, Evaluate(confidence=0.95, resamples=100, keep_best_of=["finetuned"], cross_validate=0), 0)
+    evaluate.run(
+        made,
+        Evaluate(confidence=0.95, resamples=100, keep_best_of=["finetuned"], cross_validate=0, sure_enough=0.98),
+        0,
+    )
     export.run(made, ["keras"])
     assert (made.root / "export" / "model.keras").exists()
 
@@ -96,7 +102,11 @@ def test_where_nothing_was_fine_tuned_the_head_is_exported(paths: Paths, monkeyp
 @pytest.mark.slow
 def test_a_format_with_other_answers_is_not_written(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing, "publish", lambda *_: None)
-    evaluate.run(paths, Evaluate(confidence=0.95, resamples=100, keep_best_of=["finetuned"], cross_validate=0), 0)
+    evaluate.run(
+        paths,
+        Evaluate(confidence=0.95, resamples=100, keep_best_of=["finetuned"], cross_validate=0, sure_enough=0.98),
+        0,
+    )
     monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
     before = set(paths.root.rglob("*"))
     with pytest.raises(UserError, match="openvino: expected the finished model's answers"):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from stages import evaluate, predict
 from tests.helpers import finished
-from thaw.artifacts import PROJECT, Paths
+from thaw.artifacts import PROJECT, Paths, read_json, write_json
 from thaw.data import layouts
 from thaw.models.portable import Model
 from thaw.runs import publishing
@@ -45,13 +45,30 @@ def test_a_table_has_all_probabilities(paths: Paths, tmp_path: Path, capsys: pyt
     call(paths, paths.data, "--csv", out)
     with out.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [*rows[0]] == ["path", "label", "probability", "cat", "dog"]
+    assert [*rows[0]] == ["path", "label", "probability", "unsure", "cat", "dog"]
     assert [row["path"] for row in rows] == [str(file) for file in sorted(paths.data.rglob("*.png"))]
     for row in rows:
         values = {name: float(row[name]) for name in ("cat", "dog")}
         assert row["label"] == max(values, key=values.__getitem__)
         assert float(row["probability"]) == max(values.values())
     assert capsys.readouterr().out.startswith("predict: 120 pictures in ")
+
+
+def test_what_the_model_is_not_sure_of_is_said(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, pictures = tmp_path / "model", sorted((paths.data / "class_0").iterdir())[:20]
+    shutil.copytree(paths.finished, model)
+    sure = sorted(answer.probability for answer in Model(model).answer(pictures))
+    facts = read_json(model / "model.json")
+    write_json(model / "model.json", facts | {"threshold": (sure[7] + sure[8]) / 2})
+    predict.main([*map(str, pictures), "--model", str(model)])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("  unsure:  " in line for line in lines) == 8
+    predict.main([*map(str, pictures), "--model", str(model), "--csv", str(tmp_path / "answers.csv")])
+    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
+        said = {row["path"]: row["unsure"] for row in csv.DictReader(file)}
+    assert [bool(said[str(picture)]) for picture in pictures] == ["unsure:" in line for line in lines]
 
 
 def test_folders_patterns_and_files_are_found_once(paths: Paths) -> None:

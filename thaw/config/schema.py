@@ -248,6 +248,7 @@ class Evaluate(Section):
     resamples: Annotated[int, Field(ge=100)]
     keep_best_of: Annotated[list[Literal["head", "finetuned"]], Field(min_length=1)]
     cross_validate: Annotated[int, Field(ge=0)]
+    sure_enough: Annotated[float, Field(gt=0, lt=1)]
 
 
 _SCHEMAS: Mapping[str, Any] = {

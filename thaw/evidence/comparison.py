@@ -11,10 +11,20 @@ from numpy.typing import NDArray
 
 from thaw.data.manifest import Record, Split
 from thaw.errors import UserError
-from thaw.evidence.scoring import Labels, Pair, accuracy, scores
-from thaw.evidence.significance import NOTHING, Interval, bootstrap, mcnemar, paired, verdict, wilson
+from thaw.evidence.scoring import Answers, Labels, Pair, accuracy, scores
+from thaw.evidence.significance import (
+    NOTHING,
+    UNDECIDED,
+    Interval,
+    bootstrap,
+    mcnemar,
+    needed,
+    paired,
+    verdict,
+    wilson,
+)
 from thaw.learning import examples
-from thaw.learning.calibration import losses, rescaled, temperature
+from thaw.learning.calibration import losses, rescaled, temperature, threshold
 from thaw.learning.predictions import Predictions
 
 
@@ -55,16 +65,18 @@ def compare(
     seed: int,
     keep_best_of: Sequence[str],
     cross_validate: int,
+    sure_enough: float,
     tuned: bool = True,
 ) -> dict[str, Any]:
     """Return the content of ``figures.json``.
 
     ``head``, ``finetuned`` and ``delta`` (after - before) hold the same keys: accuracy and macro_f1 with their
-    intervals (…_low, …_high), top_3 (with more than three classes), ece, brier, log_loss, all of the test images, and
-    val_accuracy. Beside them stand mcnemar_p, fixed, broken, n_test, verdict, kept (the model), the temperature that
-    calibrates it, and as ``calibrated`` its ece, brier and log_loss on the test images at that temperature. Shares are
-    between 0 and 1. Six significant digits are left, so that the last bit of a sum, which may differ between machines,
-    does not show.
+    intervals (…_low, …_high), balanced_accuracy, auroc (with more than one class), top_3 (with more than three), ece,
+    brier, log_loss, all of the test images, and val_accuracy. Beside them stand mcnemar_p, fixed, broken, n_test,
+    verdict, kept (the model), the temperature that calibrates it, and as ``calibrated`` its ece, brier and log_loss on
+    the test images at that temperature; where no difference was shown, n_needed (see ``significance.needed``), and
+    ``sure`` (see ``answering``), where there is one. Shares are between 0 and 1. Six significant digits are left, so
+    that the last bit of a sum, which may differ between machines, does not show.
 
     Where nothing was ``tuned``, before and after are one model: the keys are the same, and the head is kept, whatever
     ``keep_best_of`` says. With fewer test images than ``cross_validate``, accuracies and their difference have
@@ -85,18 +97,43 @@ def compare(
             intervals["delta"]["accuracy"] = paired(fixed, broken, images, confidence)
     best = kept(val, keep_best_of if tuned else ["head"])
     warmth = _rounded(temperature(val.labels, val.before if best == "head" else val.after))
-    calm = scores(test.labels, rescaled(test.before if best == "head" else test.after, warmth))
+    val_calm, test_calm = (rescaled(one.before if best == "head" else one.after, warmth) for one in (val, test))
+    calm = scores(test.labels, test_calm)
+    said = verdict(p, intervals["delta"]["accuracy"], confidence) if tuned else NOTHING
+    shows = needed(fixed, broken, images, confidence) if said == UNDECIDED else None
+    sure = answering(Answers(val.labels, val_calm), Answers(test.labels, test_calm), sure_enough, confidence)
     return {
         **{model: _with_intervals(figures, intervals[model]) for model, figures in points.items()},
         "mcnemar_p": _rounded(p),
         "fixed": fixed,
         "broken": broken,
         "n_test": images,
-        "verdict": verdict(p, intervals["delta"]["accuracy"], confidence) if tuned else NOTHING,
+        "verdict": said,
+        **({"n_needed": shows} if shows else {}),
         "kept": best,
         "temperature": warmth,
         "calibrated": {key: _rounded(calm[key]) for key in ("ece", "brier", "log_loss")},
+        **({"sure": sure} if sure else {}),
     }
+
+
+def answering(val: Answers, test: Answers, wanted: float, confidence: float) -> dict[str, float]:
+    """Return what comes of letting the model answer only where it is sure, for it to be right so often.
+
+    The validation images choose the ``threshold``, see ``calibration.threshold``; then follow the share of the test
+    images that are answered (``coverage``) and how often these answers are right (``accuracy``), with their intervals
+    (Wilson). Nothing where the validation images have no threshold to offer.
+    """
+    limit = threshold(val.labels, val.probabilities, wanted)
+    if limit is None:
+        return {}
+    limit = _rounded(limit)
+    answered = test.probabilities.max(1) >= limit
+    right = (test.probabilities.argmax(1) == test.labels)[answered]
+    shares = {"coverage": answered} | ({"accuracy": right} if len(right) else {})
+    points = {key: float(said.mean()) for key, said in shares.items()}
+    intervals = {key: wilson(points[key], len(said), confidence) for key, said in shares.items()}
+    return {"wanted": wanted, "threshold": limit, **_with_intervals(points, intervals)}
 
 
 def cross_validated(labels: Labels, probabilities: NDArray[np.floating[Any]], confidence: float) -> dict[str, Any]:

@@ -16,28 +16,20 @@ import numpy as np
 from thaw.architectures import ARCHITECTURES
 from thaw.artifacts import write_text
 from thaw.data import images
-from thaw.evidence import scoring
-from thaw.evidence.layout import (
-    PLOT,
-    Counts,
-    class_table,
-    confusion_matrix,
-    confusions,
-    figure_table,
-    galleries,
-    learning_curves,
-    notes,
-    rungs,
-    split_table,
-    stored_size,
-    tracks,
-)
+from thaw.evidence import plots, scoring
+from thaw.evidence.layout import class_table, confusions, figure_table, galleries, notes, split_table, stored_size
+from thaw.evidence.plots import Counts, confusion_matrix
 from thaw.evidence.story import Story
 from thaw.evidence.wording import (
+    answered,
     coverage,
     cross_validated,
+    first_upper,
     intervals,
     keeping,
+    more_images,
+    needed,
+    next_steps,
     p_value,
     percent,
     plain,
@@ -52,14 +44,23 @@ REFUSED = 100  # refused files that are listed by name
 def write_html(path: Path, story: Story) -> None:
     """Write the report as one HTML file that needs nothing beside it."""
     before, after = _confusion(story)
-    matrices = {"Before": confusion_matrix(before, story.classes), "After": confusion_matrix(after, story.classes)}
+    shown = plots.worst(before, after)
+    matrices = {
+        name: confusion_matrix(counts, story.classes, shown) for name, counts in (("Before", before), ("After", after))
+    }
+    sure = story.metrics.get("sure", {})
     page = _render(
         "report.html.j2",
         story,
-        tracks=tracks(story.metrics),
-        curves=learning_curves(story.curves if story.tuned else {"train_head": story.curves["train_head"]}),
-        rungs=rungs(story.stored["finetune"].get("tried", [])),
-        plot=PLOT,
+        tracks=plots.tracks(story.metrics),
+        growth=plots.growth(story.forecast) if story.forecast else None,
+        gaining=[story.classes[number] for number in story.forecast.gaining] if story.forecast else [],
+        forecast=story.forecast,
+        risk=plots.risk(scoring.risk_coverage(*story.kept), sure.get("coverage")),
+        curves=plots.learning_curves(story.curves if story.tuned else {"train_head": story.curves["train_head"]}),
+        rungs=plots.rungs(story.stored["finetune"].get("tried", [])),
+        plot=plots.PLOT,
+        shown=shown,
         matrices=matrices if story.tuned else {"The head": matrices["Before"]},
         confusions=confusions(before, after, story.classes),
         galleries=galleries(story),
@@ -93,7 +94,13 @@ def _render(template: str, story: Story, **more: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": percent, "points": points, "p_value": p_value, "plain": plain}
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "p_value": p_value,
+        "plain": plain,
+        "first_upper": first_upper,
+    }
     environment.globals |= {"percent": percent, "points": points}
     return environment.get_template(template).render(
         metrics=story.metrics,
@@ -105,7 +112,11 @@ def _render(template: str, story: Story, **more: Any) -> str:
         coverage=coverage(story.prepared["images"]),
         classes=story.classes,
         figures=figure_table(story.metrics, tested=len(np.unique(story.test.labels))),
-        by_class=class_table(*_confusion(story), story.classes),
+        by_class=class_table(*_confusion(story), story),
+        needed=needed(story.metrics),
+        more_images=more_images(story.forecast),
+        answered=answered(story.metrics),
+        wanted=story.config["evaluate"]["sure_enough"],
         notes=notes(story.prepared, story.config["dataset"]),
         splits=split_table(story.prepared["images"], story.classes),
         keeping=keeping(story.metrics),
@@ -124,7 +135,9 @@ def _confusion(story: Story) -> tuple[Counts, Counts]:
 
 
 def write_plots(folder: Path, story: Story) -> None:
-    """Write what ``dvc plots`` draws: a curve_….csv, confusion_….csv and reliability_….csv of either model."""
+    """Write what ``dvc plots`` draws: a curve_….csv, confusion_….csv and reliability_….csv of either model, the
+    risk_coverage.csv of the kept one, and learning_curve.csv, whose last row is the forecast.
+    """
     folder.mkdir()
     classes, test = story.classes, story.test
     for model, probabilities, curve in (
@@ -138,6 +151,11 @@ def write_plots(folder: Path, story: Story) -> None:
         bins = scoring.reliability(test.labels, probabilities)
         values = ([f"{share:.6g}" for share in (one.confidence, one.accuracy)] + [one.images] for one in bins)
         _write_csv(folder / f"reliability_{model}.csv", ["confidence", "accuracy", "images"], values)
+    rows = ([f"{value:.6g}" for value in one] for one in scoring.risk_coverage(*story.kept))
+    _write_csv(folder / "risk_coverage.csv", ["coverage", "accuracy", "confidence"], rows)
+    known = [*story.forecast.curve, story.forecast.doubled] if story.forecast else []
+    measured = ([one.images, *(f"{value:.6g}" for value in (one.accuracy, *one.interval))] for one in known)
+    _write_csv(folder / "learning_curve.csv", ["images", "accuracy", "low", "high"], measured)
 
 
 def summary(story: Story) -> str:
@@ -175,6 +193,7 @@ def summary(story: Story) -> str:
             *answer,
             f"Kept: {keeping(metrics)}",
             *filter(None, [cross_validated(metrics)]),
+            *next_steps(story),
             *coverage(story.prepared["images"]),
             "",
             "The report     artifacts/evaluate/report.html",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Labels = NDArray[np.intp]
 CALIBRATION_BINS = 15
+CURVE = 100  # places of a risk-coverage curve
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class Bin(NamedTuple):
     images: int
 
 
+class Answered(NamedTuple):
+    """What comes of answering only where the model is at least so sure."""
+
+    coverage: float
+    accuracy: float
+    confidence: float
+
+
 def accuracy(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
     """Return the share of images whose most probable class is the true one."""
     return float((probabilities.argmax(1) == labels).mean())
@@ -74,6 +83,27 @@ def macro_f1(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
     """
     found = by_class(confusion(labels, probabilities.argmax(1), probabilities.shape[1]))
     return float(found.f1[found.images > 0].mean())
+
+
+def balanced_accuracy(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
+    """Return the mean recall of the classes that occur among the labels: each of them counts alike."""
+    found = by_class(confusion(labels, probabilities.argmax(1), probabilities.shape[1]))
+    return float(found.recall[found.images > 0].mean())
+
+
+def auroc(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
+    """Return the area under the ROC curve, each class against the rest, as a mean over the classes among the labels.
+
+    That is how often an image of a class is given a higher probability of it than an image of another class; ties
+    count half (Hanley and McNeil 1982). NaN where all labels are of one class.
+    """
+    areas = []
+    for number in np.unique(labels):
+        own, others = (np.sort(probabilities[chosen, number]) for chosen in (labels == number, labels != number))
+        if len(others):
+            below, not_above = (np.searchsorted(others, own, side) for side in ("left", "right"))
+            areas.append((below + not_above).mean() / 2 / len(others))
+    return float(np.mean(areas)) if areas else float("nan")
 
 
 def top_k(labels: Labels, probabilities: NDArray[np.floating[Any]], k: int) -> float:
@@ -113,11 +143,32 @@ def log_loss(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
     return float(-np.log(np.clip(chosen, np.finfo(np.float32).eps, 1)).mean())
 
 
+def risk_coverage(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> list[Answered]:
+    """Return what is answered, and how much of it is right, if only the surest images are (El-Yaniv and Wiener 2010).
+
+    From none but the surest to all; images of which the model is equally sure are answered together. Of more than
+    ``CURVE`` places on the way, as many are returned.
+    """
+    confidence = probabilities.max(1).astype(np.float64)
+    order = np.argsort(-confidence, kind="stable")
+    right = np.cumsum((probabilities.argmax(1) == labels)[order])
+    (ends,) = np.nonzero(np.diff(confidence[order], append=-1))
+    if len(ends) > CURVE:
+        ends = ends[np.linspace(0, len(ends) - 1, CURVE).round().astype(np.intp)]
+    n = len(labels)
+    return [
+        Answered((end + 1) / n, float(right[end] / (end + 1)), float(confidence[order[end]])) for end in ends.tolist()
+    ]
+
+
 def scores(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> dict[str, float]:
     """Return every figure that one model's probabilities give by themselves."""
+    area = auroc(labels, probabilities)
     return {
         "accuracy": accuracy(labels, probabilities),
+        "balanced_accuracy": balanced_accuracy(labels, probabilities),
         "macro_f1": macro_f1(labels, probabilities),
+        **({} if np.isnan(area) else {"auroc": area}),  # one class alone has no other to be told from
         # With three classes the true one is always among three.
         **({"top_3": top_k(labels, probabilities, 3)} if probabilities.shape[1] > 3 else {}),
         "ece": calibration_error(labels, probabilities),

@@ -4,6 +4,7 @@ Both models have seen the very same test images, so all that is said about their
 """
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Literal, NamedTuple
 
@@ -14,6 +15,8 @@ from thaw.evidence.scoring import Floats, Pair, ratio
 Verdict = Literal["fine-tuning helped", "fine-tuning hurt", "no difference shown", "nothing was fine-tuned"]
 
 NOTHING: Verdict = "nothing was fine-tuned"
+UNDECIDED: Verdict = "no difference shown"
+POWER = 0.8  # how often a difference is to be shown where there is one: the usual choice (Cohen 1988)
 # Resamples held in memory at once: with 10,000 distinct outcomes a block is 20 MB.
 _BLOCK = 256
 
@@ -31,6 +34,14 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+class Change(NamedTuple):
+    """By how much the recall of a class has changed, between what bounds, and the p-value of that."""
+
+    recall: float
+    interval: Interval
+    p: float
 
 
 def bootstrap(test: Pair, *, confidence: float, resamples: int, seed: int) -> dict[str, dict[str, Interval]]:
@@ -105,6 +116,47 @@ def paired(fixed: int, broken: int, images: int, confidence: float) -> Interval:
     return Interval(max(-1.0, gained - lost - half), min(1.0, gained - lost + half))
 
 
+def needed(fixed: int, broken: int, images: int, confidence: float) -> int | None:
+    """Return how many test images would show a difference of the size seen, ``POWER`` of the time.
+
+    If so large a share is fixed, and so large a share broken, by McNemar's test (Connor 1987, Biometrics 43:207). None
+    where as many are fixed as broken: no number of images shows that there is no difference.
+    """
+    if fixed == broken:
+        return None
+    normal = NormalDist()
+    apart, difference = (fixed + broken) / images, abs(fixed - broken) / images
+    spread = normal.inv_cdf((1 + confidence) / 2) * math.sqrt(apart)
+    spread += normal.inv_cdf(POWER) * math.sqrt(apart - difference**2)
+    return math.ceil((spread / difference) ** 2)
+
+
+def by_class(test: Pair, confidence: float) -> dict[int, Change]:
+    """Return what fine-tuning has changed in each class that has test images.
+
+    Whoever looks at many classes finds a change somewhere: p-values are McNemar's, corrected for that (Holm 1979), so
+    that where nothing has changed, any of them is below 1 - confidence as seldom as the p of one class alone.
+    """
+    found = {}
+    for number in np.unique(test.labels).tolist():
+        own = test.labels == number
+        fixed, broken, p = mcnemar(Pair(test.labels[own], test.before[own], test.after[own]))
+        interval = paired(fixed, broken, int(own.sum()), confidence)
+        found[number] = Change((fixed - broken) / int(own.sum()), interval, p)
+    corrected = holm([change.p for change in found.values()])
+    return {number: change._replace(p=p) for (number, change), p in zip(found.items(), corrected, strict=True)}
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p-values as they are after looking at all of them (Holm 1979, Scand. J. Statist. 6:65)."""
+    order = sorted(range(len(p)), key=p.__getitem__)
+    corrected, largest = [0.0] * len(p), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[place]))
+        corrected[place] = largest
+    return corrected
+
+
 def least_fixed(confidence: float) -> int:
     """Return the fewest images that have to be fixed, or broken, before a difference can be shown at all.
 
@@ -120,4 +172,4 @@ def verdict(p: float, difference: Interval, confidence: float) -> Verdict:
         return "fine-tuning helped"
     if p < 1 - confidence and difference.high < 0:
         return "fine-tuning hurt"
-    return "no difference shown"
+    return UNDECIDED

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from thaw.evidence import comparison
-from thaw.evidence.scoring import Pair
+from thaw.evidence.forecasting import Forecast
+from thaw.evidence.scoring import Answers, Pair
+from thaw.learning.calibration import rescaled
 from thaw.learning.curves import Row
 
 
@@ -19,6 +21,7 @@ class Story:
         classes: the class names.
         paths: the test images, relative to ``data``, in the order of ``test``.
         test: both models' probabilities for them.
+        forecast: what more images would bring; None where there are too few to say.
         curves: ``history.csv`` by stage.
         prepared: ``summary.json`` of prepare: images by split and class, refused files by kind, duplicates, splits.
         refused: rows of ``refused.csv``: path, reason.
@@ -31,6 +34,7 @@ class Story:
     classes: list[str]
     paths: list[str]
     test: Pair
+    forecast: Forecast | None
     curves: Mapping[str, list[Row]]
     prepared: Mapping[str, Any]
     refused: Sequence[Mapping[str, str]]
@@ -47,3 +51,9 @@ class Story:
     def tuned(self) -> bool:
         """Whether there are two models to tell of; else all that is shown is "before"."""
         return comparison.is_tuned(self.metrics)
+
+    @property
+    def kept(self) -> Answers:
+        """What the kept model says of the test images, calibrated."""
+        probabilities = self.test.before if self.metrics["kept"] == "head" else self.test.after
+        return Answers(self.test.labels, rescaled(probabilities, self.metrics["temperature"]))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from thaw.evidence import comparison, significance
+from thaw.evidence.forecasting import Forecast
 from thaw.evidence.story import Story
 
 NAMED = 5  # classes that are named in a sentence; of more, their number says enough
@@ -55,6 +56,45 @@ def cross_validated(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def next_steps(story: Story) -> list[str]:
+    """Say in two lines what would show more, and what would be better: more images, and answering only where sure."""
+    steps = [needed(story.metrics), more_images(story.forecast)]
+    said = "; ".join(filter(None, steps))
+    return [line for line in (said and f"Next: {said}", answered(story.metrics)) if line]
+
+
+def needed(metrics: Mapping[str, Any]) -> str:
+    """Say how many test images would show a difference of the size that was seen; nothing where one was shown."""
+    if "n_needed" not in metrics:
+        return ""
+    return f"some {_about(metrics['n_needed'])} test images would show such a difference"
+
+
+def more_images(forecast: Forecast | None) -> str:
+    """Say what twice as many training images would bring, in percentage points; nothing if that is not known."""
+    if forecast is None:
+        return ""
+    low, high = map(points, forecast.interval)
+    return f"twice as many to train on: about {points(forecast.gain)} points ({low} to {high}) for the head"
+
+
+def answered(metrics: Mapping[str, Any]) -> str:
+    """Say what comes of answering only where the model is sure enough; nothing where there is no threshold."""
+    if not (found := metrics.get("sure")):
+        return ""
+    if "accuracy" not in found:
+        return f"Sure: for {found['wanted']:.3g} of its answers to be right, no test image is one it is sure enough of"
+    return (
+        f"Sure of at least {percent(found['threshold'])}, it answers {percent(found['coverage'])} of the test images, "
+        f"{percent(found['accuracy'])} of them rightly"
+    )
+
+
+def _about(count: int) -> str:
+    """Return a large number as it can be known: its first two digits."""
+    return f"{int(float(f'{count:.2g}')):,}"
+
+
 def coverage(images: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Say which classes the figures are not about, because the data's own split has none of their images.
 
@@ -101,6 +141,11 @@ def plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {plain(inner)}" for key, inner in value.items() if inner is not None)
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else str(value)
+
+
+def first_upper(text: str) -> str:
+    """Return a sentence's beginning as a sentence begins."""
+    return text[:1].upper() + text[1:]
 
 
 def minus(text: str) -> str:

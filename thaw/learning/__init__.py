@@ -1,7 +1,7 @@
 """What is learnt: the head on bottleneck features, then the top of the network.
 
-Offers ``examples``, ``heads``, their ``crossvalidation``, ``policy`` (how deep and how long), ``finetuning`` (of the
-top), ``training`` (the loop), ``curves`` (files, and live), ``predictions`` (files), ``calibration`` (how sure).
+Offers ``examples``, ``heads``, their ``crossvalidation``, and on ``subsets``, ``policy`` (how deep, how long),
+``finetuning``, ``training`` (its loop), ``curves`` and ``predictions`` (files), ``calibration`` (how sure).
 """
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "heads",
     "policy",
     "predictions",
+    "subsets",
     "training",
 ]

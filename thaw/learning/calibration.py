@@ -37,6 +37,25 @@ def rescaled(probabilities: Probabilities, temperature: float) -> NDArray[np.flo
     return softmax(_logits(probabilities), temperature)
 
 
+def threshold(labels: Labels, probabilities: Probabilities, wanted: float) -> float | None:
+    """Return how sure a model must be of an image for what it then says to be right so often.
+
+    Of all thresholds at which so many of the answered validation images are right, the one that answers the most. One
+    more answer counts as wrong than is: a threshold that was chosen flatters where it was chosen (Angelopoulos et al.
+    2022, arXiv:2208.02814, conformal risk control). It lies midway between two images, so that rounding moves none
+    across it; 0 answers all.
+
+    Returns:
+        None where no threshold does it, or the images are too few to say so.
+    """
+    sure = probabilities.max(axis=1).astype(np.float64)
+    order = np.argsort(-sure, kind="stable")
+    wrong = np.cumsum((probabilities.argmax(axis=1) != labels)[order]) + 1
+    below = np.append(sure[order][1:], -sure[order][-1])
+    (ends,) = np.nonzero((wrong <= (1 - wanted) * (np.arange(len(labels)) + 2)) & (below < sure[order]))
+    return float(sure[order][ends[-1]] + below[ends[-1]]) / 2 if len(ends) else None
+
+
 def losses(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
     """Return the cross-entropy of each image (nats), at the temperature that is best for all of them.
 

@@ -44,6 +44,7 @@ class Facts:
         precision: of the arithmetic: ``float32`` or ``bfloat16``.
         temperature: the logits are divided by it, so that probabilities are as sure as they are right on validation.
         fit: how a picture becomes a square, see ``images.square``; models from before there was a choice do not say it.
+        threshold: where the most probable class has a lower probability, the model is unsure; 0 where it is never said.
     """
 
     classes: list[str]
@@ -51,14 +52,25 @@ class Facts:
     precision: str
     temperature: float
     fit: str = "stretch"
+    threshold: float = 0.0
+
+    def said(self, row: Floats, top: int) -> str:
+        """Return, in a line, the most probable classes by their probabilities, and first whether these are too low."""
+        order = np.argsort(-row, kind="stable")[: max(1, top)]
+        unsure = ["unsure:"] if row.max() < self.threshold else []
+        return "  ".join([*unsure, *(f"{self.classes[place]} {row[place]:.1%}" for place in order)])
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one picture: the most probable class, its probability, and those of all classes."""
+    """What the model says of one picture: the most probable class, its probability, and those of all classes.
+
+    ``unsure`` is whether that probability is too low for the answer to be relied on, see ``Facts``.
+    """
 
     label: str
     probability: float
+    unsure: bool
     probabilities: dict[str, float]
 
 
@@ -136,7 +148,7 @@ class Model:
     def _answer(self, row: Floats) -> Answer:
         best = int(row.argmax())
         by_class = {name: float(value) for name, value in zip(self.facts.classes, row, strict=True)}
-        return Answer(self.facts.classes[best], float(row[best]), by_class)
+        return Answer(self.facts.classes[best], float(row[best]), bool(row[best] < self.facts.threshold), by_class)
 
 
 def write(folder: Path, network: Path, facts: Facts, card: str, head: Sequence[tuple[Floats, Floats]] = ()) -> None:

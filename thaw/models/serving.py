@@ -1,7 +1,8 @@
 """The finished model as MLflow loads and serves it: MLflow runs this file, nothing is unpickled (models from code).
 
 It stands in the folder of a published model, with the few modules of thaw that it needs. A picture is the bytes of an
-image file, these in base64, or its RGB pixels; for each there is an answer of label, probability and probabilities.
+image file, these in base64, or its RGB pixels; for each there is an answer of label, probability, whether the model is
+unsure, and the probabilities of all classes.
 """
 
 import logging
@@ -28,6 +29,7 @@ class Answer(BaseModel):
 
     label: str
     probability: float
+    unsure: bool
     probabilities: dict[str, float]
 
 

@@ -201,7 +201,9 @@ def test_a_command_hands_run_the_typed_sections_it_names(monkeypatch: pytest.Mon
     command(run)
     assert given == {
         "paths": Paths(),
-        "evaluate": Evaluate(confidence=0.95, resamples=123, keep_best_of=["head", "finetuned"], cross_validate=200),
+        "evaluate": Evaluate(
+            confidence=0.95, resamples=123, keep_best_of=["head", "finetuned"], cross_validate=200, sure_enough=0.98
+        ),
         "seed": 7,
     }
 

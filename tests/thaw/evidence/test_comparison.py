@@ -8,13 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics as sklearn
+from statsmodels.stats import contingency_tables as statsmodels
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from tests.helpers.finished import softmax
 from thaw.evidence import comparison, scoring, significance
 from thaw.evidence.scoring import Pair
 from thaw.evidence.significance import Interval
 
-SURE = {"confidence": 0.95, "resamples": 300, "seed": 0, "keep_best_of": ["head", "finetuned"], "cross_validate": 0}
+SURE = {
+    "confidence": 0.95,
+    "resamples": 300,
+    "seed": 0,
+    "keep_best_of": ["head", "finetuned"],
+    "cross_validate": 0,
+    "sure_enough": 0.98,
+}
 
 
 def sample(seed: int, n: int = 200, classes: int = 5, skill: float = 1.5) -> tuple[Any, Any]:
@@ -52,6 +62,11 @@ def test_figures_agree_with_scikit_learn(seed: int) -> None:
     assert scores["accuracy"] == pytest.approx(sklearn.accuracy_score(labels, predicted))
     assert scores["macro_f1"] == pytest.approx(sklearn.f1_score(labels, predicted, average="macro"))
     assert scores["top_3"] == pytest.approx(sklearn.top_k_accuracy_score(labels, probabilities, k=3))
+    assert scores["balanced_accuracy"] == pytest.approx(sklearn.balanced_accuracy_score(labels, predicted))
+    assert scores["auroc"] == pytest.approx(sklearn.roc_auc_score(labels, probabilities, multi_class="ovr"))
+    tied = probabilities.round(1)  # and its rows do not sum to 1
+    each = [sklearn.roc_auc_score(labels == number, tied[:, number]) for number in range(5)]
+    assert scoring.auroc(labels, tied) == pytest.approx(np.mean(each))
     assert scores["log_loss"] == pytest.approx(sklearn.log_loss(labels, probabilities), rel=1e-5)
     np.testing.assert_array_equal(scoring.confusion(labels, predicted, 5), sklearn.confusion_matrix(labels, predicted))
 
@@ -68,6 +83,28 @@ def test_a_class_that_never_occurs_counts_for_nothing() -> None:
     assert scoring.log_loss(np.array([3]), probabilities[:1]) == pytest.approx(15.94, abs=0.01)
 
 
+def test_a_class_alone_has_no_auroc() -> None:
+    labels, probabilities = np.array([1, 1]), one_hot([0, 1], 3)
+    assert "auroc" not in scoring.scores(labels, probabilities)
+    assert scoring.balanced_accuracy(labels, probabilities) == 0.5
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 999), st.integers(1, 300), st.integers(2, 6), st.integers(1, 16))
+def test_a_risk_coverage_curve_ends_with_all_images(seed: int, n: int, classes: int, digits: int) -> None:
+    labels, probabilities = sample(seed, n=n, classes=classes)
+    probabilities = probabilities.round(digits)
+    curve = scoring.risk_coverage(labels, probabilities)
+    assert len(curve) <= scoring.CURVE
+    assert curve[-1].coverage == 1
+    assert curve[-1].accuracy == pytest.approx(scoring.accuracy(labels, probabilities))
+    for one in curve:
+        answered = probabilities.max(1) >= one.confidence
+        assert one.coverage == pytest.approx(answered.mean())
+        assert one.accuracy == pytest.approx(scoring.accuracy(labels[answered], probabilities[answered]))
+    assert [one.coverage for one in curve] == sorted({one.coverage for one in curve})
+
+
 def test_few_classes_have_no_top_3() -> None:
     labels, probabilities = sample(0, classes=3)
     assert "top_3" not in scoring.scores(labels, probabilities)
@@ -80,6 +117,8 @@ def test_mcnemar_is_the_binomial_test_of_the_discordant_pairs(fixed: int, broken
     after = one_hot([0] * fixed + [1] * broken + [0] * 10, 2)
     expected = binomtest(fixed, fixed + broken).pvalue if fixed + broken else 1.0
     assert significance.mcnemar(Pair(labels, before, after)) == (fixed, broken, pytest.approx(expected))
+    table = [[10, broken], [fixed, 0]]
+    assert statsmodels.mcnemar(table, exact=True).pvalue == pytest.approx(expected)
 
 
 def test_bootstrap_agrees_with_drawing_images_one_by_one() -> None:
@@ -231,3 +270,107 @@ def test_few_images_have_intervals_of_their_own() -> None:
     assert few["delta"]["accuracy_low"] == pytest.approx(-few["delta"]["accuracy_high"]) != 0
     alone = comparison.compare(pair, pair, **SURE | {"cross_validate": 21}, tuned=False)
     assert alone["delta"]["accuracy_low"] == alone["delta"]["accuracy_high"] == 0, "one model is like itself"
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 7), (3, 9), (95, 100), (100, 100)])
+def test_wilsons_interval_is_that_of_statsmodels(right: int, images: int) -> None:
+    expected = proportion_confint(right, images, alpha=0.05, method="wilson")
+    assert significance.wilson(right / images, images, 0.95) == pytest.approx(expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 999), st.integers(1, 30), st.integers(1, 6))
+def test_holms_correction_is_that_of_statsmodels(seed: int, classes: int, digits: int) -> None:
+    p = (np.random.default_rng(seed).random(classes) ** 3).round(digits).tolist()
+    assert significance.holm(p) == pytest.approx(multipletests(p, method="holm")[1])
+
+
+@pytest.mark.parametrize(("fixed", "broken", "images"), [(6, 2, 380), (4, 6, 380), (30, 18, 500), (5, 0, 100)])
+def test_so_many_images_show_a_difference_of_this_size_four_times_in_five(fixed: int, broken: int, images: int) -> None:
+    needed = significance.needed(fixed, broken, images, 0.95)
+    assert needed is not None
+    assert needed > images
+    random = np.random.default_rng(0)
+    drawn = random.multinomial(needed, [fixed / images, broken / images, 1 - (fixed + broken) / images], size=2000)
+    shown = [binomtest(int(one), int(one + other)).pvalue < 0.05 for one, other, _ in drawn if one + other]
+    # The exact test is a little more cautious than the formula, which is that of a normal approximation.
+    assert sum(shown) / 2000 == pytest.approx(significance.POWER, abs=0.09)
+    assert significance.needed(broken, fixed, images, 0.95) == needed
+
+
+def test_no_number_of_images_shows_that_there_is_no_difference() -> None:
+    assert significance.needed(4, 4, 100, 0.95) is None
+
+
+def test_by_hand_how_many_images_are_needed() -> None:
+    """(1.96 √0.1 + 0.8416 √(0.1 - 0.02²))² / 0.02² = 1959.7."""
+    assert significance.needed(6, 4, 100, 0.95) == 1960
+
+
+def test_needed_images_are_said_only_where_no_difference_was_shown() -> None:
+    labels = np.zeros(100, int)
+    before = one_hot([0] * 90 + [1] * 10, 2)
+    for fixed, is_said in ((0, False), (3, True), (10, False)):
+        pair = Pair(labels, before, one_hot([0] * (90 + fixed) + [1] * (10 - fixed), 2))
+        figures = comparison.compare(pair, pair, **SURE)
+        assert ("n_needed" in figures) == is_said, fixed
+        assert (figures["verdict"] == "fine-tuning helped") == (fixed == 10)
+
+
+def test_changes_of_classes_are_corrected_for_how_many_there_are() -> None:
+    labels = np.repeat(np.arange(3), 20)
+    before = one_hot([1] * 7 + [0] * 13 + [1] * 20 + [2] * 20, 4)
+    after = one_hot([0] * 20 + [1] * 20 + [2] * 19 + [0], 4)
+    found = significance.by_class(Pair(labels, before, after), 0.95)
+    assert {*found} == {0, 1, 2}
+    assert found[0].recall == pytest.approx(7 / 20)
+    assert found[0].p == pytest.approx(3 * 2 / 2**7)
+    assert found[0].interval == significance.paired(7, 0, 20, 0.95)
+    assert (found[1].recall, found[1].p) == (0, 1)
+    assert (found[2].recall, found[2].p) == (pytest.approx(-1 / 20), 1)
+
+
+def test_where_nothing_has_changed_a_class_is_seldom_said_to_have() -> None:
+    random = np.random.default_rng(0)
+    named = 0
+    for _ in range(200):
+        labels = random.integers(0, 8, 400)
+        before, after = (one_hot(np.where(random.random(400) < 0.8, labels, 7 - labels).tolist(), 8) for _ in range(2))
+        named += any(one.p < 0.05 for one in significance.by_class(Pair(labels, before, after), 0.95).values())
+    assert named / 200 <= 0.05
+
+
+def test_answers_that_are_sure_enough_are_right_so_often() -> None:
+    """On average: the threshold has been chosen on other images."""
+    found = []
+    for seed in range(60):
+        (labels, probabilities), (others, asked) = (sample(place, n=300, skill=2.5) for place in (seed, 1000 + seed))
+        pair = Pair(labels, probabilities, probabilities)
+        figures = comparison.compare(pair, Pair(others, asked, asked), **SURE | {"sure_enough": 0.95, "resamples": 100})
+        if "sure" in figures:
+            sure = figures["sure"]
+            found.append((sure["accuracy"], sure["coverage"]))
+            assert sure["accuracy_low"] <= sure["accuracy"] <= sure["accuracy_high"]
+            assert 0 <= sure["threshold"] <= 1
+    assert len(found) >= 50
+    accuracy, coverage = np.mean(found, axis=0)
+    assert accuracy == pytest.approx(0.95, abs=0.015)
+    assert coverage > 0.5
+
+
+def test_where_nothing_is_sure_enough_there_is_no_threshold() -> None:
+    labels, probabilities = sample(0, skill=0.2)
+    pair = Pair(labels, probabilities, probabilities)
+    assert "sure" not in comparison.compare(pair, pair, **SURE)
+
+
+def test_where_no_test_image_is_answered_nothing_is_said_of_the_answers() -> None:
+    labels = np.zeros(100, int)
+    surely = np.tile([0.999, 0.001], (100, 1))
+    unsure = np.tile([0.001, 0.999], (100, 1))
+    val = scoring.Answers(np.repeat([0, 1], 100), np.concatenate([surely, np.tile([0.6, 0.4], (100, 1))]))
+    test = scoring.Answers(labels, np.tile([0.55, 0.45], (100, 1)))
+    found = comparison.answering(val, test, 0.95, 0.95)
+    assert found["coverage"] == 0
+    assert "accuracy" not in found
+    assert comparison.answering(val, scoring.Answers(labels, unsure), 0.95, 0.95)["accuracy"] == 0

@@ -14,7 +14,7 @@ from stages import evaluate
 from tests.helpers import finished
 from thaw.artifacts import Paths, read_json, write_json
 from thaw.data import manifest
-from thaw.evidence import layout, wording
+from thaw.evidence import plots, wording
 from thaw.learning import predictions
 from thaw.runs import publishing
 
@@ -138,7 +138,7 @@ def test_where_fine_tuning_was_set_by_hand_nothing_was_tried(tmp_path: Path) -> 
 
 
 def test_the_bars_of_what_was_tried_are_its_errors_and_the_line_is_at_what_is_kept() -> None:
-    (panel,) = layout.rungs(_tried(0.5))
+    (panel,) = plots.rungs(_tried(0.5))
     heights = dict(zip(["low", "high"], panel["bars"][1][1:], strict=True))
     scale = (panel["y"][0][0] - panel["y"][-1][0]) / (float(panel["y"][-1][1]) - float(panel["y"][0][1]))
     assert (heights["low"] - heights["high"]) / scale == pytest.approx(2 * 0.02, rel=0.05), "but for a tenth of a pixel"
@@ -300,7 +300,7 @@ def test_many_classes_without_images_are_counted() -> None:
     ],
 )
 def test_axes_enclose_their_values(values: list[float], expected: list[float] | None) -> None:
-    ticks = layout._ticks(values, 4)
+    ticks = plots.ticks(values, 4)
     assert len(ticks) >= 2
     assert ticks[0] <= min(values) <= max(values) <= ticks[-1]
     assert expected is None or ticks == pytest.approx(expected)

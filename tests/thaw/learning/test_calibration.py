@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from thaw.evidence.scoring import calibration_error, log_loss
 from thaw.learning import calibration
@@ -45,3 +47,31 @@ def test_models_are_judged_as_if_they_were_as_sure_as_they_are_right() -> None:
     unsure = calibration.losses(labels, softmax(0.3 * logits))
     np.testing.assert_allclose(unsure, honest, atol=1e-6)
     assert calibration.losses(labels, softmax(logits + np.eye(4)[labels])).mean() < honest.mean()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 999), st.integers(1, 200), st.floats(0.5, 0.99), st.integers(1, 9))
+def test_a_threshold_answers_the_most_that_are_right_so_often(seed: int, n: int, wanted: float, digits: int) -> None:
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 3, n)
+    probabilities = softmax(2 * np.eye(3)[labels] + random.normal(size=(n, 3))).round(digits)
+    sure, right = probabilities.max(1), probabilities.argmax(1) == labels
+
+    def holds(limit: float) -> bool:
+        answered = sure >= limit
+        return bool((~right[answered]).sum() + 1 <= (1 - wanted) * (answered.sum() + 1) + 1e-9)
+
+    found = calibration.threshold(labels, probabilities, wanted)
+    if found is None:
+        assert not any(holds(limit) for limit in sure)
+    else:
+        assert holds(found)
+        assert not any(holds(limit) for limit in sure if limit < found)
+        assert found == 0 or found not in sure
+
+
+def test_where_all_is_right_all_is_answered_if_that_can_be_said() -> None:
+    labels = np.zeros(49, int)
+    probabilities = np.tile([0.7, 0.3], (49, 1))
+    assert calibration.threshold(labels, probabilities, 0.98) == 0
+    assert calibration.threshold(labels[:48], probabilities[:48], 0.98) is None

@@ -86,6 +86,29 @@ def test_a_picture_becomes_a_square_as_the_model_was_taught(model: Model, folder
     assert Model(copy).square(pixels).mean() == pytest.approx(85, abs=1)
 
 
+def test_below_its_threshold_a_model_is_unsure(model: Model, folder: Path, photo: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    facts = json.loads((copy / "model.json").read_text(encoding="utf-8"))
+    (answer,) = model.answer([photo])
+    for threshold, unsure in ((answer.probability - 1e-4, False), (answer.probability + 1e-4, True)):
+        (copy / "model.json").write_text(json.dumps(facts | {"threshold": threshold}), encoding="utf-8")
+        found = Model(copy)
+        (other,) = found.answer([photo])
+        assert other.unsure == unsure
+        assert other.probabilities == answer.probabilities, "it changes nothing else"
+        line = found.facts.said(found.probabilities([found.square(photo)], 1)[0], top=2)
+        assert (
+            line
+            == ("unsure:  " if unsure else "")
+            + f"red {answer.probability:.1%}  blue {answer.probabilities['blue']:.1%}"
+        )
+    del facts["threshold"]  # of a model from before there was one
+    (copy / "model.json").write_text(json.dumps(facts), encoding="utf-8")
+    assert Model(copy).answer([photo]) == [answer]
+    assert not answer.unsure
+
+
 def test_the_same_model_is_the_same_file_whatever_the_process_has_built_before(tmp_path: Path) -> None:
     finished.backbone(tmp_path / "backbone.xml", side=16)
     files = [tmp_path / "first.xml", tmp_path / "second.xml"]
