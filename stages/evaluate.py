@@ -10,8 +10,6 @@ to use). Then publishes the finished run to MLflow and prints the summary. Needs
     python -m stages.evaluate
 """
 
-import csv
-
 import numpy as np
 
 from thaw import machine
@@ -20,8 +18,8 @@ from thaw.config.composing import command, recorded
 from thaw.config.schema import SECTIONS, Evaluate
 from thaw.data import manifest
 from thaw.evidence import comparison, forecasting, report
-from thaw.evidence.story import Story
-from thaw.learning import crossvalidation, curves, examples, predictions, subsets
+from thaw.evidence.story import tell
+from thaw.learning import crossvalidation, examples, predictions, subsets
 from thaw.learning.heads import Head
 from thaw.models import portable
 from thaw.models.portable import Facts
@@ -52,21 +50,10 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
     measured = subsets.measure(paths.features, records, classes, config["train_head"]["class_weights"], seed)
     forecast = measured and forecasting.forecast(measured, evaluate.confidence, seed)
     figures |= {"forecast": forecast.figures()} if forecast else {}
-    with paths.refused.open(newline="", encoding="utf-8") as file:
-        refused = list(csv.DictReader(file))
-    story = Story(
-        metrics=figures,
-        classes=classes,
-        paths=[record.path for record in records if record.split == "test"],
-        test=test,
-        forecast=forecast,
-        curves={stage: curves.read(paths.history(stage)) for stage in MODELS},
-        prepared=read_json(paths.manifest.with_name("summary.json")),
-        refused=refused,
-        stored={stage: read_json(paths.stored(stage)) for stage in ("extract_features", "finetune")},
-        config=config,
-        data=paths.data,
-    )
+    leaked = set(read_json(paths.findings)["leaked"])
+    alone = np.array([one.path not in leaked for one in records if one.split == "test"])
+    figures |= {"without_copies": comparison.among(test, alone)} if not alone.all() and alone.any() else {}
+    story = tell(paths, classes, records, test, figures, forecast, config)
     summary = report.summary(story)
     with paths.stage("evaluate", evaluate=evaluate, seed=seed) as out:
         write_json(out / paths.figures.name, figures)

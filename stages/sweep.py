@@ -1,4 +1,4 @@
-"""Try many configurations, and rank them by validation accuracy: Hydra's multirun over the five stages.
+"""Try many configurations, and rank them by validation accuracy: Hydra's multirun over the stages.
 
 Each job calls the stages' ``run`` functions in folders of its own below multirun/, so the project's DVC outputs stay as
 they are. What two jobs have in common is computed once; finished jobs are recognised and skipped, so the same command
@@ -14,7 +14,7 @@ goes on where it was stopped. Any key of the configuration may vary, in Hydra's 
 
 import sys
 
-from stages import evaluate, extract_features, finetune, prepare, train_head
+from stages import audit, evaluate, extract_features, finetune, prepare, train_head
 from thaw.config.composing import launch
 from thaw.errors import UserError, fail
 from thaw.runs import store
@@ -23,6 +23,7 @@ from thaw.sweeps import jobs, probe, promotion, running
 STAGES: jobs.Stages = {
     "prepare": prepare.run,
     "extract_features": extract_features.run,
+    "audit": audit.run,
     "probe": probe.run,
     "train_head": train_head.run,
     "finetune": finetune.run,

@@ -1,6 +1,6 @@
-"""What may be wrong in the data, for a person to decide.
+"""What the data say about themselves, and the page on which a person decides what becomes of it.
 
-Offers ``review`` (the page that shows the suspects one by one, and saves what is decided).
+Offers ``findings`` (copies, doubtful labels, odd pictures, spurious cues, put together) and ``review`` (the page).
 """
 
-__all__ = ["review"]
+__all__ = ["findings", "review"]

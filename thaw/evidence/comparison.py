@@ -136,6 +136,13 @@ def answering(val: Answers, test: Answers, wanted: float, confidence: float) -> 
     return {"wanted": wanted, "threshold": limit, **_with_intervals(points, intervals)}
 
 
+def among(test: Pair, which: NDArray[np.bool_]) -> dict[str, float]:
+    """Return how many of the test images some are, and what the accuracies are on these alone."""
+    labels = test.labels[which]
+    shares = {name: accuracy(labels, model[which]) for name, model in (("before", test.before), ("after", test.after))}
+    return {"images": int(which.sum()), **{name: _rounded(share) for name, share in shares.items()}}
+
+
 def cross_validated(labels: Labels, probabilities: NDArray[np.floating[Any]], confidence: float) -> dict[str, Any]:
     """Return what ``figures.json`` says of the head on images that it has not seen, each of them asked once.
 

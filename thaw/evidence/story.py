@@ -1,13 +1,17 @@
 """All that a report tells."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from thaw.artifacts import Paths, read_json
+from thaw.data.manifest import Record
 from thaw.evidence import comparison
 from thaw.evidence.forecasting import Forecast
 from thaw.evidence.scoring import Answers, Pair
+from thaw.learning import curves
 from thaw.learning.calibration import rescaled
 from thaw.learning.curves import Row
 
@@ -25,6 +29,7 @@ class Story:
         curves: ``history.csv`` by stage.
         prepared: ``summary.json`` of prepare: images by split and class, refused files by kind, duplicates, splits.
         refused: rows of ``refused.csv``: path, reason.
+        findings: what the data say about themselves, see ``thaw.audit.findings.Findings``.
         stored: ``meta.json`` by stage: what the network outputs that it used take in the feature store.
         config: the resolved configuration by section.
         data: the folder of the images.
@@ -38,6 +43,7 @@ class Story:
     curves: Mapping[str, list[Row]]
     prepared: Mapping[str, Any]
     refused: Sequence[Mapping[str, str]]
+    findings: Mapping[str, Any]
     stored: Mapping[str, Mapping[str, Any]]
     config: Mapping[str, Any]
     data: Path
@@ -57,3 +63,31 @@ class Story:
         """What the kept model says of the test images, calibrated."""
         probabilities = self.test.before if self.metrics["kept"] == "head" else self.test.after
         return Answers(self.test.labels, rescaled(probabilities, self.metrics["temperature"]))
+
+
+def tell(
+    paths: Paths,
+    classes: list[str],
+    records: Sequence[Record],
+    test: Pair,
+    metrics: Mapping[str, Any],
+    forecast: Forecast | None,
+    config: Mapping[str, Any],
+) -> Story:
+    """Put a story together from what was computed and what the stages before have left."""
+    with paths.refused.open(newline="", encoding="utf-8") as file:
+        refused = list(csv.DictReader(file))
+    return Story(
+        metrics=metrics,
+        classes=classes,
+        paths=[record.path for record in records if record.split == "test"],
+        test=test,
+        forecast=forecast,
+        curves={stage: curves.read(paths.history(stage)) for stage in ("train_head", "finetune")},
+        prepared=read_json(paths.manifest.with_name("summary.json")),
+        refused=refused,
+        findings=read_json(paths.findings),
+        stored={stage: read_json(paths.stored(stage)) for stage in ("extract_features", "finetune")},
+        config=config,
+        data=paths.data,
+    )

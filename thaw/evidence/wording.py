@@ -56,6 +56,44 @@ def cross_validated(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def leaks(metrics: Mapping[str, Any]) -> str:
+    """Say what the accuracy is without the test images that the models have as good as seen; nothing if all are new."""
+    if not (found := metrics.get("without_copies")):
+        return ""
+    after = f" before and {percent(found['after'])} after" if comparison.is_tuned(metrics) else ""
+    return (
+        f"{metrics['n_test'] - found['images']} of {metrics['n_test']} test images have a copy among the training or "
+        f"validation images: without them, accuracy is {percent(found['before'])}{after}"
+    )
+
+
+def audited(findings: Mapping[str, Any]) -> list[str]:
+    """Say in sentences what the data say about themselves."""
+    doubtful, copies = findings["labels"], findings["copies"]
+    across = sum(len({one["split"] for one in group}) > 1 for group in copies)
+    said = []
+    if copies:
+        said.append(
+            f"{len(copies)} group{'s' if len(copies) > 1 else ''} of pictures that show the same (saved anew, resized, "
+            f"cropped, mirrored, or taken a moment later), {across} of them in more than one split."
+        )
+    said.append(
+        f"Some {doubtful['estimate']} of {findings['images']:,} labels may be wrong ({doubtful['low']} to "
+        f"{doubtful['high']}), by what heads say of images that they have not seen."
+    )
+    if findings["odd"] or findings["outliers"]:
+        said.append(
+            f"Odd by themselves (blank, dark, blurred, tiny or very long): {findings['odd']}; unlike all others: "
+            f"{findings['outliers']}."
+        )
+    said += [
+        f"The {cue['feature']} alone is right for {cue['right']:.0%} of the images, where the most frequent class is "
+        f"{cue['majority']:.0%}; it tells {cue['label']} best. A network can learn that instead of what is shown."
+        for cue in findings["cues"]
+    ]
+    return said
+
+
 def next_steps(story: Story) -> list[str]:
     """Say in two lines what would show more, and what would be better: more images, and answering only where sure."""
     steps = [needed(story.metrics), more_images(story.forecast)]

@@ -93,7 +93,7 @@ def _code(stage: str, run: Callable[..., None]) -> str:
     named = pipeline[stage if stage in pipeline else "train_head"]["deps"]
     places = [PROJECT / one for one in named if one.startswith(("thaw/", "stages/"))]
     files = {file for place in places for file in (place.rglob("*") if place.is_dir() else [place])}
-    written = {file for file in files if file.suffix in (".py", ".j2")}
+    written = {file for file in files if file.suffix in (".py", ".j2", ".js")}
     return fingerprint(*sorted(written | {Path(inspect.getfile(run))}))
 
 
