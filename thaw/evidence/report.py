@@ -95,13 +95,10 @@ def _render(template: str, story: Story, **more: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
-        "percent": percent,
-        "points": points,
-        "p_value": p_value,
-        "plain": plain,
-        "first_upper": first_upper,
+    filters: dict[str, Callable[..., str]] = {
+        one.__name__: one for one in (percent, points, p_value, plain, first_upper)
     }
+    environment.filters |= filters
     environment.globals |= {"percent": percent, "points": points}
     return environment.get_template(template).render(
         metrics=story.metrics,
