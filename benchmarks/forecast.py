@@ -27,10 +27,13 @@ CONFIDENCE = 0.95
 
 
 class Case(NamedTuple):
-    """A forecast and what came of it: images that it was made from, and gains in percentage points."""
+    """A forecast and what came of it: the share of the training images that it was made from, how many that are, and
+    gains in percentage points.
+    """
 
     data: str
     seed: int
+    share: float
     images: int
     forecast: float
     low: float
@@ -39,8 +42,13 @@ class Case(NamedTuple):
 
     @property
     def held(self) -> bool:
-        """Whether the interval holds what came."""
+        """Whether the range holds what came."""
         return self.low <= self.true <= self.high
+
+    @property
+    def off(self) -> float:
+        """By how much the forecast was wrong."""
+        return abs(self.forecast - self.true)
 
 
 def main() -> None:
@@ -74,35 +82,37 @@ def ask(name: str, data: Path, weights: Path, seed: int) -> list[Case]:
             found = forecasting.forecast(known, CONFIDENCE, seed)
             gain = float(later.right[-1].mean() - known.right[-1].mean())
             points = [round(100 * value, 1) for value in (found.gain, *found.interval, gain)]
-            cases.append(Case(name, seed, known.images, *points))
+            cases.append(Case(name, seed, share, known.images, *points))
     return cases
 
 
 def render(cases: Sequence[Case]) -> str:
-    """Lay out the table and what it comes to (Markdown)."""
-    lines = ["| data | seed | images | forecast for twice as many | came | held |", "|---|---|---|---|---|---|"]
+    """Lay out the table, a row for each data set and size, and what it comes to (Markdown)."""
+    lines = ["| data | from | forecast, mean | range, mean width | came, mean | off by, mean | held |"]
+    lines.append("|---" * 7 + "|")
+    groups: dict[tuple[str, float], list[Case]] = {}
     for one in cases:
-        forecast = f"{one.forecast:+.1f} ({one.low:+.1f} to {one.high:+.1f})"
-        lines.append(f"| {one.data} | {one.seed} | {one.images:,} | {forecast} | {one.true:+.1f} | {_yes(one.held)} |")
-    held = [one.held for one in cases]
-    miss, nothing = (
-        statistics.mean(abs(one.true - said) for one, said in zip(cases, forecasts, strict=True))
-        for forecasts in ([one.forecast for one in cases], [0.0] * len(cases))
+        groups.setdefault((one.data, one.share), []).append(one)
+    for (name, share), rows in sorted(groups.items()):
+        images, forecast, width, true, off = (
+            statistics.mean(values)
+            for values in zip(*((r.images, r.forecast, r.high - r.low, r.true, r.off) for r in rows), strict=True)
+        )
+        lines.append(
+            f"| {name} | {share:.0%}: {images:,.0f} images | {forecast:+.1f} | {width:.1f} | {true:+.1f} | {off:.1f} | "
+            f"{sum(one.held for one in rows)} of {len(rows)} |"
+        )
+    held = sum(one.held for one in cases)
+    high, off, nothing = (
+        statistics.mean(values)
+        for values in zip(*((one.forecast - one.true, one.off, abs(one.true)) for one in cases), strict=True)
     )
-    bias = statistics.mean(one.forecast - one.true for one in cases)
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{sum(held)} of {len(held)} intervals ({CONFIDENCE:.0%}) held, {sum(held) / len(held):.0%}. Forecasts "
-            f"were off by {miss:.1f} points on average, and too high by {bias:+.1f}; 'no gain' would have been off by "
-            f"{nothing:.1f}.",
-        ]
-    )
-
-
-def _yes(held: bool) -> str:
-    return "yes" if held else "**no**"
+    found = [
+        f"{held} of {len(cases)} ranges ({CONFIDENCE:.0%}) held what came, {held / len(cases):.0%}.",
+        f"Forecasts were off by {off:.1f} points on average ('no gain' would have been by {nothing:.1f}),",
+        f"and {abs(high):.1f} too {'high' if high > 0 else 'low'}.",
+    ]
+    return "\n".join([*lines, "", *found])
 
 
 if __name__ == "__main__":

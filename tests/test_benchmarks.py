@@ -8,7 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
-from benchmarks import accuracy, peer, results, scale, speed, sweeps
+from benchmarks import accuracy, forecast, peer, results, scale, speed, sweeps
 from benchmarks.speed import LAYOUTS, PARTS, render
 from thaw.config.composing import compose
 from thaw.errors import UserError
@@ -229,3 +229,14 @@ def test_seeds_and_overrides_may_come_in_any_order(
     accuracy.main()
     assert asked == [("data", ["augment=none", "seed=0"]), ("data", ["augment=none", "seed=4"])]
     assert "mean" in capsys.readouterr().out
+
+
+def test_forecasts_are_told_with_how_often_they_held() -> None:
+    cases = [
+        forecast.Case("roses", seed, 0.5, 100 + seed, 2.0, 1.0, 3.0, true) for seed, true in enumerate([1.5, 2.5, 4.0])
+    ]
+    page = forecast.render([*cases, forecast.Case("tulips", 0, 0.25, 50, 0.0, -1.0, 1.0, -1.0)])
+    assert "| roses | 50%: 101 images | +2.0 | 2.0 | +2.7 | 1.0 | 2 of 3 |" in page
+    assert "| tulips | 25%: 50 images | +0.0 | 2.0 | -1.0 | 1.0 | 1 of 1 |" in page
+    assert "3 of 4 ranges (95%) held what came, 75%." in page
+    assert "Forecasts were off by 1.0 points on average ('no gain' would have been by 2.2),\nand 0.2 too low." in page

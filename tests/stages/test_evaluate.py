@@ -100,7 +100,7 @@ def test_where_test_images_are_few_the_head_is_asked_about_all_images(tmp_path: 
 
 
 def test_a_threshold_goes_into_the_model_and_is_told(tmp_path: Path) -> None:
-    paths = finished.pipeline(tmp_path, per_class=200, gain=4.0)
+    paths = finished.pipeline(tmp_path, classes=("cat", "cow", "dog"), per_class=200)
     evaluate.run(paths, finished.EVALUATE.model_copy(update={"sure_enough": 0.95}), finished.SEED)
     sure = read_json(paths.figures)["sure"]
     assert sure["wanted"] == 0.95
@@ -126,7 +126,7 @@ def test_more_images_are_forecast_from_validation_images_alone(tmp_path: Path) -
     assert forecast["images"] == 150
     assert forecast["gain_low"] <= forecast["gain"] <= forecast["gain_high"]
     for file in (paths.summary, paths.report):
-        assert "twice as many to train on: about " in file.read_text(encoding="utf-8"), file.name
+        assert "wice as many to train on: about " in file.read_text(encoding="utf-8"), file.name
     rows = (paths.figures.parent / "plots" / "learning_curve.csv").read_text(encoding="utf-8").splitlines()
     assert [row.partition(",")[0] for row in rows] == ["images", "19", "38", "75", "150", "300"]
     records = manifest.read(paths.manifest)

@@ -97,7 +97,8 @@ def _resampled(measured: Measured, random: np.random.Generator) -> Floats:
     for right in measured.right:
         wrong = weights @ (~right.T).astype(np.float64)
         columns.append(np.take_along_axis(wrong, drawn % len(right), axis=1).mean(axis=1))
-    return np.clip(np.stack(columns, axis=1), 0, 1)  # a sum of weights is 1 but for its last bit
+    errors: Floats = np.clip(np.stack(columns, axis=1), 0, 1)  # the weights' sum is 1 but for its last bit
+    return errors
 
 
 def _fall(share: Floats, errors: Floats, weights: Floats, start: float, end: float) -> Floats:

@@ -32,7 +32,7 @@ _FIGURES = (
         False,
         True,
     ),
-    ("auroc", "AUROC", "how often an image of a class gets more of it than one of another, 50% is chance", False, True),
+    ("auroc", "AUROC", "how often an image of a class is given more of it than one of another class", False, True),
     ("top_3", "Top 3", "share of images whose true class is among the three most probable", False, True),
     ("ece", "Calibration error", "mean gap between how sure the model is and how often it is right", True, True),
     ("brier", "Brier score", "squared error of the probabilities, 0 is perfect", True, False),

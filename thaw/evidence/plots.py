@@ -16,7 +16,7 @@ from thaw.learning.curves import Row
 Counts = NDArray[np.int64]
 Places = Sequence[tuple[float, float]]  # on the axis across (0 to 1), and on the one upwards, in its own unit
 
-PLOT = (390, 210, 40, 12, 12, 34)  # a curve: width, height, then its margins left, right, top and bottom
+PLOT = (390, 210, 40, 20, 12, 34)  # a curve: width, height, then its margins left, right, top and bottom
 MATRIX = 20  # classes that a confusion matrix has room for
 
 

@@ -26,6 +26,7 @@ from thaw.evidence.wording import (
     coverage,
     cross_validated,
     first_upper,
+    gaining,
     intervals,
     keeping,
     leaks,
@@ -56,7 +57,7 @@ def write_html(path: Path, story: Story) -> None:
         story,
         tracks=plots.tracks(story.metrics),
         growth=plots.growth(story.forecast) if story.forecast else None,
-        gaining=[story.classes[number] for number in story.forecast.gaining] if story.forecast else [],
+        gaining=gaining(story),
         forecast=story.forecast,
         risk=plots.risk(scoring.risk_coverage(*story.kept), sure.get("coverage")),
         curves=plots.learning_curves(story.curves if story.tuned else {"train_head": story.curves["train_head"]}),
@@ -96,13 +97,10 @@ def _render(template: str, story: Story, **more: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
-        "percent": percent,
-        "points": points,
-        "p_value": p_value,
-        "plain": plain,
-        "first_upper": first_upper,
+    filters: dict[str, Callable[..., str]] = {
+        one.__name__: one for one in (percent, points, p_value, plain, first_upper)
     }
+    environment.filters |= filters
     environment.globals |= {"percent": percent, "points": points}
     return environment.get_template(template).render(
         metrics=story.metrics,

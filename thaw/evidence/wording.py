@@ -116,12 +116,23 @@ def more_images(forecast: Forecast | None) -> str:
     return f"twice as many to train on: about {points(forecast.gain)} points ({low} to {high}) for the head"
 
 
+def gaining(story: Story) -> str:
+    """Say which classes the last doubling of the images that heads have learnt from has brought something."""
+    names = [story.classes[number] for number in story.forecast.gaining] if story.forecast else []
+    if not names:
+        return "No class gained from the last doubling by more than noise."
+    which = ", ".join(names) if len(names) <= NAMED else f"{len(names)} of {len(story.classes)} classes"
+    return f"By more than noise, the last doubling has brought something to {which}."
+
+
 def answered(metrics: Mapping[str, Any]) -> str:
     """Say what comes of answering only where the model is sure enough; nothing where there is no threshold."""
     if not (found := metrics.get("sure")):
         return ""
     if "accuracy" not in found:
-        return f"Sure: for {found['wanted']:.3g} of its answers to be right, no test image is one it is sure enough of"
+        return f"Sure of at least {percent(found['threshold'])}, it answers none of the test images"
+    if not found["threshold"]:
+        return f"Sure enough of every image: it answers all test images, {percent(found['accuracy'])} of them rightly"
     return (
         f"Sure of at least {percent(found['threshold'])}, it answers {percent(found['coverage'])} of the test images, "
         f"{percent(found['accuracy'])} of them rightly"

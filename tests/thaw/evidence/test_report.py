@@ -2,21 +2,26 @@
 
 import csv
 import json
+import os
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from playwright.sync_api import sync_playwright
 
 from stages import evaluate
 from tests.helpers import finished
-from thaw.artifacts import Paths, read_json, write_json
+from thaw.artifacts import Paths, read_json, write_json, write_text
 from thaw.data import manifest
 from thaw.evidence import plots, wording
 from thaw.learning import predictions
 from thaw.runs import publishing
+
+CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +62,7 @@ def test_report_is_well_formed_and_needs_nothing_beside_it(tmp_path: Path) -> No
     tags.feed(evaluated(tmp_path)[1])
     assert tags.open == []
     assert tags.addresses
-    beside = [address for address in tags.addresses if not address.startswith("data:image/")]
+    beside = [address for address in tags.addresses if not address.startswith(("data:image/", "#"))]
     assert beside == ["../verification.svg"], "and that is only shown if it is there"
     assert not {"script", "link", "iframe"} & tags.names
 
@@ -309,3 +314,172 @@ def test_axes_enclose_their_values(values: list[float], expected: list[float] | 
 def test_numbers_as_people_write_them() -> None:
     assert [wording.points(value) for value in (0.0123, -0.0123, 0.0001, -0.0001)] == ["+1.2", "−1.2", "0.0", "0.0"]
     assert [wording.p_value(value) for value in (1.0, 0.0412, 3.2e-7)] == ["1.000", "0.041", "3e-7"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        pytest.skip("needs Debian's Chromium (apt-get install chromium), which is not here")
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module", params=["many classes", "one model"])
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    many = tuple(f"class {number:02}" for number in range(30))
+    made = finished.pipeline(folder, many, per_class=16) if "many" in request.param else finished.head_only(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publishing, "publish", lambda *_: None)
+        evaluate.run(made, finished.EVALUATE, finished.SEED)
+    write_text(made.root / "verification.svg", '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
+    return made.report
+
+
+# What axe-core found no fault with, written out, since a test has no network: contrast (WCAG 2 AA), names, headings,
+# places that scroll and can be reached by keyboard.
+CHECKS = """() => {
+  const faults = [];
+  const level = colour => {
+    const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+      .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = node => {
+    for (; node; node = node.parentElement) {
+      const colour = getComputedStyle(node).backgroundColor;
+      if (!/, 0\\)$/.test(colour)) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  for (const node of document.querySelectorAll("body *:not(svg *)")) {
+    const says = [...node.childNodes].some(one => one.nodeType === 3 && one.textContent.trim());
+    if (!says || !node.checkVisibility()) continue;
+    const style = getComputedStyle(node);
+    const [low, high] = [level(style.color), level(behind(node))].sort((a, b) => a - b);
+    const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 700);
+    const contrast = (high + 0.05) / (low + 0.05);
+    if (contrast < (large ? 3 : 4.5)) faults.push(`contrast ${contrast.toFixed(2)}: ${node.textContent.slice(0, 40)}`);
+  }
+  for (const node of document.querySelectorAll("img:not([alt]), svg[role=img]:not([aria-label])"))
+    faults.push(`no name: ${node.outerHTML.slice(0, 60)}`);
+  let last = 0;
+  for (const node of document.querySelectorAll("h1, h2, h3, h4")) {
+    if (+node.tagName[1] > last + 1) faults.push(`heading: ${node.textContent}`);
+    last = +node.tagName[1];
+  }
+  for (const node of document.querySelectorAll("*")) {
+    const reached = node.tabIndex >= 0 && node.getAttribute("aria-label");
+    if (/auto|scroll/.test(getComputedStyle(node).overflowX) && !reached) faults.push(`scrolls, ${node.className}`);
+  }
+  for (const link of document.querySelectorAll("nav a"))
+    if (!document.querySelector(link.getAttribute("href"))) faults.push(`leads nowhere: ${link.textContent}`);
+  const wide = document.documentElement.scrollWidth;
+  if (wide > innerWidth) faults.push(`too wide: ${wide}`);
+  return faults;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_can_be_read_by_everybody_everywhere(browser: Any, written: Path, width: int, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(written.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert page.evaluate(CHECKS) == []
+    assert said == []
+    page.close()
+
+
+def test_faults_would_be_found(browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 400, "height": 900})
+    page.set_content(
+        "<h1>one</h1><h3>three</h3><p style='color:#aaa;background:#fff'>pale</p><img src='data:,'>"
+        "<div style='overflow-x:auto'>wide</div><nav><a href='#no'>no</a></nav><div style='width:900px'>wider</div>"
+    )
+    found = [fault.split(":")[0].split(" ")[0] for fault in page.evaluate(CHECKS)]
+    assert found == ["contrast", "no", "heading", "scrolls,", "leads", "too"]
+    page.close()
+
+
+def test_parts_fold_and_print_shows_all(browser: Any, written: Path) -> None:
+    page = browser.new_page()
+    page.goto(written.as_uri())
+    first, last = page.locator("#next"), page.locator("#configuration")
+    assert first.get_by_text("How sure must it be?").is_visible()
+    assert not last.get_by_text("confidence", exact=True).is_visible()
+    last.locator("summary").click()
+    assert last.get_by_text("confidence", exact=True).is_visible()
+    last.locator("summary").click()
+    page.emulate_media(media="print")
+    assert last.get_by_text("confidence", exact=True).is_visible()
+    page.close()
+
+
+def test_every_figure_says_what_it_means_and_names_its_file(written: Path) -> None:
+    page = written.read_text(encoding="utf-8")
+    files = {
+        name for text in re.findall(r'<p class="meaning">.*? <code>(.*?)</code>', page) for name in text.split(", ")
+    }
+    assert "plots/risk_coverage.csv" in files
+    assert [name for name in files if not (written.parent / name).exists()] == []
+
+
+def test_of_many_classes_the_worst_are_shown_and_the_rest_is_on_demand(tmp_path: Path) -> None:
+    page = evaluated(tmp_path, classes=tuple(f"class {number:03}" for number in range(199)), per_class=8)[1]
+    assert "The 20 of 199 classes that are confused most" in page
+    assert page.count('class="name" text-anchor="end"') == 2 * 20
+    assert "<summary>The other 179 classes</summary>" in page
+    assert re.search(r"<summary>The next \d+</summary>", page)
+
+
+def test_the_worst_classes_are_those_with_most_confusions() -> None:
+    counts = np.diag(np.full(30, 5))
+    counts[7, 3] = counts[3, 9] = 4
+    counts[20, 21] = 2
+    shown = plots.worst(counts, counts.copy())
+    assert shown[:5] == [3, 7, 9, 20, 21]
+    assert len(shown) == plots.MATRIX
+    assert counts[7, 7] == 5, "and they are left as they are"
+    assert plots.worst(counts[:5, :5], counts[:5, :5]) == [0, 1, 2, 3, 4]
+    matrix = plots.confusion_matrix(counts, [f"{number}" for number in range(30)], shown)
+    (cell,) = [one for one in matrix["cells"] if one["text"] == "4 of 9 7: 3"]
+    assert (cell["x"], cell["y"]) == (matrix["margin"], matrix["margin"] + matrix["cell"])
+
+
+def test_a_change_of_a_class_that_holds_is_marked(tmp_path: Path) -> None:
+    page = evaluated(tmp_path, per_class=120)[1]
+    assert re.search(r'<td class="better"><b>\+[\d.]+ ✓</b><small>\+[\d.]+ to \+[\d.]+</small>', page)
+    assert "(McNemar’s test in each, Holm’s correction for all of them)" in page
+    assert "No change of a class holds" in evaluated(tmp_path / "none", gain=0.0)[1]
+
+
+@pytest.mark.parametrize(
+    ("sure", "expected"),
+    [
+        ({}, ""),
+        (
+            {"threshold": 0.0, "coverage": 1.0, "accuracy": 0.99},
+            "Sure enough of every image: it answers all test images, 99.0% of them",
+        ),
+        ({"threshold": 0.9, "coverage": 0.0}, "Sure of at least 90.0%, it answers none of the test images"),
+        (
+            {"threshold": 0.9, "coverage": 0.5, "accuracy": 0.99},
+            "Sure of at least 90.0%, it answers 50.0% of the test images, 99.0% of them rightly",
+        ),
+    ],
+)
+def test_what_is_said_of_being_sure(sure: dict[str, float], expected: str) -> None:
+    assert wording.answered({"sure": sure} if sure else {}).startswith(expected)
+
+
+def test_numbers_of_images_are_said_as_roughly_as_they_are_known() -> None:
+    assert [wording._about(count) for count in (7, 41, 1528, 23456)] == ["7", "41", "1,500", "23,000"]
+    assert wording.needed({"n_needed": 1528}) == "some 1,500 test images would show such a difference"
+    assert wording.needed({}) == ""
