@@ -4,8 +4,8 @@
     python -m benchmarks.planted flowers/ backbone=mobilenet_v2 backbone.weights=mobilenet_v2.weights.h5
 
 For each seed a copy of the data gets 20 labels that are wrong; 20 copies of pictures, saved anew, resized, cropped,
-mirrored or recoloured; and a class whose pictures are all made smaller. The pipeline's own stages run, and the audit. What it
-finds beyond that was in the data before: it is listed for a person to judge. Prints a table (Markdown) for
+mirrored or recoloured; and a class whose pictures are all made smaller. The pipeline's own stages run, and the audit.
+What it finds beyond that was in the data before: it is listed for a person to judge. Prints a table (Markdown) for
 docs/evidence.md.
 """
 
