@@ -1,114 +1,22 @@
 """The review page as a person uses it, in a real browser from disk: nothing decided is lost, and all of it is saved."""
 
-import csv
 import dataclasses
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 from playwright.sync_api import expect
 
-from tests.helpers import browser
+from tests.helpers.reviewing import CLASSES, SUSPECTS, draw, press, saved, written
 from thaw.audit import review
-from thaw.audit.review import Neighbour, Suspect
+from thaw.audit.review import Suspect
 
-CLASSES = ["cats", "cows", "dogs", "élans"]
-HOSTILE = [
-    'cats/"quoted", and a comma.png',
-    "cats/</script><script>document.title='broken in'<",
-    "cats/<img src=x onerror=\"document.title='broken in'\">.png",
-    "cats/two\nlines.png",
-    "cats/🐈 \u202eerised.png",
-    "cats/\u2028\u2029.png",
-    "cats/\uffee.png",
-    "cats/חתול, قطة.png",
-    "cats/__proto__",
-    "=cats/{{ 7 * 7 }} &amp;.png",
-]
 # Of what is focused, or the page itself; and the buttons that a finger would miss.
 OUTLINE = "document.activeElement === document.body || getComputedStyle(document.activeElement).outlineStyle"
 SMALL = """[...document.querySelectorAll("button")].filter(e => e.checkVisibility())
     .map(e => [e.id || e.textContent, e.offsetWidth, e.offsetHeight])
     .filter(([, width, height]) => Math.min(width, height) < 44)"""
-HEADER = ["path", "action", "value"]
-DOG = Neighbour("dogs/1.png", "dogs", "val")
-COPIES = (Neighbour("dogs/2.png", "dogs", "test", "the same to the pixel"), Neighbour("dogs/3.png", "dogs", "test"))
-SUSPECTS = [
-    Suspect("label", "cats/1.png", "cats", "train", "It looks like a dog.", "dogs", (DOG,)),
-    Suspect("label", "cats/2.png", "cats", "test", "It looks like a cow.", "cows"),
-    Suspect("copy", "cats/3.png", "cats", "train", "It is in the test images too.", resembles=COPIES),
-    Suspect("outlier", "cats/4.png", "cats", "val", "No other cat is like it."),
-    Suspect("odd", "cats/5.png", "cats", "train", "It is all black."),
-    Suspect("odd", "cats/6.png", "cats", "train", "It is all white."),
-]
-
-
-def draw(data: Path, suspects: list[Suspect]) -> None:
-    """Make the pictures of suspects that can be files."""
-    random = np.random.default_rng(0)
-    for path in sorted({path for one in suspects for path in (one.path, *(other.path for other in one.resembles))}):
-        (data / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 255, (90, 120, 3), np.uint8)).save(data / path, "png")
-
-
-def written(folder: Path, suspects: list[Suspect] = SUSPECTS, classes: list[str] = CLASSES) -> str:
-    """Write a page, and return its address."""
-    draw(folder / "data", suspects)
-    review.write(folder / "review.html", suspects, classes, folder / "data", total=1234)
-    return (folder / "review.html").as_uri()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser.chromium() as opened:
-        expect.set_options(timeout=20_000)
-        yield opened
-
-
-@pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
-    """A page of a browser that has kept nothing yet; nothing may go wrong in it unseen."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    wrong: list[str] = []
-    opened.on("console", lambda message: wrong.append(message.text))
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.on(
-        "request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or wrong.append(request.url)
-    )
-    yield opened
-    context.close()
-    assert wrong == []
-
-
-def press(page: Any, *keys: str) -> None:
-    for key in keys:
-        page.keyboard.press(key)
-
-
-def saved(page: Any) -> list[list[str]]:
-    """Save, and read what a person finds in the downloads."""
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Save corrections.csv").first.click()
-    assert download.value.suggested_filename == "corrections.csv"
-    with Path(download.value.path()).open(newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file)
-        assert file.newlines == "\n"
-    assert header == HEADER
-    assert rows == sorted(rows)
-    return rows
-
-
-def load(page: Any, path: Path, rows: list[list[str]], ends: str = "\n", start: str = "") -> None:
-    """Write a corrections.csv and load it."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.write(start)
-        csv.writer(file, lineterminator=ends).writerows([HEADER, *rows])
-    page.locator("#file").set_input_files(path)
 
 
 def test_each_action_is_saved_and_one_is_undone(page: Any, tmp_path: Path) -> None:
@@ -228,77 +136,6 @@ def test_one_kind_at_a_time(page: Any, tmp_path: Path) -> None:
     press(page, "k", "k", "k", "f", "k", "f", "x")
     expect(page.get_by_role("heading", name="All decided")).to_be_visible()
     expect(page.locator("#end-counts")).to_have_text("4 kept, 2 removed.")
-
-
-def test_hostile_names_are_text_and_come_back_whole(page: Any, tmp_path: Path) -> None:
-    suspects = [Suspect("label", path, "<b>", "train", "<i>why</i>", path) for path in HOSTILE]
-    review.write(tmp_path / "review.html", suspects, ["<b>", *HOSTILE], tmp_path, total=10)
-    page.goto((tmp_path / "review.html").as_uri())
-    for path in HOSTILE:
-        assert page.locator("#picture .path").text_content() == path
-        expect(page.locator("#why")).to_have_text("<i>why</i>")
-        press(page, "r", "Enter")
-    rows = saved(page)
-    assert rows == sorted([path, "relabel", path] for path in HOSTILE)
-    assert page.title() == "Review: 10 suspects among 10 pictures"
-    assert page.locator("#suspect img, #decided img").count() == 0
-    page.evaluate("localStorage.clear()")
-    page.reload()
-    load(page, tmp_path / "corrections.csv", rows, ends="\r\n", start="\ufeff")
-    expect(page.locator("#decided li")).to_have_count(10)
-    assert saved(page) == rows
-
-
-def test_a_loaded_file_goes_on_and_keeps_what_is_not_on_this_page(page: Any, tmp_path: Path) -> None:
-    rows = [
-        ["cats/1.png", "relabel", "cows"],
-        ["cats/3.png", "same", "dogs/3.png"],
-        ["elsewhere.png", "remove", ""],
-    ]
-    page.goto(written(tmp_path))
-    press(page, "k", "k")
-    load(page, tmp_path / "corrections.csv", rows)
-    expect(page.locator("#said")).to_have_text("Loaded 3 rows of corrections.csv.")
-    expect(page.locator("#at")).to_have_text("4 of 6")
-    assert saved(page) == sorted([*rows, ["cats/2.png", "keep", ""]])
-    press(page, "u")
-    assert saved(page) == [["cats/1.png", "keep", ""], ["cats/2.png", "keep", ""]]
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("file,label\n1.png,cats\n", "file,label"),
-        ("path,action,value\n1.png,eat,\n", "the line 1.png,eat,"),
-        ("path,action,value\n1.png,keep\n", "the line 1.png,keep"),
-        ('path,action,value\n"1.png,keep,\n', "nothing that is CSV"),
-        ("", "nothing that is CSV"),
-    ],
-)
-def test_a_file_of_another_kind_is_refused(page: Any, tmp_path: Path, text: str, found: str) -> None:
-    page.goto(written(tmp_path))
-    press(page, "k")
-    (tmp_path / "other.csv").write_text(text, encoding="utf-8", newline="\n")
-    page.locator("#file").set_input_files(tmp_path / "other.csv")
-    expect(page.locator("#said")).to_have_text(
-        f"other.csv is no corrections.csv: expected the columns path,action,value, found {found}."
-    )
-    assert saved(page) == [["cats/1.png", "keep", ""]]
-
-
-def test_a_picture_that_is_suspected_twice_has_one_verdict(page: Any, tmp_path: Path) -> None:
-    twice = [*SUSPECTS[:3], dataclasses.replace(SUSPECTS[3], path="cats/1.png")]
-    twice += [dataclasses.replace(SUSPECTS[2], path="cats/1.png"), dataclasses.replace(SUSPECTS[4], path="cats/3.png")]
-    page.goto(written(tmp_path, twice))
-    press(page, "r", "Enter", "k", "s")
-    expect(page.locator("#chosen")).to_have_text("This picture has been suspected before, and was relabelled as dogs.")
-    press(page, "k", "s", "x")
-    assert saved(page) == [
-        ["cats/1.png", "relabel", "dogs"],
-        ["cats/1.png", "same", "dogs/2.png"],
-        ["cats/2.png", "keep", ""],
-        ["cats/3.png", "remove", ""],
-    ]
 
 
 def test_where_the_browser_keeps_nothing_it_says_so_and_warns_before_leaving(page: Any, tmp_path: Path) -> None:
