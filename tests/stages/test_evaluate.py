@@ -101,9 +101,9 @@ def test_where_test_images_are_few_the_head_is_asked_about_all_images(tmp_path: 
 
 def test_a_threshold_goes_into_the_model_and_is_told(tmp_path: Path) -> None:
     paths = finished.pipeline(tmp_path, classes=("cat", "cow", "dog"), per_class=200)
-    evaluate.run(paths, finished.EVALUATE.model_copy(update={"sure_enough": 0.95}), finished.SEED)
+    run(paths)
     sure = read_json(paths.figures)["sure"]
-    assert sure["wanted"] == 0.95
+    assert sure["wanted"] == finished.EVALUATE.sure_enough
     assert sure["accuracy_low"] < sure["accuracy"] < sure["accuracy_high"]
     assert read_json(paths.finished / "model.json")["threshold"] == sure["threshold"]
     said = f"{sure['coverage']:.1%} of the test images, {sure['accuracy']:.1%} of them rightly"

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from stages import evaluate, export, extract_features, finetune, prepare, train_head
-from tests.helpers import options
+from tests.helpers import finished, options
 from tests.helpers.project import squares
 from thaw.artifacts import Paths, read_json
-from thaw.config.schema import Augment, Backbone, Dataset, Evaluate, Finetune, HeadOnly, Lbfgs
+from thaw.config.schema import Augment, Backbone, Dataset, Finetune, HeadOnly, Lbfgs
 from thaw.errors import UserError
 from thaw.models import exporting
 from thaw.models.exporting import FORMATS, Format
@@ -68,9 +68,7 @@ def test_every_format_gives_the_same_answers(
     paths: Paths, kept: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(publishing, "publish", lambda *_: None)
-    evaluate.run(
-        paths, Evaluate(confidence=0.95, resamples=100, keep_best_of=[kept], cross_validate=0, sure_enough=0.98), 0
-    )  # type: ignore[list-item]
+    evaluate.run(paths, finished.EVALUATE.model_copy(update={"keep_best_of": [kept]}), 0)
     assert read_json(paths.figures)["kept"] == kept
     capfd.readouterr()
     export.run(paths, [*FORMATS])
@@ -90,11 +88,7 @@ def test_where_nothing_was_fine_tuned_the_head_is_exported(paths: Paths, monkeyp
     shutil.copytree(paths.root, made.root)
     augment, nothing = Augment.model_validate(options.AUGMENT), HeadOnly.model_validate(options.HEAD_ONLY)
     finetune.run(made, Backbone.model_validate(options.BACKBONE), augment, nothing, seed=0)
-    evaluate.run(
-        made,
-        Evaluate(confidence=0.95, resamples=100, keep_best_of=["finetuned"], cross_validate=0, sure_enough=0.98),
-        0,
-    )
+    evaluate.run(made, finished.EVALUATE.model_copy(update={"keep_best_of": ["finetuned"]}), 0)
     export.run(made, ["keras"])
     assert (made.root / "export" / "model.keras").exists()
 
@@ -102,11 +96,7 @@ def test_where_nothing_was_fine_tuned_the_head_is_exported(paths: Paths, monkeyp
 @pytest.mark.slow
 def test_a_format_with_other_answers_is_not_written(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing, "publish", lambda *_: None)
-    evaluate.run(
-        paths,
-        Evaluate(confidence=0.95, resamples=100, keep_best_of=["finetuned"], cross_validate=0, sure_enough=0.98),
-        0,
-    )
+    evaluate.run(paths, finished.EVALUATE.model_copy(update={"keep_best_of": ["finetuned"]}), 0)
     monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
     before = set(paths.root.rglob("*"))
     with pytest.raises(UserError, match="openvino: expected the finished model's answers"):
