@@ -216,7 +216,7 @@ def test_what_an_edit_leaves_behind_reruns_nothing(finished: Project, status: An
 @pytest.mark.slow
 def test_switching_the_backbone_there_and_back_extracts_nothing_twice(project: Project) -> None:
     there = project.dvc("exp", "run", "--set-param", "backbone=toy_48px")
-    assert ran(there) == ["extract_features", "train_head", "finetune", "evaluate"]
+    assert ran(there) == ["extract_features", "audit", "train_head", "finetune", "evaluate"]
     shutil.rmtree(project.root / ".cache" / "features")
     back = project.dvc("exp", "run", "--set-param", "backbone=toy")
     # DVC keeps no run of a stage that has outputs in Git; evaluate takes seconds.
@@ -237,7 +237,7 @@ def test_an_experiment_in_a_temporary_folder_keeps_its_run_and_features_in_the_p
     here = Project(project.root)  # where runs and features lie when nothing says otherwise
     before = {path.name for path in (here.root / ".cache" / "features").iterdir()}
     done = here.dvc("exp", "run", "--temp", "--set-param", "backbone=toy_48px")
-    assert ran(done) == ["extract_features", "train_head", "finetune", "evaluate"]
+    assert ran(done) == ["extract_features", "audit", "train_head", "finetune", "evaluate"]
     assert {path.name for path in (here.root / ".cache" / "features").iterdir()} > before
     client = MlflowClient(f"sqlite:///{here.root}/mlflow.db")
     (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])

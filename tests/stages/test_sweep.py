@@ -68,6 +68,10 @@ class Stages:
         with paths.stage("probe") as out:
             predictions.write(out / "predictions.csv", found.classes, records, found.probabilities)
 
+    def audit(self, paths: Paths, seed: int) -> None:
+        assert paths.features.exists()
+        self._copy(paths, "audit")
+
     def train_head(self, paths: Paths, train_head: Adam | Lbfgs, seed: int) -> None:
         assert paths.backbone.exists()
         self._copy(paths, "train_head")
@@ -197,7 +201,7 @@ def test_heads_are_compared_alone_and_the_best_one_is_finished(
     stages: Stages, run: Callable[..., str], tmp_path: Path
 ) -> None:
     out = run("rank=head", "train_head=adam,mlp", "train_head.learning_rate=0.01,0.001")
-    assert stages.ran == [*STAGES[:2], *4 * ["train_head"], "finetune", "evaluate"]
+    assert stages.ran == [*STAGES[:3], *4 * ["train_head"], "finetune", "evaluate"]
     assert out.count("75.0%") == 1, "of the winner only"
     (whole,) = [job for job in (tmp_path / "multirun" / "jobs").iterdir() if (job / "evaluate").exists()]
     assert f"--promote {whole.name[:10]}" in out

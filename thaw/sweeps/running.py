@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from thaw.artifacts import Paths, fingerprint, read_json, write_json, write_text
+from thaw.artifacts import STAGES, Paths, fingerprint, read_json, write_json, write_text
 from thaw.config.composing import CONF, sources, validate
 from thaw.config.schema import SECTIONS
 from thaw.errors import UserError
@@ -45,8 +45,8 @@ from thaw.sweeps.ranking import (
 # What is compared, and the stages that it takes; the last one's folder gives a job its name.
 RANKS = {
     "backbone": ("prepare", "extract_features", "probe"),
-    "head": ("prepare", "extract_features", "train_head"),
-    "model": ("prepare", "extract_features", "train_head", "finetune", "evaluate"),
+    "head": STAGES[: STAGES.index("train_head") + 1],
+    "model": STAGES,
 }
 
 

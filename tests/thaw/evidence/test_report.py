@@ -63,7 +63,7 @@ def test_report_is_well_formed_and_needs_nothing_beside_it(tmp_path: Path) -> No
     assert tags.open == []
     assert tags.addresses
     beside = [address for address in tags.addresses if not address.startswith(("data:image/", "#"))]
-    assert beside == ["../verification.svg"], "and that is only shown if it is there"
+    assert beside == ["../verification.svg", "../audit/review.html"], "and that is only shown if it is there"
     assert not {"script", "link", "iframe"} & tags.names
 
 
