@@ -74,6 +74,7 @@ def test_pictures_in_base64_and_as_arrays_are_answered_as_predict_does(paths: Pa
     for one in answer["predictions"]:
         assert one["label"] == expected.label
         assert one["probability"] == pytest.approx(expected.probability, abs=1e-6)
+        assert one["unsure"] == expected.unsure
         assert one["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
 
 

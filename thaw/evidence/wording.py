@@ -131,12 +131,12 @@ def answered(metrics: Mapping[str, Any]) -> str:
         return ""
     if "accuracy" not in found:
         return f"Sure of at least {percent(found['threshold'])}, it answers none of the test images"
+    value, low, high = (percent(found[key]) for key in ("accuracy", "accuracy_low", "accuracy_high"))
+    rightly = f"{value} of them rightly ({low} to {high})"
     if not found["threshold"]:
-        return f"Sure enough of every image: it answers all test images, {percent(found['accuracy'])} of them rightly"
-    return (
-        f"Sure of at least {percent(found['threshold'])}, it answers {percent(found['coverage'])} of the test images, "
-        f"{percent(found['accuracy'])} of them rightly"
-    )
+        return f"Sure enough of every image, it answers all test images, {rightly}"
+    threshold, coverage = (percent(found[key]) for key in ("threshold", "coverage"))
+    return f"Sure of at least {threshold}, it answers {coverage} of the test images, {rightly}"
 
 
 def _about(count: int) -> str:
