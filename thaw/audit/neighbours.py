@@ -8,7 +8,7 @@ from thaw.networks.outputs import Floats, Labels
 
 NEAREST = 20  # neighbours of each picture
 DIRECTIONS = 256  # that features are reduced to: what is left out is noise to a neighbourhood, and time
-BLOCK = 1024  # pictures that are compared with all others at a time
+BLOCK, GROUP = 1024, 64  # pictures that are compared with all others at a time, and that are searched at a time
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,24 @@ def nearest(features: Floats) -> Neighbours:
     """
     known = _reduced(features)
     count = len(known)
-    kept = min(NEAREST, count - 1)
+    kept, groups = min(NEAREST, count - 1), -(-count // GROUP)
     rows, similarity = np.empty((count, kept), np.int64), np.empty((count, kept), np.float32)
+    products = np.full((BLOCK, groups * GROUP), -2, np.float32)  # what is beyond the last picture is like none
     for start in range(0, count, BLOCK):
-        products = known[start : start + BLOCK] @ known.T
-        place = np.arange(len(products))
+        place = np.arange(min(BLOCK, count - start))
+        products[place, :count] = known[start : start + BLOCK] @ known.T
         products[place, start + place] = -2  # no picture is its own neighbour
-        for number in range(kept):  # faster than sorting: only a few are wanted
-            best = products.argmax(axis=1)
-            rows[start + place, number], similarity[start + place, number] = best, products[place, best]
-            products[place, best] = -2
+        # Only a few are wanted: the highest of each group is known, and one group changes with each that is taken.
+        grouped = products.reshape(BLOCK, groups, GROUP)[: len(place)]
+        highest = grouped.max(axis=2)
+        for number in range(kept):
+            group = highest.argmax(axis=1)
+            members = grouped[place, group]
+            best = members.argmax(axis=1)
+            rows[start + place, number] = group * GROUP + best
+            similarity[start + place, number] = members[place, best]
+            members[place, best] = grouped[place, group, best] = -2
+            highest[place, group] = members.max(axis=1)
     return Neighbours(rows, similarity)
 
 
