@@ -21,10 +21,8 @@ LEAST = 24  # pixels of the shorter side: below, there is no detail to be found
 SCALES = tuple(2 ** (-step / 12) for step in range(13))  # of one picture in the other, down to a half
 FINER = tuple(2 ** (step / 48) for step in (-2, -1, 1, 2))  # around the best of them, for what may be a copy
 DETAIL = 3  # pixels: what is wider than that is no detail, and alike in all pictures of a white sky
-SAME, NEARLY = (
-    0.78,
-    0.6,
-)  # correlation from which on two pictures are copies, and from which on that is looked at closer
+# Correlations from which on two pictures are copies; may be, at a closer look; and are worth the other half of SCALES.
+SAME, NEARLY, PROMISING = 0.78, 0.6, 0.4
 THUMB = 32  # pixels of a side, where all candidates are compared as they are
 
 Pair = tuple[int, int]
@@ -63,7 +61,9 @@ def shared(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
         return best
     for whole, part in ((one, other), (other, one)):
         search = _Search(whole)
-        value, scale = max((search.correlation(part, scale), scale) for scale in SCALES)
+        value, scale = max((search.correlation(part, scale), scale) for scale in SCALES[::2])
+        if value >= PROMISING:
+            value, scale = max((value, scale), *((search.correlation(part, scale), scale) for scale in SCALES[1::2]))
         if NEARLY <= value < SAME:
             value = max(value, *(search.correlation(part, min(1.0, scale * finer)) for finer in FINER))
         best = max(best, value)
