@@ -43,15 +43,13 @@ class Cue:
         feature: its name.
         right: the share of pictures whose class it names, in folds.
         majority: the share of the most frequent class.
-        label: the class that it tells best, by its number, and
-        told: which share of that class's pictures it names.
+        label: the class that it tells best (by F1), by its number.
     """
 
     feature: str
     right: float
     majority: float
     label: int
-    told: float
 
 
 def find(looks: Sequence[Look], y: Labels, folds: Labels, classes: int) -> list[Cue]:
@@ -60,12 +58,12 @@ def find(looks: Sequence[Look], y: Labels, folds: Labels, classes: int) -> list[
     error = (majority * (1 - majority) / len(y)) ** 0.5
     found = []
     for feature, (gain, of) in FEATURES.items():
-        right = _told(_values([of(one) for one in looks]), y, folds, classes) == y
-        if right.mean() < majority + max(gain, ERRORS * error):
+        told = _told(_values([of(one) for one in looks]), y, folds, classes)
+        right = float((told == y).mean())
+        if right < majority + max(gain, ERRORS * error):
             continue
-        shares = np.array([right[y == label].mean() if (y == label).any() else 0 for label in range(classes)])
-        best = int(shares.argmax())
-        found.append(Cue(feature, float(right.mean()), majority, best, float(shares[best])))
+        hits, given, named = (np.bincount(rows, minlength=classes) for rows in (y[told == y], y, told))
+        found.append(Cue(feature, right, majority, int((hits / np.maximum(given + named, 1)).argmax())))
     return sorted(found, key=lambda cue: -cue.right)
 
 
