@@ -95,10 +95,9 @@ def audited(findings: Mapping[str, Any]) -> list[str]:
 
 
 def next_steps(story: Story) -> list[str]:
-    """Say in two lines what would show more, and what would be better: more images, and answering only where sure."""
-    steps = [needed(story.metrics), more_images(story.forecast)]
-    said = "; ".join(filter(None, steps))
-    return [line for line in (said and f"Next: {said}", answered(story.metrics)) if line]
+    """Say, a line each, what would show more, what would be better, and what comes of answering only where sure."""
+    said = (needed(story.metrics), more_images(story.forecast), answered(story.metrics))
+    return [first_upper(line) for line in said if line]
 
 
 def needed(metrics: Mapping[str, Any]) -> str:
