@@ -1,11 +1,11 @@
-"""Compare the models before and after fine-tuning: the only stage that looks at the labels of the test images.
+"""Compare the models before and after fine-tuning: the only stage that judges models by the test images.
 
-Reads artifacts/prepare/, both predictions and learning curves, what every stage was configured with, of data/ the
-images to show, and the features: heads on parts of them say what more images would bring, and where test images are
-few the head is cross-validated. Writes
-artifacts/evaluate/: metrics.json (the few figures that people compare), figures.json (all), plots/ and
-environment.json, which are small and belong in Git; report.html, summary.txt and model/ (the model that is kept, ready
-to use). Then publishes the finished run to MLflow and prints the summary. Needs no TensorFlow.
+Reads artifacts/prepare/, the audit's findings, both predictions and learning curves, what every stage was configured
+with, of data/ the images to show, and the features: heads on parts of them say what more images would bring, and where
+test images are few the head is cross-validated. Writes artifacts/evaluate/: metrics.json (the few figures that people
+compare), figures.json (all), plots/ and environment.json, which are small and belong in Git; report.html, summary.txt
+and model/ (the model that is kept, ready to use). Then publishes the finished run to MLflow and prints the summary.
+Needs no TensorFlow.
 
     python -m stages.evaluate
 """
