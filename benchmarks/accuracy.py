@@ -16,12 +16,12 @@ from statistics import mean
 from types import ModuleType
 from typing import Any
 
-from stages import evaluate, extract_features, finetune, prepare, train_head
+from stages import audit, evaluate, extract_features, finetune, prepare, train_head
 from thaw.artifacts import Paths, cache, fingerprint, read_json
 from thaw.config.composing import compose
 from thaw.errors import UserError, fail
 
-STAGES = (prepare, extract_features, train_head, finetune, evaluate)
+STAGES = (prepare, extract_features, audit, train_head, finetune, evaluate)
 
 
 def main() -> None:

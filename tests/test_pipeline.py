@@ -18,7 +18,7 @@ import yaml
 from dvc.repo import Repo
 from mlflow import MlflowClient
 
-from stages import evaluate, extract_features, finetune, prepare, train_head
+from stages import audit, evaluate, extract_features, finetune, prepare, train_head
 from tests.helpers import options
 from tests.helpers.project import CODE, Project, place, ran, squares, used_by
 from thaw.artifacts import STAGES, Paths, read_json
@@ -79,6 +79,7 @@ def test_squares_with_shuffled_labels_fail_the_gate(
     shuffle(paths.data)
     prepare.run(paths, Dataset(val=0.2, test=0.2, min_images=3, max_megapixels=1), seed=0)
     extract_features.run(paths, toy, AUGMENT, seed=0)
+    audit.run(paths, seed=0)
     train_head.run(paths, LBFGS, seed=0)
     gentle = Finetune.model_validate(options.FINETUNE | {"label_smoothing": 0, "epochs": 2})
     finetune.run(paths, toy, AUGMENT, gentle, seed=0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages import evaluate, export, extract_features, finetune, prepare, train_head
+from stages import audit, evaluate, export, extract_features, finetune, prepare, train_head
 from tests.helpers import finished, options
 from tests.helpers.project import squares
 from thaw.artifacts import Paths, read_json
@@ -57,6 +57,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Paths:
         augment = Augment.model_validate(options.AUGMENT)
         prepare.run(found, Dataset(val=0.2, test=0.2, min_images=3, max_megapixels=1), seed=0)
         extract_features.run(found, backbone, augment, seed=0)
+        audit.run(found, seed=0)
         train_head.run(found, Lbfgs.model_validate(options.LBFGS), seed=0)
         finetune.run(found, backbone, augment, Finetune.model_validate(options.FINETUNE), seed=0)
     return found
