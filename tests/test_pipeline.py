@@ -325,7 +325,7 @@ def test_a_killed_training_shows_as_killed_and_finishing_it_completes_the_same_r
     kill_finetune(followed, epoch=2)
     killed = wait_for("KILLED")
     assert killed.data.metrics["curve/val_loss"] > 0, "its curve is there"
-    assert followed.repro() == ["finetune", "evaluate"]
+    assert followed.repro() == ["audit", "finetune", "evaluate"]
     done = wait_for("FINISHED")
     assert done.info.run_id == killed.info.run_id
     assert "delta/accuracy" in done.data.metrics
