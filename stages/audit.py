@@ -24,7 +24,7 @@ def run(paths: Paths, seed: int) -> None:
         found = findings.audit(paths.data, records, classes, paths.features, given, seed)
         write_json(out / paths.findings.name, found.figures)
         review.write(out / "review.html", found.suspects, classes, paths.data, len(records))
-        corrections.write(out / "copies.csv", found.links)
+        corrections.write(out / paths.copies.name, found.links)
     print("\n".join(findings.described(found.figures)))
 
 

@@ -16,7 +16,7 @@ from thaw import machine
 from thaw.artifacts import Paths, read_json, write_json, write_text
 from thaw.config.composing import command, recorded
 from thaw.config.schema import SECTIONS, Evaluate
-from thaw.data import manifest
+from thaw.data import corrections, manifest
 from thaw.evidence import comparison, forecasting, report
 from thaw.evidence.story import tell
 from thaw.learning import crossvalidation, examples, predictions, subsets
@@ -37,22 +37,23 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
     store.address()  # a wrong address is said before the work, not after it
     config = recorded(paths, evaluate=evaluate, seed=seed)
     records, classes = manifest.read(paths.manifest), read_json(paths.classes)
+    grouped = corrections.group(records, corrections.read(paths.copies))  # so that no copy answers for another
     predicted = {stage: predictions.read(paths.predictions(stage)) for stage in MODELS}
     val, test = (comparison.pair(predicted, records, classes, split) for split in ("val", "test"))
     tuned = config["finetune"]["unfreeze"] != "none"
     figures = comparison.compare(val, test, seed=seed, tuned=tuned, **evaluate.model_dump())
     if len(test.labels) < evaluate.cross_validate:
         head = SECTIONS["train_head"].validate_python(config["train_head"])
-        asked = crossvalidation.predict(head, paths.features, records, np.arange(len(records)), classes, seed)
+        asked = crossvalidation.predict(head, paths.features, grouped, np.arange(len(records)), classes, seed)
         if asked is not None:
             found = comparison.cross_validated(examples.labels(records, classes), asked, evaluate.confidence)
             figures["cross_validated"] = {**found, "folds": crossvalidation.FOLDS}
-    measured = subsets.measure(paths.features, records, classes, config["train_head"]["class_weights"], seed)
+    measured = subsets.measure(paths.features, grouped, classes, config["train_head"]["class_weights"], seed)
     forecast = measured and forecasting.forecast(measured, evaluate.confidence, seed)
     figures |= {"forecast": forecast.figures()} if forecast else {}
     leaked = set(read_json(paths.findings)["leaked"])
     alone = np.array([one.path not in leaked for one in records if one.split == "test"])
-    figures |= {"without_copies": comparison.among(test, alone)} if not alone.all() and alone.any() else {}
+    figures |= {} if alone.all() else {"without_copies": comparison.among(test, alone, evaluate.confidence)}
     story = tell(paths, classes, records, test, figures, forecast, config)
     summary = report.summary(story)
     with paths.stage("evaluate", evaluate=evaluate, seed=seed) as out:

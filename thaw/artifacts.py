@@ -96,6 +96,11 @@ class Paths:
         return self.root / "audit" / "findings.json"
 
     @property
+    def copies(self) -> Path:
+        """The copies that were found among the images, as corrections."""
+        return self.root / "audit" / "copies.csv"
+
+    @property
     def head(self) -> Path:
         """The trained head."""
         return self.root / "train_head" / "head.h5"

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.helpers import options
 from thaw.artifacts import Paths, write_json
 from thaw.config.schema import Evaluate
-from thaw.data import manifest
+from thaw.data import corrections, manifest
 from thaw.data.manifest import Record
 from thaw.learning import curves, predictions
 from thaw.learning.heads import Head
@@ -44,7 +44,7 @@ FINDINGS: dict[str, Any] = {
     "images": 120,
     "copies": [],
     "leaked": [],
-    "labels": {"estimate": 2, "low": 1, "high": 7, "suspects": 2},
+    "labels": {"suspects": 2, "low": 1, "high": 7},
     "outliers": 1,
     "odd": 0,
     "cues": [],
@@ -83,6 +83,7 @@ def pipeline(
     summary = {"images": count, "refused": {"empty file": 1}, "duplicates": 2, "splits": splits}
     write_json(paths.root / "prepare" / "summary.json", summary)
     write_json(paths.findings, FINDINGS)
+    corrections.write(paths.copies, [])
     predictions.write(paths.predictions("train_head"), list(classes), judged, before)
     predictions.write(paths.predictions("finetune"), list(classes), judged, after)
     nan = float("nan")

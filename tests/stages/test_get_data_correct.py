@@ -93,7 +93,7 @@ def test_all_are_taken_back(root: Path, correct: Correct, capsys: pytest.Capture
     said, summary = capsys.readouterr().out, read_json(paths.manifest.with_name("summary.json"))
     assert "\n  corrections: 1 relabelled, 1 removed, 1 pair" in said
     assert "\n  refused: 1 x removed by a correction\n" in said
-    expected = {"keep": 0, "relabel": 1, "remove": 1, "same": 1, "unmatched": 0}
+    expected = {"keep": 0, "relabel": 1, "remove": 1, "same": 1, "different": 0, "unmatched": 0}
     assert {key: value for key, value in summary["corrections"].items() if key != "moved"} == expected
     assert summary["notes"][-1].startswith("corrections: 1 relabelled")
     assert "Corrections: 1 relabelled, 1 removed, 1 pair" in "\n".join(layout.notes(summary, dataset.model_dump()))
@@ -131,7 +131,7 @@ def test_what_was_there_and_is_no_more_is_said_and_left_out(root: Path, correct:
         ),
         (["cats/000.png,same,dogs/33.png"], r"found 'dogs/33.png' \(did you mean 'dogs/"),
         (["birds,keep,"], "found 'birds'; correct it"),
-        (["cats/000.png,drop,"], "row 3: expected the action keep, relabel, remove or same, found 'drop'"),
+        (["cats/000.png,drop,"], "row 3: expected the action keep, relabel, remove, same or different, found 'drop'"),
         (["cats/000.png,relabel,"], "with relabel, a class in the column value"),
     ],
 )

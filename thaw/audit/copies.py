@@ -1,4 +1,4 @@
-"""Copies that no hash finds: pictures that were saved anew, resized, cropped, mirrored or recoloured, and film frames.
+"""Copies that no hash finds: saved anew, resized, stretched, cropped, mirrored, turned, recoloured; and film frames.
 
 What looks alike to the network is a candidate; the pixels decide. Two pictures are copies if the fine detail of one is
 found in the other, at some scale and place, perhaps mirrored.
@@ -23,7 +23,7 @@ FINER = tuple(2 ** (step / 48) for step in (-2, -1, 1, 2))  # around the best of
 DETAIL = 3  # pixels: what is wider than that is no detail, and alike in all pictures of a white sky
 # Correlations from which on two pictures are copies; may be, at a closer look; and are worth the other half of SCALES.
 SAME, NEARLY, PROMISING = 0.78, 0.6, 0.4
-THUMB = 32  # pixels of a side, where all candidates are compared as they are
+THUMB = 32  # pixels of a side, where pictures are compared as squares
 
 Pair = tuple[int, int]
 Floats = NDArray[np.floating[Any]]
@@ -51,14 +51,15 @@ def shared(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     """How well the detail of one picture is found in the other (height × width each): the highest correlation.
 
     Normalised cross-correlation (Lewis 1995, "Fast normalized cross-correlation") of what is left when the surroundings
-    of each pixel are taken away, over places, ``SCALES``, mirror images, and which is the part of which.
+    of each pixel are taken away, over places, ``SCALES``, mirror images, and which is the part of which; and of both as
+    squares, stretched and turned.
 
     Returns:
         Between -1 and 1; 0 where a picture is too small, or shows nothing.
     """
-    best = 0.0
     if min(*one.shape, *other.shape) < LEAST:
-        return best
+        return 0.0
+    best = _laid(*(_square(picture) for picture in (one, other)))
     for whole, part in ((one, other), (other, one)):
         search = _Search(whole)
         value, scale = max((search.correlation(part, scale), scale) for scale in SCALES[::2])
@@ -100,16 +101,23 @@ class _Search:
 
 
 def _overlaid(pictures: Sequence[NDArray[np.uint8]], pairs: Labels) -> Floats:
-    """The correlation of the detail of pairs of pictures, or of one's mirror image, made squares and laid on top."""
-    squares = np.empty((len(pictures), THUMB, THUMB), np.float32)
-    for row, picture in enumerate(pictures):
-        squares[row] = _detail(np.asarray(Image.fromarray(picture).resize((THUMB, THUMB), Image.Resampling.BOX)))
-    squares /= np.maximum(np.linalg.norm(squares, axis=(1, 2), keepdims=True), 1e-6)
-    found = [
-        max(np.vdot(squares[one], squares[other]), np.vdot(squares[one], squares[other][:, ::-1]))
-        for one, other in pairs
-    ]
-    return np.array(found, np.float32)
+    """The correlations of pairs of pictures as squares, see ``_laid``."""
+    squares = [_square(picture) for picture in pictures]
+    return np.array([_laid(squares[one], squares[other]) for one, other in pairs], np.float32)
+
+
+def _square(picture: NDArray[np.uint8]) -> Floats:
+    """The detail of a picture that is made a square, of length 1; 0 where it shows nothing."""
+    square = _detail(np.asarray(Image.fromarray(picture).resize((THUMB, THUMB), Image.Resampling.BOX)))
+    length = float(np.linalg.norm(square))
+    found: Floats = (square / length if length > 1 else np.zeros_like(square)).astype(np.float32)
+    return found
+
+
+def _laid(one: Floats, other: Floats) -> float:
+    """The correlation of two squares that are laid on top of each other, turned and mirrored in every way."""
+    ways = [np.rot90(turned, number) for turned in (other, other[:, ::-1]) for number in range(4)]
+    return max(0.0, *(float(np.vdot(one, way)) for way in ways))
 
 
 def _boxes(sums: Floats, height: int, width: int) -> Floats:

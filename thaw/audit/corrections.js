@@ -7,6 +7,7 @@ const find = (id) => document.getElementById(id);
 const { key, suspects, classes, kinds, pictures } = JSON.parse(find("content").textContent);
 
 const WORDS = { keep: "kept", relabel: "relabelled", remove: "removed", same: "the same object" };
+const PAIR = ["same", "different"]; // are about two pictures, and no verdict on either
 const STRENGTH = { keep: 0, relabel: 1, remove: 2 }; // of several verdicts on one picture, the strongest is saved
 const HEADER = ["path", "action", "value"];
 const END = -1; // the place behind the last suspect
@@ -70,17 +71,26 @@ const told = (action, value) =>
 const decided = () =>
   Object.keys(state.decisions).map(Number).sort((a, b) => state.decisions[a][2] - state.decisions[b][2]);
 
+// To keep two pictures that look alike is to say that they are not the same, and nothing of either one's label.
+function row({ kind, path, resembles }, action, value) {
+  return kind === "copy" && action === "keep" ? [path, "different", resembles[0].path] : [path, action, value];
+}
+
+// A pair is written once, whichever picture is named first.
+const ordered = ([path, action, value]) =>
+  PAIR.includes(action) && compare(path, value) > 0 ? [value, action, path] : [path, action, value];
+
 // What is saved: rows of path, action, value. A picture that is suspected twice has one verdict.
 function rows() {
-  const own = decided().map((place) => [suspects[place].path, ...state.decisions[place].slice(0, 2)]);
-  const found = [...state.others, ...own];
+  const own = decided().map((place) => row(suspects[place], ...state.decisions[place]));
+  const found = [...state.others, ...own].map(ordered);
   const verdicts = new Map();
   for (const row of found) {
     const [path, action] = row;
     const isWeaker = STRENGTH[action] < STRENGTH[verdicts.get(path)?.[1]];
-    if (action !== "same" && !isWeaker) verdicts.set(path, row);
+    if (!PAIR.includes(action) && !isWeaker) verdicts.set(path, row);
   }
-  const pairs = found.filter(([path, action]) => action === "same" && verdicts.get(path)?.[1] !== "remove");
+  const pairs = found.filter(([path, action]) => PAIR.includes(action) && verdicts.get(path)?.[1] !== "remove");
   const unique = new Map([...pairs, ...verdicts.values()].map((row) => [JSON.stringify(row), row]));
   return [...unique.values()].sort((a, b) => compare(a[0], b[0]) || compare(a[1], b[1]) || compare(a[2], b[2]));
 }
@@ -115,16 +125,18 @@ function parse(text) {
 
 // Whether a line of a file can be a correction; to relabel, and the same object, need to say as what.
 const isCorrection = (row) =>
-  row.length === HEADER.length && Object.hasOwn(WORDS, row[1]) && (row[2] || !["relabel", "same"].includes(row[1]));
+  row.length === HEADER.length && [...Object.keys(WORDS), "different"].includes(row[1]) && (row[2] || !["relabel", ...PAIR].includes(row[1]));
 
 // Take over the rows of a file: they go before what is decided here, and what is about no suspect here is not lost.
 function merge(found) {
-  const entries = found.flatMap((row) => placesOf(row).map((place) => [place, ...row.slice(1)]));
+  const entries = found.flatMap((row) =>
+    placesOf(row).map((place) => (row[1] === "different" ? [place, "keep", ""] : [place, ...row.slice(1)])),
+  );
   const isSaid = (place) => entries.some((one) => one[0] === place && one[1] !== "keep");
   const { unsaved } = state;
   put(entries.filter(([place, action]) => action !== "keep" || !isSaid(place)));
   const known = new Set(rows().map((row) => JSON.stringify(row)));
-  state.others = [...state.others, ...found.filter((row) => !known.has(JSON.stringify(row)))];
+  state.others = [...state.others, ...found.filter((row) => !known.has(JSON.stringify(ordered(row))))];
   state.unsaved = unsaved;
 }
 
@@ -132,13 +144,17 @@ function merge(found) {
 function placesOf([path, action, value]) {
   const places = suspects.flatMap((one, place) => (one.path === path ? [place] : []));
   const of = (test) => places.filter((place) => test(suspects[place])).slice(0, 1);
-  if (action === "same") {
-    const exact = of((one) => one.resembles.some((other) => other.path === value));
-    return exact.length ? exact : of((one) => one.kind === "copy");
+  if (PAIR.includes(action)) {
+    // It was written as it stands here, or the other way round.
+    const ofPair = (one, path, value) => one.path === path && one.resembles.some((other) => other.path === value);
+    const isThis = (one) => one.kind === "copy" && (ofPair(one, path, value) || ofPair(one, value, path));
+    const exact = suspects.findIndex(isThis);
+    if (exact >= 0) return [exact];
+    return action === "same" ? of((one) => one.kind === "copy") : [];
   }
   if (action === "relabel") {
     const asked = of((one) => one.kind === "label");
     return asked.length ? asked : places.slice(0, 1);
   }
-  return places;
+  return places.filter((place) => action !== "keep" || suspects[place].kind !== "copy");
 }

@@ -14,7 +14,7 @@ from thaw.data import corrections, images
 from thaw.data.corrections import Correction
 from thaw.data.manifest import Record
 from thaw.learning import crossvalidation, examples
-from thaw.networks.outputs import Floats
+from thaw.networks.outputs import Floats, Labels
 
 WIDEST = 2048  # features; of more, as a network without pooling has them, as many random mixtures are taken
 UNLIKE = 2.5  # robust standard deviations below the others, from which on a picture resembles none
@@ -29,8 +29,8 @@ class Findings:
     Attributes:
         figures: the content of ``findings.json``: ``images`` (how many), ``copies`` (groups of pictures that show the
             same, each with ``path``, ``label`` and ``split``), ``leaked`` (test images that have a copy in train or
-            val), ``labels`` (the ``estimate`` of how many are wrong, ``low`` and ``high``, and how many are
-            ``suspects``), ``outliers`` and ``odd`` (how many), ``cues`` (see ``cues.Cue``).
+            val), ``labels`` (how many are ``suspects``, with the ends of an interval of how many there may be),
+            ``outliers`` and ``odd`` (how many), ``cues`` (see ``cues.Cue``).
         suspects: what a person should look at.
         links: that pictures which are copies show the same object.
     """
@@ -56,14 +56,15 @@ def audit(
     known, y = _features(features, seed), examples.labels(records, classes)
     looks = list(images.parallel(lambda one: pictures.look(data / one.path), records, "audit: pictures"))
     near = neighbours.nearest(known)
-    judged = {path for one in given for path in one.paths}
+    judged = {one.path for one in given if one.action not in corrections.PAIR}
+    apart = {one.paths for one in given if one.action == "different"}
     pairs = {
         pair: alike
         for pair, alike in copies.find(near, [one.grey for one in looks]).items()
-        if not judged & {records[row].path for row in pair}
+        if tuple(sorted(records[row].path for row in pair)) not in apart
     }
     links = sorted(Correction(*_ordered(records[one].path, "same", records[other].path)) for one, other in pairs)
-    grouped = corrections.group(records, links)
+    grouped = corrections.group(records, [*given, *links])
     numbers: dict[str, int] = {}
     groups = np.array([numbers.setdefault(one.unit, len(numbers)) for one in grouped])
     folds = crossvalidation.deal(grouped, seed)
@@ -79,8 +80,9 @@ def audit(
         return Suspect(kind, one.path, one.label, one.split, why, suggestion, beside(row, rows, note))
 
     found: list[Suspect] = []
+    joined = {one.path: number for number, same in enumerate(corrections.together(records, given)) for one in same}
     for (one, other), alike in sorted(pairs.items(), key=lambda item: (-item[1], item[0])):
-        why = _copied(records[one], records[other])
+        why = _copied(records[one], records[other], joined, judged)
         if why:
             found.append(suspect("copy", one, why, [other], note=f"{alike:.0%} alike"))
     for row in doubtful.rows.tolist():
@@ -93,18 +95,18 @@ def audit(
     suspects = len([one for one in found if one.kind == "label"])
     odd = {row: why for row, why in pictures.odd(looks).items() if records[row].path not in judged}
     found += [suspect("odd", row, why, []) for row, why in odd.items()]
-    alone = [row for row in _outliers(near) if records[row].path not in judged and row not in odd]
+    alone = [row for row in _outliers(near, groups) if records[row].path not in judged and row not in odd]
     why = "It resembles no other picture as much as the others resemble each other."
     found += [suspect("outlier", row, why, near.rows[row].tolist()) for row in alone]
     same = [sorted(group, key=lambda one: one.path) for group in corrections.together(records, [*given, *links])]
-    estimate, low, high = doubtful.estimate
+    low, high = labels.interval(suspects, len(records))
     figures = {
         "images": len(records),
         "copies": [[{"path": one.path, "label": one.label, "split": one.split} for one in group] for group in same],
         "leaked": sorted(
             one.path for group in same if len({one.split for one in group}) > 1 for one in group if one.split == "test"
         ),
-        "labels": {"estimate": estimate, "low": low, "high": high, "suspects": suspects},
+        "labels": {"suspects": suspects, "low": low, "high": high},
         "outliers": len(alone),
         "odd": len(odd),
         "cues": [asdict(cue) | {"label": classes[cue.label]} for cue in cues.find(looks, y, folds, len(classes))],
@@ -112,11 +114,16 @@ def audit(
     return Findings(figures, found, links)
 
 
-def _copied(one: Record, other: Record) -> str:
-    """Say what is wrong with two pictures being copies; nothing if they are of one class, in one split."""
+def _copied(one: Record, other: Record, joined: dict[str, int], judged: set[str]) -> str:
+    """Say what is wrong with two pictures being copies; nothing where it has been put right, or need not be.
+
+    That both show the same object, as ``joined`` may say, puts them into one split, and makes no label right.
+    """
     if one.label != other.label:
+        if {one.path, other.path} <= judged:
+            return ""
         return f"The same picture is labelled {one.label} here and {other.label} there: at least one is wrong."
-    if one.split != other.split:
+    if one.split != other.split and (one.path not in joined or joined[one.path] != joined.get(other.path)):
         return f"The same picture is in {one.split} here and in {other.split} there."
     return ""
 
@@ -138,26 +145,35 @@ def _features(file: Path, seed: int) -> Floats:
     return found.astype(np.float32, copy=False)
 
 
-def _outliers(near: Neighbours) -> list[int]:
-    """The pictures that resemble none, the strangest first."""
-    alike = near.similarity[:, :NEAR].mean(axis=1)
+def _outliers(near: Neighbours, groups: Labels) -> list[int]:
+    """The pictures that resemble none but their own copies, the strangest first."""
+    others = groups[near.rows] != groups[:, np.newaxis]
+    asked = others & (others.cumsum(axis=1) <= NEAR)
+    alike = (near.similarity * asked).sum(axis=1) / np.maximum(asked.sum(axis=1), 1)
     middle = np.median(alike)
     spread = 1.4826 * np.median(np.abs(alike - middle))
     strange = np.argsort(alike, kind="stable")
-    return [int(row) for row in strange if alike[row] < middle - UNLIKE * spread]
+    return [int(row) for row in strange if asked[row].any() and 0 < spread < (middle - alike[row]) / UNLIKE]
 
 
 def described(figures: Mapping[str, Any]) -> list[str]:
     """Say what was found in a few lines."""
-    doubtful, across = figures["labels"], sum(len({one["split"] for one in group}) > 1 for group in figures["copies"])
-    lines = [
-        f"audit: {len(figures['copies'])} groups of copies, {across} of them across splits; some "
-        f"{doubtful['estimate']} labels may be wrong ({doubtful['low']} to {doubtful['high']}); "
-        f"{figures['odd']} odd pictures, {figures['outliers']} that resemble no other"
-    ]
+    across = sum(len({one["split"] for one in group}) > 1 for group in figures["copies"])
+    counts = (
+        _some(len(figures["copies"]), "group", f"of copies, {across} across splits"),
+        _some(figures["labels"]["suspects"], "label", "in doubt"),
+        _some(figures["odd"], "picture", "odd by itself"),
+        _some(figures["outliers"], "picture", "unlike all others"),
+    )
+    lines = [f"audit: {'; '.join(counts)}"]
     lines += [
         f"  {cue['feature']} alone is right for {cue['right']:.0%} (the most frequent class: {cue['majority']:.0%}), "
         f"first of all for {cue['label']}: see that the network does not learn it"
         for cue in figures["cues"]
     ]
-    return [*lines, "  look at them, and put right what is wrong: artifacts/audit/review.html"]
+    asked = figures["copies"] or figures["labels"]["suspects"] or figures["odd"] or figures["outliers"]
+    return [*lines, *(["  look at them, and decide: artifacts/audit/review.html"] if asked else [])]
+
+
+def _some(count: int, what: str, more: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'} {more}"

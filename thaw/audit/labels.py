@@ -34,12 +34,10 @@ class Suspects:
 
     Attributes:
         rows: the most doubtful first; as many as are estimated to be wrong.
-        estimate: how many are, with the ends of a 95% interval.
         probabilities: what unseen heads say (pictures × classes).
     """
 
     rows: Labels
-    estimate: tuple[int, int, int]
     probabilities: Floats
 
 
@@ -59,14 +57,17 @@ def find(features: Floats, neighbours: Neighbours, y: Labels, groups: Labels, fo
 
     both = np.log(regression(features, y, folds, classes)) + np.log(votes(neighbours, y, groups, classes))
     probabilities = softmax(both / 2)
-    wrong, count = int(num_label_issues(y, probabilities)), len(y)
-    rows = np.argsort(get_self_confidence_for_each_label(y, probabilities), kind="stable")[:wrong]
+    order = np.argsort(get_self_confidence_for_each_label(y, probabilities), kind="stable")
+    return Suspects(order[: int(num_label_issues(y, probabilities))], probabilities)
+
+
+def interval(wrong: int, count: int) -> tuple[int, int]:
+    """Between how many labels of ``count`` may be wrong, if so many were found: Wilson's interval of a share, 95%."""
     share = wrong / count
-    # Wilson's interval of a share.
     middle = (share + Z_95**2 / 2 / count) / (1 + Z_95**2 / count)
     spread = Z_95 / (1 + Z_95**2 / count) * math.sqrt(share * (1 - share) / count + Z_95**2 / 4 / count**2)
     low, high = (round(count * end) for end in (middle - spread, middle + spread))
-    return Suspects(rows, (wrong, low, high), probabilities)
+    return low, high
 
 
 def regression(features: Floats, y: Labels, folds: Labels, classes: int) -> Floats:

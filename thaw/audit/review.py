@@ -4,10 +4,11 @@
 the browser until it is saved as ``corrections.csv``, which 'python -m stages.get_data correct' applies. Its columns:
 
     path,action,value
-    cats/1.jpg,keep,              the label is right; both show different objects; the picture is fine
+    cats/1.jpg,keep,              the label is right; the picture is fine
     cats/2.jpg,relabel,dogs       it is of the class in value
     cats/3.jpg,remove,            leave it out
     cats/4.jpg,same,dogs/9.jpg    both show the same object: they belong into one split
+    cats/5.jpg,different,cats/6.jpg  they do not
 
 ``review.html.j2`` is how the page looks, ``SCRIPTS`` what it does. It has the same bytes for the same input: no
 dates, no absolute paths.
@@ -27,7 +28,7 @@ from thaw.artifacts import write_text
 from thaw.data import images
 from thaw.data.manifest import Split
 
-MOST = 200  # suspects on one page: as many as a person looks at in one go, and as a phone opens
+MOST = 60  # suspects of a kind on one page: as many as a person looks at in one go, and as a phone opens
 SIDE = 360  # pixels of a picture's longer side: enough to judge by, at some 30 KB
 SCRIPTS = ("corrections.js", "review.js")
 COMMAND = "python -m stages.get_data correct corrections.csv"
@@ -68,7 +69,7 @@ KINDS: dict[Kind, _Wording] = {
         "Outliers",
         "Does it belong here?",
         "it belongs here",
-        "pictures that resemble no other of their class",
+        "pictures that resemble no other",
     ),
     "odd": _Wording(
         "Odd pictures",
@@ -124,12 +125,12 @@ def write(path: Path, suspects: Sequence[Suspect], classes: Sequence[str], data:
 
     Args:
         path: of the HTML file.
-        suspects: the most suspicious first, of which the page shows the first ``MOST``.
+        suspects: the most suspicious of each kind first, of which the page shows the first ``MOST``.
         classes: all that a picture may be relabelled to.
         data: the folder of the images. One that is not there any more is shown as missing.
         total: how many images the audit has looked at.
     """
-    shown = suspects[:MOST]
+    shown = [one for kind in KINDS for one in [one for one in suspects if one.kind == kind][:MOST]]
     code = "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in SCRIPTS)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

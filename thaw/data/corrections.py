@@ -5,7 +5,8 @@
 - ``cats/1.jpg,keep,``: the label is right;
 - ``cats/2.jpg,relabel,dogs``: it is of the class in ``value``;
 - ``cats/3.jpg,remove,``: it is left out;
-- ``cats/4.jpg,same,dogs/9.jpg``: both show the same object.
+- ``cats/4.jpg,same,dogs/9.jpg``: both show the same object;
+- ``cats/5.jpg,different,cats/6.jpg``: they do not, however alike they look.
 """
 
 import csv
@@ -22,7 +23,8 @@ from thaw.data.layouts import CORRECTION_COLUMNS, CORRECTIONS, SPLITS, Refused, 
 from thaw.data.manifest import SAME, Record
 from thaw.errors import UserError
 
-Action = Literal["keep", "relabel", "remove", "same"]
+Action = Literal["keep", "relabel", "remove", "same", "different"]
+PAIR = ("same", "different")  # the actions that are about two images
 DONE: Mapping[Action, str] = {"relabel": "relabelled", "remove": "removed", "keep": "kept"}
 
 
@@ -36,8 +38,8 @@ class Correction:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The images that it is about."""
-        return (self.path, self.value) if self.action == "same" else (self.path,)
+        """The images that it is about: on one, and on a pair of them, there is one verdict."""
+        return (self.path, self.value) if self.action in PAIR else (self.path,)
 
     def moved(self, source: str, target: str) -> "Correction":
         """The same of images that lie elsewhere: their paths begin with ``target`` instead of ``source``."""
@@ -61,10 +63,10 @@ def read(file: Path) -> list[Correction]:
     if lacking := [name for name in columns if rows and name not in rows[0]]:
         raise UserError(f"{file}: expected the columns {', '.join(columns)}, found no {lacking[0]!r}; add it")
     found = sorted({_correction(f"{file}, row {number}", row) for number, row in enumerate(rows, start=2)})
-    verdicts: dict[str, Correction] = {}
+    verdicts: dict[tuple[str, ...], Correction] = {}
     for one in found:
-        if one.action != "same" and verdicts.setdefault(one.path, one) != one:
-            both = " and ".join(f"{other.action} {other.value}".strip() for other in (verdicts[one.path], one))
+        if verdicts.setdefault(one.paths, one) != one:
+            both = " and ".join(f"{other.action} {other.value}".strip() for other in (verdicts[one.paths], one))
             raise UserError(f"{file}: expected one verdict on {one.path!r}, found {both}; remove one of the rows")
     return found
 
@@ -80,21 +82,21 @@ def of(data: Path) -> list[Correction]:
 
 def _correction(place: str, row: dict[str, str]) -> Correction:
     path, action = row["path"], row["action"].strip()
-    value = row["value"] if action == "same" else row["value"].strip()  # a name of a file may end in a space
+    value = row["value"] if action in PAIR else row["value"].strip()  # a name of a file may end in a space
     actions = list(get_args(Action))
     if action not in actions:
         raise UserError(
             f"{place}: expected the action {', '.join(actions[:-1])} or {actions[-1]}, "
             f"found {action!r}{nearest(action, actions)}; correct it"
         )
-    wanted = {"relabel": "a class", "same": "the path of another image"}.get(action, "nothing")
-    is_wrong = bool(value) == (wanted == "nothing") or not is_plain(value) or (action == "same" and value == path)
+    wanted = {"relabel": "a class"}.get(action, "the path of another image" if action in PAIR else "nothing")
+    is_wrong = bool(value) == (wanted == "nothing") or not is_plain(value) or (action in PAIR and value == path)
     if not path or is_wrong:
         raise UserError(
             f"{place}: expected a path and, with {action}, {wanted} in the column value, found {path!r} and "
             f"{value!r}; correct it"
         )
-    if action == "same":
+    if action in PAIR:
         path, value = sorted((path, value))  # it is said of both
     return Correction(path, cast(Action, action), value)
 
@@ -108,23 +110,22 @@ def write(file: Path, given: Iterable[Correction]) -> None:
 
 
 def merge(old: Iterable[Correction], new: Iterable[Correction]) -> list[Correction]:
-    """Put corrections together: of keep, relabel and remove an image has one, the newer; what is the same stays so."""
-    both = [*old, *new]
-    verdicts = {one.path: one for one in both if one.action != "same"}
-    return sorted({*verdicts.values(), *(one for one in both if one.action == "same")})
+    """Put corrections together: of an image, and of a pair of images, there is one verdict, the newer."""
+    return sorted({one.paths: one for one in (*old, *new)}.values())
 
 
 def counted(given: Iterable[Correction]) -> str:
-    """Say how many there are of each kind: ``2 relabelled, 1 removed, 1 kept, 1 pair``."""
+    """Say how many there are of each kind: ``2 relabelled, 1 removed, 1 kept, 1 pair, 1 told apart``."""
     count = Counter(one.action for one in given)
     said = [f"{count[action]} {done}" for action, done in DONE.items() if count[action]]
     pairs = f"{count['same']} pair{'s' if count['same'] > 1 else ''}"
-    return ", ".join([*said, *([pairs] if count["same"] else [])]) or "none"
+    apart = [f"{count['different']} told apart"] if count["different"] else []
+    return ", ".join([*said, *([pairs] if count["same"] else []), *apart]) or "none"
 
 
 def apply(records: Iterable[Record], given: Iterable[Correction]) -> tuple[list[Record], list[Refused]]:
     """Give images the labels that they should have; return those that stay, and those that are left out."""
-    verdicts = {one.path: one for one in given if one.action != "same"}
+    verdicts = {one.path: one for one in given if one.action not in PAIR}
     stay, left_out = list[Record](), list[Refused]()
     for record in records:
         match verdicts.get(record.path):

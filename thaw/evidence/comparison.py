@@ -136,11 +136,13 @@ def answering(val: Answers, test: Answers, wanted: float, confidence: float) -> 
     return {"wanted": wanted, "threshold": limit, **_with_intervals(points, intervals)}
 
 
-def among(test: Pair, which: NDArray[np.bool_]) -> dict[str, float]:
-    """Return how many of the test images some are, and what the accuracies are on these alone."""
-    labels = test.labels[which]
-    shares = {name: accuracy(labels, model[which]) for name, model in (("before", test.before), ("after", test.after))}
-    return {"images": int(which.sum()), **{name: _rounded(share) for name, share in shares.items()}}
+def among(test: Pair, which: NDArray[np.bool_], confidence: float) -> dict[str, float]:
+    """Return how many of the test images some are, and the accuracies on these alone, with Wilson's intervals."""
+    labels, count = test.labels[which], int(which.sum())
+    models = {"before": test.before[which], "after": test.after[which]}
+    shares = {name: accuracy(labels, model) for name, model in models.items()} if count else {}
+    intervals = {name: wilson(share, count, confidence) for name, share in shares.items()}
+    return {"images": count, **_with_intervals(shares, intervals)}
 
 
 def cross_validated(labels: Labels, probabilities: NDArray[np.floating[Any]], confidence: float) -> dict[str, Any]:

@@ -60,11 +60,19 @@ def leaks(metrics: Mapping[str, Any]) -> str:
     """Say what the accuracy is without the test images that the models have as good as seen; nothing if all are new."""
     if not (found := metrics.get("without_copies")):
         return ""
-    after = f" before and {percent(found['after'])} after" if comparison.is_tuned(metrics) else ""
-    return (
-        f"{metrics['n_test'] - found['images']} of {metrics['n_test']} test images have a copy among the training or "
-        f"validation images: without them, accuracy is {percent(found['before'])}{after}"
+    rest = found["images"]
+    said = (
+        f"{metrics['n_test'] - rest} of {metrics['n_test']} test images have a copy among the training or validation "
+        f"images"
     )
+    if not rest:
+        return f"{said}: how right the models are on others is not known"
+    names = {"before": " before", "after": " after"} if comparison.is_tuned(metrics) else {"before": ""}
+    shares = [
+        f"{percent(found[key])}{name} ({percent(found[f'{key}_low'])} to {percent(found[f'{key}_high'])})"
+        for key, name in names.items()
+    ]
+    return f"{said}; on the {rest} {'other' if rest == 1 else 'others'}, accuracy is {' and '.join(shares)}"
 
 
 def audited(findings: Mapping[str, Any]) -> list[str]:
@@ -78,14 +86,14 @@ def audited(findings: Mapping[str, Any]) -> list[str]:
             f"cropped, mirrored, or taken a moment later), {across} of them in more than one split."
         )
     said.append(
-        f"Some {doubtful['estimate']} of {findings['images']:,} labels may be wrong ({doubtful['low']} to "
-        f"{doubtful['high']}), by what heads say of images that they have not seen."
+        f"In doubt: {doubtful['suspects']} of {findings['images']:,} labels ({doubtful['low']} to {doubtful['high']}), "
+        f"by heads that have not seen the picture. Where people have labelled with care, or heads know little, most of "
+        f"these pictures are hard, and not wrong."
     )
-    if findings["odd"] or findings["outliers"]:
-        said.append(
-            f"Odd by themselves (blank, dark, blurred, tiny or very long): {findings['odd']}; unlike all others: "
-            f"{findings['outliers']}."
-        )
+    said.append(
+        f"Odd by themselves (blank, dark, blurred, tiny or very long): {findings['odd']}; unlike all others: "
+        f"{findings['outliers']}."
+    )
     said += [
         f"The {cue['feature']} alone is right for {cue['right']:.0%} of the images, where the most frequent class is "
         f"{cue['majority']:.0%}; it tells {cue['label']} best. A network can learn that instead of what is shown."

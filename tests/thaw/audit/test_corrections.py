@@ -89,10 +89,22 @@ def test_a_picture_that_is_suspected_twice_has_one_verdict(page: Any, tmp_path: 
     page.goto(written(tmp_path, twice))
     press(page, "r", "Enter", "k", "s")
     expect(page.locator("#chosen")).to_have_text("This picture has been suspected before, and was relabelled as dogs.")
-    press(page, "k", "s", "x")
+    press(page, "s", "k", "x")  # kind by kind: the copies, the outlier, the odd one
     assert saved(page) == [
         ["cats/1.png", "relabel", "dogs"],
         ["cats/1.png", "same", "dogs/2.png"],
         ["cats/2.png", "keep", ""],
         ["cats/3.png", "remove", ""],
     ]
+
+
+def test_two_pictures_that_only_look_alike_are_told_apart(page: Any, tmp_path: Path) -> None:
+    """Which says nothing of the label of either, and can be loaded again, whichever is named first."""
+    page.goto(written(tmp_path))
+    press(page, "ArrowRight", "ArrowRight", "k")
+    told = [["cats/3.png", "different", "dogs/2.png"]]
+    assert saved(page) == told
+    press(page, "u")
+    load(page, tmp_path / "apart.csv", [["dogs/2.png", "different", "cats/3.png"]])
+    expect(page.locator("#decided li")).to_have_count(1)
+    assert saved(page) == told

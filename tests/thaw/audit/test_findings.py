@@ -1,7 +1,7 @@
 """What an audit puts together, for the report and for a person."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,20 +69,40 @@ def test_what_is_wrong_is_found_and_shown_beside_what_it_resembles(data: Data) -
     assert [[one["path"] for one in group] for group in figures["copies"]] == [["cat/00.png", "dog/03.png"]]
     assert figures["leaked"] == ["dog/03.png"], "it is a test image, and its copy is in train"
     assert figures["labels"]["low"] <= 2 <= figures["labels"]["high"]
+    assert figures["labels"]["suspects"] == sum(one.kind == "label" for one in found.suspects)
 
 
 @pytest.mark.parametrize(
     "given",
     [
-        [Correction("cat/00.png", "keep"), Correction("dog/03.png", "keep"), Correction("cat/05.png", "keep")],
-        [Correction("dog/03.png", "remove"), Correction("cat/05.png", "relabel", "dog")],
-        [Correction("cat/00.png", "same", "dog/03.png"), Correction("cat/05.png", "keep")],
+        [Correction("cat/00.png", "different", "dog/03.png"), Correction("dog/03.png", "keep")],
+        [Correction("cat/00.png", "keep"), Correction("dog/03.png", "keep")],
     ],
+    ids=["told apart", "both are right"],
 )
 def test_what_a_person_has_judged_is_no_suspect_any_more(data: Data, given: list[Correction]) -> None:
-    found = data.audit(given)
+    assert "cat/05.png" in {one.path for one in data.audit(given).suspects}
+    found = data.audit([*given, Correction("cat/05.png", "keep")])
     assert not {"cat/00.png", "dog/03.png", "cat/05.png"} & {one.path for one in found.suspects}
-    assert found.links == []
+    assert found.figures["labels"]["suspects"] == 0
+
+
+def test_a_verdict_on_labels_hides_no_leak(data: Data) -> None:
+    """A copy across splits stays one, whatever is said of either picture's class; told apart, it is none."""
+    kept = [Correction("cat/00.png", "keep"), Correction("dog/03.png", "keep")]
+    assert data.audit(kept).figures["leaked"] == ["dog/03.png"]
+    apart = data.audit([Correction("cat/00.png", "different", "dog/03.png")])
+    assert (apart.figures["leaked"], apart.figures["copies"], apart.links) == ([], [], [])
+
+
+def test_to_put_copies_into_one_split_makes_no_label_right(data: Data) -> None:
+    found = data.audit([Correction("cat/00.png", "same", "dog/03.png")])
+    assert [one.path for one in found.suspects if one.kind == "copy"] == ["cat/00.png"]
+    assert "cat/05.png" in {one.path for one in found.suspects}
+    data.records[3] = replace(data.records[3], label="cat")  # of one class, they are asked about once, and no more
+    assert [one.path for one in data.audit().suspects if one.kind == "copy"] == ["cat/00.png"]
+    linked = data.audit([Correction("cat/00.png", "same", "dog/03.png")])
+    assert [one.path for one in linked.suspects if one.kind == "copy"] == []
 
 
 def test_the_stage_writes_what_the_report_a_person_and_get_data_read(
@@ -93,7 +113,7 @@ def test_the_stage_writes_what_the_report_a_person_and_get_data_read(
     assert {file.name for file in folder.iterdir()} == {"config.json", "copies.csv", "findings.json", "review.html"}
     assert corrections.read(folder / "copies.csv") == [Correction("cat/00.png", "same", "dog/03.png")]
     assert read_json(data.paths.findings)["leaked"] == ["dog/03.png"]
-    assert "1 groups of copies, 1 of them across splits" in capsys.readouterr().out
+    assert "1 group of copies, 1 across splits" in capsys.readouterr().out
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     audit.run(data.paths, 0)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before

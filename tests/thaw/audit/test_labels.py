@@ -33,7 +33,8 @@ def test_flipped_labels_come_first(seed: int) -> None:
     near = neighbours.nearest(features)
     found = labels.find(features, near, given, np.arange(300), folds, 3)
     assert len({*found.rows[:12].tolist()} & {*flipped.tolist()}) >= 11
-    assert found.estimate[1] <= 12 <= found.estimate[2]
+    low, high = labels.interval(len(found.rows), 300)
+    assert low <= 12 <= high
     assert (found.probabilities[flipped].argmax(axis=1) == y[flipped]).mean() >= 11 / 12
 
 
@@ -42,11 +43,11 @@ def test_the_order_and_the_estimate_are_cleanlab_s_and_the_interval_statsmodels(
     y = np.where(np.arange(300) % 20 == 0, (y + 1) % 3, y)
     found = labels.find(features, neighbours.nearest(features), y, np.arange(300), folds, 3)
     scores = get_label_quality_scores(y, found.probabilities, method="self_confidence")
-    assert found.estimate[0] == len(found.rows) == num_label_issues(y, found.probabilities)
+    assert len(found.rows) == num_label_issues(y, found.probabilities)
     assert (np.diff(scores[found.rows]) >= 0).all()
     assert scores[found.rows].max() <= np.delete(scores, found.rows).min()
     low, high = proportion_confint(len(found.rows), 300, method="wilson")
-    assert found.estimate[1:] == (round(300 * low), round(300 * high))
+    assert labels.interval(len(found.rows), 300) == (round(300 * low), round(300 * high))
 
 
 def test_the_regression_is_scikit_learn_s_asked_of_the_fold_that_it_has_not_seen(
@@ -96,4 +97,5 @@ def test_few_images_of_many_classes_are_no_trouble(seed: int, images: int, class
         features, neighbours.nearest(features), y, np.arange(images), random.integers(0, FOLDS, images), classes
     )
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1)
-    assert 0 <= found.estimate[1] <= found.estimate[0] <= found.estimate[2] <= images
+    low, high = labels.interval(len(found.rows), images)
+    assert 0 <= low <= len(found.rows) <= high <= images

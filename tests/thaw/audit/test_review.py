@@ -252,9 +252,9 @@ def test_a_lost_picture_does_not_lose_the_page(page: Any, tmp_path: Path) -> Non
 def test_of_many_suspects_the_first_are_shown_and_all_are_counted(page: Any, tmp_path: Path) -> None:
     many = [dataclasses.replace(SUSPECTS[1], why=f"number {number}") for number in range(review.MOST + 31)]
     page.goto(written(tmp_path, many))
-    expect(page.get_by_role("heading", level=1)).to_have_text("231 suspects among 1,234 pictures")
-    expect(page.get_by_text("The 200 most suspicious are here.")).to_be_visible()
-    expect(page.locator("#at")).to_have_text("1 of 200")
+    expect(page.get_by_role("heading", level=1)).to_have_text("91 suspects among 1,234 pictures")
+    expect(page.get_by_text("The most suspicious of each kind are here, 60 of 91.")).to_be_visible()
+    expect(page.locator("#at")).to_have_text("1 of 60")
 
 
 def test_without_suspects_it_says_what_was_looked_for(page: Any, tmp_path: Path) -> None:

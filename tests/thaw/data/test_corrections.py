@@ -28,13 +28,11 @@ RECORDS = [
 
 KEEP = st.builds(Correction, st.sampled_from(PATHS), st.sampled_from(["keep", "remove"]))
 RELABEL = st.builds(Correction, st.sampled_from(PATHS), st.just("relabel"), st.sampled_from("abcd"))
-SAME = (
-    st.lists(st.sampled_from(PATHS), min_size=2, max_size=2, unique=True)
-    .map(sorted)
-    .map(lambda pair: Correction(pair[0], "same", pair[1]))
-)
-# What one file may say: of an image one verdict, and any number of others that show the same.
-FILES = st.lists(st.one_of(KEEP, RELABEL, SAME), max_size=12).map(lambda listed: corrections.merge([], listed))
+TWO = st.lists(st.sampled_from(PATHS), min_size=2, max_size=2, unique=True).map(sorted)
+SAME = TWO.map(lambda pair: Correction(pair[0], "same", pair[1]))
+APART = TWO.map(lambda pair: Correction(pair[0], "different", pair[1]))
+# What one file may say: of an image, and of a pair of them, one verdict.
+FILES = st.lists(st.one_of(KEEP, RELABEL, SAME, APART), max_size=12).map(lambda listed: corrections.merge([], listed))
 
 
 def written(file: Path, *rows: str) -> Path:
@@ -84,7 +82,7 @@ def test_a_spreadsheet_may_have_saved_it(tmp_path: Path, encoding: str, separato
     [
         (
             "path,action,value\na.jpg,delete,\n",
-            "row 2: expected the action keep, .* or same, found 'delete'; correct it",
+            "row 2: expected the action keep, .* or different, found 'delete'; correct it",
         ),
         ("path,action,value\na.jpg,relable,b\n", r"found 'relable' \(did you mean 'relabel'\?\); correct it"),
         (
@@ -171,7 +169,7 @@ def test_merging_is_idempotent_and_associative(
     both = corrections.merge(one, two)
     assert corrections.merge(both, two) == both == corrections.merge([], both) == corrections.merge(both, [])
     assert corrections.merge(both, three) == corrections.merge(one, corrections.merge(two, three))
-    assert {one for one in both if one.action == "same"} == {a for a in [*one, *two] if a.action == "same"}
+    assert len({one.paths for one in both}) == len(both)
     assert both == sorted(both)
 
 
@@ -301,7 +299,7 @@ def test_prepare_applies_them_and_says_so(data: Path) -> None:
     assert found["cats/003.png"].group == found["cats/004.png"].group != ""
     assert {one.group for path, one in found.items() if path not in ("cats/003.png", "cats/004.png")} == {""}
     moved = sum(found[one.path].split != one.split for one in before.records if one.path in found)
-    counts = {"keep": 1, "relabel": 1, "remove": 1, "same": 1, "unmatched": 2, "moved": moved}
+    counts = {"keep": 1, "relabel": 1, "remove": 1, "same": 1, "different": 0, "unmatched": 2, "moved": moved}
     assert after.corrections == counts
     said = "corrections: 1 relabelled, 1 removed, 1 kept, 1 pair; 2 of images that are not there"
     assert after.notes == [said + (f"; {moved} x an image in another split because of them" if moved else "")]
