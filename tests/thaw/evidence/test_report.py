@@ -487,3 +487,30 @@ def test_numbers_of_images_are_said_as_roughly_as_they_are_known() -> None:
     assert [wording._about(count) for count in (7, 41, 1528, 23456)] == ["7", "41", "1,500", "23,000"]
     assert wording.needed({"n_needed": 1528}) == "some 1,500 test images would show such a difference"
     assert wording.needed({}) == ""
+
+
+@pytest.mark.parametrize("everyone", [False, True])
+def test_test_images_with_copies_are_said_first_and_left_out(tmp_path: Path, everyone: bool) -> None:
+    paths = finished.pipeline(tmp_path)
+    asked = [record.path for record in manifest.read(paths.manifest) if record.split == "test"]
+    write_json(paths.findings, finished.FINDINGS | {"leaked": asked if everyone else asked[:7]})
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
+    figures = read_json(paths.figures)["without_copies"]
+    said = f"{len(asked) if everyone else 7} of {len(asked)} test images have a copy among the training or validation"
+    if everyone:
+        assert figures == {"images": 0}
+        said += " images: how right the models are on others is not known"
+    else:
+        assert figures["images"] == len(asked) - 7
+        assert figures["before_low"] < figures["before"] < figures["before_high"]
+    for file in (paths.summary, paths.report, paths.finished / "README.md"):
+        assert said in file.read_text(encoding="utf-8")
+    page = paths.report.read_text(encoding="utf-8")
+    assert page.index(said) < page.index("Accuracy before"), "before any figure"
+
+
+def test_without_copies_nothing_is_said_of_them(tmp_path: Path) -> None:
+    paths, page = evaluated(tmp_path)
+    assert "without_copies" not in read_json(paths.figures)
+    assert "have a copy" not in page
+    assert "In doubt: 2 of 120 labels (1 to 7)" in page
