@@ -70,6 +70,7 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
         is_head = figures["kept"] == "head"
         network, layers = (paths.backbone, Head.load(paths.head).layers) if is_head else (paths.network, [])
         portable.write(out / paths.finished.name, network, facts, report.card(story), layers)
+    paths.verification.unlink(missing_ok=True)  # of another result; 'make repro' and 'make verify' draw it anew
     publishing.publish(paths, config)
     print(summary, end="")
 

@@ -141,6 +141,11 @@ class Paths:
         return self.root / "evaluate" / "report.html"
 
     @property
+    def verification(self) -> Path:
+        """The picture of whether it is still the committed result, see ``thaw.evidence.verification``."""
+        return self.root / "verification.svg"
+
+    @property
     def summary(self) -> Path:
         """The table that ends ``make repro``."""
         return self.root / "evaluate" / "summary.txt"

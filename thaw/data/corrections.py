@@ -19,7 +19,7 @@ from typing import Literal, cast, get_args
 from thaw.artifacts import atomic
 from thaw.config.wording import nearest, unknown
 from thaw.data import tables
-from thaw.data.layouts import CORRECTION_COLUMNS, CORRECTIONS, SPLITS, Refused, few, is_corrections, is_plain
+from thaw.data.layouts import CORRECTION_COLUMNS, CORRECTIONS, SPLITS, Refused, few, is_corrections, is_plain, quoted
 from thaw.data.manifest import SAME, Record
 from thaw.errors import UserError
 
@@ -190,10 +190,15 @@ def surplus(records: Iterable[Record], given: Iterable[Correction]) -> dict[str,
     """Find, of images that show one object, all but one, by path.
 
     The one that stays is in test rather than in val, and there rather than in train, as far as the data predefine
-    splits; of several, it is the first by path.
+    splits; of several, it is the first by path. Where they are of several classes, at least one label is wrong, and as
+    with exact copies none of them stays.
     """
-    found = {}
+    found: dict[str, Refused] = {}
     for same in together(records, given):
+        if len(labels := sorted({one.label for one in same})) > 1:
+            reason = f"in two classes: the same object is labelled {quoted(labels)}"
+            found |= {one.path: Refused(one.path, reason) for one in same}
+            continue
         first = min(same, key=lambda one: (-SPLITS.index(one.split), one.path))
         for one in same:
             if one is not first:

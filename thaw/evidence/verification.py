@@ -169,7 +169,7 @@ def verify(paths: Paths) -> Verdict:
         )
     else:
         verdict = compare(before, now)
-    write_text(paths.root / "verification.svg", _drawn(verdict))
+    write_text(paths.verification, _drawn(verdict))
     return verdict
 
 

@@ -509,6 +509,13 @@ def test_test_images_with_copies_are_said_first_and_left_out(tmp_path: Path, eve
     assert page.index(said) < page.index("Accuracy before"), "before any figure"
 
 
+def test_the_picture_of_another_result_is_not_shown_beside_this_one(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path)
+    write_text(paths.verification, "of the sample, say")
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
+    assert not paths.verification.exists()
+
+
 def test_without_copies_nothing_is_said_of_them(tmp_path: Path) -> None:
     paths, page = evaluated(tmp_path)
     assert "without_copies" not in read_json(paths.figures)
