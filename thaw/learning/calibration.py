@@ -52,7 +52,8 @@ def threshold(labels: Labels, probabilities: Probabilities, wanted: float) -> fl
     order = np.argsort(-sure, kind="stable")
     wrong = np.cumsum((probabilities.argmax(axis=1) != labels)[order]) + 1
     below = np.append(sure[order][1:], -sure[order][-1])
-    (ends,) = np.nonzero((wrong <= (1 - wanted) * (np.arange(len(labels)) + 2)) & (below < sure[order]))
+    allowed = (1 - wanted) * (np.arange(len(labels)) + 2) + 1e-9  # for 90%, 9 images are enough, and 0.1 is not exact
+    (ends,) = np.nonzero((wrong <= allowed) & (below < sure[order]))
     return float(sure[order][ends[-1]] + below[ends[-1]]) / 2 if len(ends) else None
 
 

@@ -75,3 +75,5 @@ def test_where_all_is_right_all_is_answered_if_that_can_be_said() -> None:
     probabilities = np.tile([0.7, 0.3], (49, 1))
     assert calibration.threshold(labels, probabilities, 0.98) == 0
     assert calibration.threshold(labels[:48], probabilities[:48], 0.98) is None
+    assert calibration.threshold(labels[:9], probabilities[:9], 0.9) == 0
+    assert calibration.threshold(labels[:8], probabilities[:8], 0.9) is None
