@@ -44,7 +44,7 @@ FINDINGS: dict[str, Any] = {
     "images": 120,
     "copies": [],
     "leaked": [],
-    "labels": {"suspects": 2, "low": 1, "high": 7},
+    "labels": 2,
     "outliers": 1,
     "odd": 0,
     "cues": [],

@@ -11,7 +11,7 @@ from thaw.audit import copies, cues, labels, neighbours, pictures
 from thaw.audit.neighbours import Neighbours
 from thaw.audit.review import Neighbour, Suspect
 from thaw.data import corrections, images
-from thaw.data.corrections import Correction
+from thaw.data.corrections import Action, Correction
 from thaw.data.manifest import Record
 from thaw.learning import crossvalidation, examples
 from thaw.networks.outputs import Floats, Labels
@@ -29,8 +29,7 @@ class Findings:
     Attributes:
         figures: the content of ``findings.json``: ``images`` (how many), ``copies`` (groups of pictures that show the
             same, each with ``path``, ``label`` and ``split``), ``leaked`` (test images that have a copy in train or
-            val), ``labels`` (how many are ``suspects``, with the ends of an interval of how many there may be),
-            ``outliers`` and ``odd`` (how many), ``cues`` (see ``cues.Cue``).
+            val), ``labels``, ``outliers`` and ``odd`` (how many are in doubt), ``cues`` (see ``cues.Cue``).
         suspects: what a person should look at.
         links: that pictures which are copies show the same object.
     """
@@ -57,13 +56,13 @@ def audit(
     looks = list(images.parallel(lambda one: pictures.look(data / one.path), records, "audit: pictures"))
     near = neighbours.nearest(known)
     judged = {one.path for one in given if one.action not in corrections.PAIR}
-    apart = {one.paths for one in given if one.action == "different"}
+    decided = {*given}
     pairs = {
         pair: alike
         for pair, alike in copies.find(near, [one.grey for one in looks]).items()
-        if tuple(sorted(records[row].path for row in pair)) not in apart
+        if _said(records, pair, "different") not in decided
     }
-    links = sorted(Correction(*_ordered(records[one].path, "same", records[other].path)) for one, other in pairs)
+    links = sorted(_said(records, pair, "same") for pair in pairs)
     grouped = corrections.group(records, [*given, *links])
     numbers: dict[str, int] = {}
     groups = np.array([numbers.setdefault(one.unit, len(numbers)) for one in grouped])
@@ -99,14 +98,13 @@ def audit(
     why = "It resembles no other picture as much as the others resemble each other."
     found += [suspect("outlier", row, why, near.rows[row].tolist()) for row in alone]
     same = [sorted(group, key=lambda one: one.path) for group in corrections.together(records, [*given, *links])]
-    low, high = labels.interval(suspects, len(records))
     figures = {
         "images": len(records),
         "copies": [[{"path": one.path, "label": one.label, "split": one.split} for one in group] for group in same],
         "leaked": sorted(
             one.path for group in same if len({one.split for one in group}) > 1 for one in group if one.split == "test"
         ),
-        "labels": {"suspects": suspects, "low": low, "high": high},
+        "labels": suspects,
         "outliers": len(alone),
         "odd": len(odd),
         "cues": [asdict(cue) | {"label": classes[cue.label]} for cue in cues.find(looks, y, folds, len(classes))],
@@ -128,10 +126,10 @@ def _copied(one: Record, other: Record, joined: dict[str, int], judged: set[str]
     return ""
 
 
-def _ordered(path: str, action: Any, value: str) -> tuple[str, Any, str]:
-    """A link is written once, whichever picture is named first."""
-    first, second = sorted((path, value))
-    return first, action, second
+def _said(records: Sequence[Record], pair: copies.Pair, action: Action) -> Correction:
+    """What can be said of two images, which are given by their rows."""
+    one, other = (records[row].path for row in pair)
+    return corrections.pair(one, action, other)
 
 
 def _features(file: Path, seed: int) -> Floats:
@@ -161,7 +159,7 @@ def described(figures: Mapping[str, Any]) -> list[str]:
     across = sum(len({one["split"] for one in group}) > 1 for group in figures["copies"])
     counts = (
         _some(len(figures["copies"]), "group", f"of copies, {across} across splits"),
-        _some(figures["labels"]["suspects"], "label", "in doubt"),
+        _some(figures["labels"], "label", "in doubt"),
         _some(figures["odd"], "picture", "odd by itself"),
         _some(figures["outliers"], "picture", "unlike all others"),
     )
@@ -171,7 +169,7 @@ def described(figures: Mapping[str, Any]) -> list[str]:
         f"first of all for {cue['label']}: see that the network does not learn it"
         for cue in figures["cues"]
     ]
-    asked = figures["copies"] or figures["labels"]["suspects"] or figures["odd"] or figures["outliers"]
+    asked = figures["copies"] or figures["labels"] or figures["odd"] or figures["outliers"]
     return [*lines, *(["  look at them, and decide: artifacts/audit/review.html"] if asked else [])]
 
 

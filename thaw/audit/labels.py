@@ -6,7 +6,6 @@ regression, whose folds cost next to nothing once the products of the features a
 neighbours. What one of them alone finds strange is often only hard.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,6 @@ RIDGES = (0.1, 0.3, 1.0)  # of standardised features, per picture
 NEARNESS = 8.0  # how much more a neighbour counts by whose similarity is higher by 1 (nats)
 DOUBT = 0.03  # of the neighbours' votes: so much is given to every class
 ASKED = 5_000  # pictures, at most, that a temperature is fitted to
-Z_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,6 @@ def find(features: Floats, neighbours: Neighbours, y: Labels, groups: Labels, fo
     probabilities = softmax(both / 2)
     order = np.argsort(get_self_confidence_for_each_label(y, probabilities), kind="stable")
     return Suspects(order[: int(num_label_issues(y, probabilities))], probabilities)
-
-
-def interval(wrong: int, count: int) -> tuple[int, int]:
-    """Between how many labels of ``count`` may be wrong, if so many were found: Wilson's interval of a share, 95%."""
-    share = wrong / count
-    middle = (share + Z_95**2 / 2 / count) / (1 + Z_95**2 / count)
-    spread = Z_95 / (1 + Z_95**2 / count) * math.sqrt(share * (1 - share) / count + Z_95**2 / 4 / count**2)
-    low, high = (round(count * end) for end in (middle - spread, middle + spread))
-    return low, high
 
 
 def regression(features: Floats, y: Labels, folds: Labels, classes: int) -> Floats:

@@ -97,8 +97,14 @@ def _correction(place: str, row: dict[str, str]) -> Correction:
             f"{value!r}; correct it"
         )
     if action in PAIR:
-        path, value = sorted((path, value))  # it is said of both
+        return pair(path, cast(Action, action), value)
     return Correction(path, cast(Action, action), value)
+
+
+def pair(one: str, action: Action, other: str) -> Correction:
+    """What is said of two images, the same whichever is named first."""
+    first, second = sorted((one, other))
+    return Correction(first, action, second)
 
 
 def write(file: Path, given: Iterable[Correction]) -> None:

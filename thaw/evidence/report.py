@@ -117,7 +117,7 @@ def _render(template: str, story: Story, **more: Any) -> str:
         more_images=more_images(story.forecast),
         answered=answered(story.metrics),
         leaks=leaks(story.metrics),
-        audited=audited(story.findings),
+        audited=audited(story.findings, story.config["evaluate"]["confidence"]),
         wanted=story.config["evaluate"]["sure_enough"],
         notes=notes(story.prepared, story.config["dataset"]),
         splits=split_table(story.prepared["images"], story.classes),

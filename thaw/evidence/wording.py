@@ -75,9 +75,10 @@ def leaks(metrics: Mapping[str, Any]) -> str:
     return f"{said}; on the {rest} {'other' if rest == 1 else 'others'}, accuracy is {' and '.join(shares)}"
 
 
-def audited(findings: Mapping[str, Any]) -> list[str]:
+def audited(findings: Mapping[str, Any], confidence: float) -> list[str]:
     """Say in sentences what the data say about themselves."""
-    doubtful, copies = findings["labels"], findings["copies"]
+    doubtful, images, copies = findings["labels"], findings["images"], findings["copies"]
+    low, high = (round(images * end) for end in significance.wilson(doubtful / images, images, confidence))
     across = sum(len({one["split"] for one in group}) > 1 for group in copies)
     said = []
     if copies:
@@ -86,7 +87,7 @@ def audited(findings: Mapping[str, Any]) -> list[str]:
             f"cropped, mirrored, or taken a moment later), {across} of them in more than one split."
         )
     said.append(
-        f"In doubt: {doubtful['suspects']} of {findings['images']:,} labels ({doubtful['low']} to {doubtful['high']}), "
+        f"In doubt: {doubtful} of {images:,} labels ({low} to {high}), "
         f"by heads that have not seen the picture. Where people have labelled with care, or heads know little, most of "
         f"these pictures are hard, and not wrong."
     )

@@ -72,7 +72,7 @@ def measure(
     source = Array(np.load(features, mmap_mode="r")[:, :1])
     train, val = (examples(records, classes, source, split) for split in ("train", "val"))
     random = np.random.default_rng(seed)
-    groups = [records[row].group or records[row].sha256 for row in train.rows]
+    groups = [records[row].unit for row in train.rows]
     every = _order(train.y, groups, random)[: round(within * len(train.y))]
     largest = min(len(every), int(WORK / (math.prod(source.shape) * len(classes))))
     if min(largest, len(val.y)) < LEAST or len(np.unique(train.y[every[: largest // 8]])) < 2:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -11,17 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 
 from stages import evaluate
 from tests.helpers import finished
+from tests.helpers.browser import chromium
 from thaw.artifacts import Paths, read_json, write_json, write_text
 from thaw.data import manifest
 from thaw.evidence import plots, wording
 from thaw.learning import predictions
 from thaw.runs import publishing
-
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 @pytest.fixture(autouse=True)
@@ -318,13 +315,8 @@ def test_numbers_as_people_write_them() -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip("needs Debian's Chromium (apt-get install chromium), which is not here")
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module", params=["many classes", "one model"])
