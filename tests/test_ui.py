@@ -19,7 +19,7 @@ GAINS = {2: 0.3, 3: 2.0, 6: 1.0}  # blocks that were unfrozen, and how much that
 
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """``make ui`` over three runs; yields its address."""
+    """What ``make ui`` shows of three runs; yields its address."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
@@ -29,7 +29,8 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             finished.write_configs(paths, finetune={"finetune": options.FINETUNE | {"unfreeze": {"blocks": blocks}}})
             evaluate.run(paths, finished.EVALUATE, finished.SEED)
         address = f"http://127.0.0.1:{(port := servers.free_port())}"
-        command = [sys.executable, "-m", "thaw.runs", "ui", "--port", str(port)]
+        # Not 'thaw.runs ui', which first publishes what this checkout may have.
+        command = [sys.executable, "-c", f"from thaw.runs import ui; ui.serve({port})"]
         with servers.served(command, f"{address}/health", folder / "log"):
             yield address
 

@@ -23,9 +23,8 @@ def main() -> None:
     commands.add_parser("publish", help="publish the results in artifacts/, if that has not been done")
     arguments = parser.parse_args()
     try:
-        if arguments.command == "publish":
-            catch_up(Paths())
-        else:
+        catch_up(Paths())
+        if arguments.command == "ui":
             ui.serve(arguments.port)
     except UserError as error:
         fail(error)

@@ -7,9 +7,7 @@ import sys
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from thaw.artifacts import Paths
 from thaw.errors import UserError
-from thaw.runs.publishing import catch_up
 from thaw.runs.store import address, alone, artifact_folder, experiment, quieten, sqlite_file
 
 
@@ -35,7 +33,6 @@ def serve(port: int) -> None:
                 f"expected port {port} to be free, found another program on it (MLflow may be running already: "
                 f"http://127.0.0.1:{port}); choose another, for instance 'python -m thaw.runs ui --port {port + 1}'"
             ) from None
-    catch_up(Paths())
     quieten()
     # This server shows runs; the workers for MLflow's own background jobs would only take memory.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
