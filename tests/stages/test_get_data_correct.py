@@ -77,8 +77,22 @@ def test_it_says_what_it_does_and_touches_no_image(root: Path, correct: Correct)
 
 def test_a_new_class_is_said_in_case_it_is_a_slip(root: Path, correct: Correct) -> None:
     said = correct("cats/000.png,relabel,dgos", "cats/001.png,relabel,dgos", "cats/002.png,relabel,dogs")
-    assert "\n  a new class: 'dgos', 2 x (did you mean 'dogs'?)\n" in said
-    assert "a new class" not in correct("cats/003.png,relabel,dgos")
+    asked = "did you mean 'dogs'? 'dgos' is a new class, of 2 images: if it is a slip, relabel again"
+    assert said.endswith(f"\n  {asked}\nNext: make repro\n")
+    assert "a new class" not in correct("cats/003.png,relabel,dgos"), "it is known by now"
+    assert "\n  a new class: 'birds', 1 image\n" in correct("cats/004.png,relabel,birds")
+    assert "\n  did you mean 'cats'? 'CATS' is a new class" in correct("dogs/004.png,relabel,CATS")
+    many = [f"cats/{number:03}.png,relabel,dogz" for number in range(corrections.FEW)]
+    assert f"\n  a new class: 'dogz', {corrections.FEW} images\n" in correct(*many)
+
+
+def test_spaces_around_a_path_are_no_part_of_it(root: Path, correct: Correct) -> None:
+    said = correct(" cats/000.png ; relabel ; dogs ".replace(";", ","), "cats/001.png, same, cats/002.png")
+    assert said.startswith("2 corrections: 1 relabelled, 1 pair;")
+    assert corrections.read(root / "data" / CORRECTIONS) == [
+        Correction("cats/000.png", "relabel", "dogs"),
+        Correction("cats/001.png", "same", "cats/002.png"),
+    ]
 
 
 def test_all_are_taken_back(root: Path, correct: Correct, capsys: pytest.CaptureFixture[str]) -> None:
