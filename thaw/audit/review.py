@@ -30,7 +30,7 @@ from thaw.data.manifest import Split
 
 MOST = 60  # suspects of a kind on one page: as many as a person looks at in one go, and as a phone opens
 SIDE = 360  # pixels of a picture's longer side: enough to judge by, at some 30 KB
-SCRIPTS = ("corrections.js", "review.js")
+SCRIPTS = ("corrections.js", "classes.js", "review.js")
 COMMAND = "python -m stages.get_data correct corrections.csv"
 
 Kind = Literal["conflict", "label", "copy", "outlier", "odd"]

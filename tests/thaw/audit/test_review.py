@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.helpers.reviewing import CLASSES, SUSPECTS, draw, press, saved, written
+from tests.helpers.reviewing import CLASSES, SUSPECTS, draw, load, press, saved, written
 from thaw.audit import review
-from thaw.audit.review import Suspect
+from thaw.audit.review import Neighbour, Suspect
 
 # Of what is focused, or the page itself; and the buttons that a finger would miss.
 OUTLINE = "document.activeElement === document.body || getComputedStyle(document.activeElement).outlineStyle"
@@ -110,8 +110,83 @@ def test_classes_are_searched(page: Any, tmp_path: Path) -> None:
     press(page, "r")
     page.keyboard.type("zebra")
     expect(page.get_by_text("No class has such a name.")).to_be_visible()
-    press(page, "Enter", "Escape")
+    press(page, "Escape")
     assert [row[2] for row in saved(page)] == ["élans", "dogs", "cows"]
+
+
+def test_a_new_class_has_to_be_confirmed(page: Any, tmp_path: Path) -> None:
+    asked: list[str] = []
+    answers = iter([False, True, True])
+    page.on("dialog", lambda one: (asked.append(one.message), one.accept() if next(answers) else one.dismiss()))
+    page.goto(written(tmp_path))
+    new = page.locator("#new-class")
+    press(page, "r")
+    expect(new).to_be_hidden()
+    for typed, is_new in (("DOGS", False), ("elans", False), ("cats", False), ("dog", True), (" ", False)):
+        page.locator("#search").fill(typed)
+        expect(new).to_be_visible() if is_new else expect(new).to_be_hidden()
+    page.locator("#search").fill("dgos")
+    press(page, "Enter")
+    expect(new).to_be_focused()
+    press(page, "Enter")
+    assert asked == ["“dgos” is no class yet. Did you mean “dogs”? Make it a new class?"]
+    expect(page.locator("#decided li")).to_have_count(0)
+    page.locator("#search").fill("zebra ")
+    new.click()
+    assert asked[1:] == ["“zebra” is no class yet. Make it a new class?"]
+    press(page, "r")
+    expect(page.get_by_role("option")).to_have_text(["1cowssuggested", "2dogs", "3élans", "4zebra"])
+    press(page, "4")
+    assert saved(page) == [["cats/1.png", "relabel", "zebra"], ["cats/2.png", "relabel", "zebra"]]
+
+
+@pytest.mark.parametrize(
+    ("keys", "rows"),
+    [
+        (["k"], ["cats/x.png,keep,", "cows/x.png,relabel,cats", "dogs/x.png,relabel,cats"]),
+        (["r", "Enter"], ["cats/x.png,relabel,cows", "cows/x.png,keep,", "dogs/x.png,relabel,cows"]),
+        (["x"], ["cats/x.png,remove,", "cows/x.png,remove,", "dogs/x.png,remove,"]),
+    ],
+    ids=["the first is right", "another is", "none is"],
+)
+def test_of_identical_files_in_several_classes_one_label_is_right(
+    page: Any, tmp_path: Path, keys: list[str], rows: list[str]
+) -> None:
+    others = (Neighbour("cows/x.png", "cows", None), Neighbour("dogs/x.png", "dogs", None))
+    conflict = Suspect("conflict", "cats/x.png", "cats", None, "Identical files.", "cows", others)
+    page.goto(written(tmp_path, [conflict, SUSPECTS[3]]))
+    expect(page.locator("#question")).to_have_text("Which label is right?")
+    expect(page.locator("#keep")).to_contain_text("cats is right")
+    expect(page.locator("#same")).to_be_hidden()
+    expect(page.get_by_text("not used")).to_have_count(3)
+    press(page, *keys)
+    found = saved(page)
+    assert [",".join(row) for row in found] == rows
+    page.evaluate("localStorage.clear()")
+    page.reload()
+    load(page, tmp_path / "corrections.csv", found[::-1])
+    expect(page.locator("#decided li")).to_have_count(1)
+    assert saved(page) == found
+    press(page, "u")
+    assert saved(page) == [], "nothing of it is left over"
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ("dogs/x.png,keep,", ["cats/x.png,relabel,dogs", "dogs/x.png,keep,"]),
+        ("dogs/x.png,relabel,cats", ["cats/x.png,keep,", "dogs/x.png,relabel,cats"]),
+        ("cats/x.png,remove,", ["cats/x.png,remove,"]),
+        ("dogs/x.png,remove,", ["dogs/x.png,remove,"]),
+    ],
+)
+def test_what_a_file_says_of_one_of_identical_files(page: Any, tmp_path: Path, row: str, found: list[str]) -> None:
+    """As get_data would take it: a label is that of all, and to remove one is not to remove the other."""
+    others = (Neighbour("dogs/x.png", "dogs", None),)
+    page.goto(written(tmp_path, [Suspect("conflict", "cats/x.png", "cats", None, "Identical.", "dogs", others)]))
+    load(page, tmp_path / "corrections.csv", [row.split(",")])
+    expect(page.locator("#said")).to_contain_text("Loaded 1 row")
+    assert [",".join(one) for one in saved(page)] == found
 
 
 def test_where_classes_are_numbers_digits_search(page: Any, tmp_path: Path) -> None:
