@@ -17,6 +17,15 @@ OUTLINE = "document.activeElement === document.body || getComputedStyle(document
 SMALL = """[...document.querySelectorAll("button")].filter(e => e.checkVisibility())
     .map(e => [e.id || e.textContent, e.offsetWidth, e.offsetHeight])
     .filter(([, width, height]) => Math.min(width, height) < 44)"""
+# Names of actions that are cut off, or broken within a word; and neighbours in a row that overlap.
+BROKEN = """[...document.querySelectorAll(".actions b")].filter(e => e.checkVisibility())
+    .filter(e => e.scrollWidth > e.clientWidth || (e.offsetHeight > 26 && !e.textContent.includes(" ")))
+    .map(e => e.textContent)"""
+OVERLAPPING = """[...document.querySelectorAll(".top > *, .moves > *, .actions > *")].filter(e => e.checkVisibility())
+    .filter(e => { const [a, b] = [e, e.nextElementSibling ?? document.head].map(e => e.getBoundingClientRect());
+        const beside = a.right <= b.left + 1 || b.right <= a.left + 1;
+        return b.width && !beside && a.bottom > b.top + 1 && b.bottom > a.top + 1 })
+    .map(e => e.id || e.className)"""
 
 
 def test_each_action_is_saved_and_one_is_undone(page: Any, tmp_path: Path) -> None:
@@ -270,6 +279,21 @@ def test_on_a_phone_all_fits_and_can_be_touched(chromium: Any, tmp_path: Path, s
     page.locator("#relabel").tap()
     page.get_by_role("option", name="dogs").tap()
     expect(page.locator("#decided li")).to_have_count(4)
+    context.close()
+
+
+@pytest.mark.parametrize("width", [320, 360, 390, 420, 481, 600, 768, 1000, 1400])
+def test_in_a_window_of_any_width_no_word_is_broken_and_nothing_overlaps(
+    chromium: Any, tmp_path: Path, width: int
+) -> None:
+    context = chromium.new_context(viewport={"width": width, "height": 800})
+    page = context.new_page()
+    page.goto(written(tmp_path))
+    for key in "kkk":
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate(BROKEN) == []
+        assert page.evaluate(OVERLAPPING) == []
+        press(page, key)
     context.close()
 
 
