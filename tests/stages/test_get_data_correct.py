@@ -125,14 +125,19 @@ def test_all_are_taken_back(root: Path, correct: Correct, capsys: pytest.Capture
 def test_what_was_there_and_is_no_more_is_said_and_left_out(root: Path, correct: Correct) -> None:
     """A person looked at it, in the results of prepare, or has corrected it before."""
     paths = Paths(root / "data", root / "artifacts")
-    prepare.run(paths, Dataset(val=0.3, test=0.3, min_images=2, max_megapixels=1), 0)
-    correct("dogs/001.png,remove,")
+    dataset = Dataset(val=0.3, test=0.3, min_images=2, max_megapixels=1)
+    prepare.run(paths, dataset, 0)
+    correct("dogs/001.png,remove,", "cats/000.png,keep,")
     for name in ("cats/000.png", "dogs/001.png"):
         (root / "data" / name).unlink()
-    rows = ("cats/000.png,relabel,dogs", "cats/001.png,same,cats/000.png", "dogs/001.png,keep,", "dogs/002.png,keep,")
+    shutil.copy(root / "data/cats/002.png", root / "data/dogs/copy.png")  # which is refused, and asked about
+    prepare.run(paths, dataset, 0)
+    (root / "data/dogs/copy.png").unlink()
+    rows = ("cats/001.png,same,cats/000.png", "dogs/001.png,keep,", "dogs/002.png,keep,", "dogs/copy.png,keep,")
     assert correct(*rows) == (
-        "1 correction: 1 kept; data/corrections.csv has 2 now\n"
-        "  left out, as the data have no such file any more: cats/000.png, dogs/001.png\nNext: make repro\n"
+        "1 correction: 1 kept; data/corrections.csv has 3 now\n"
+        "  left out, as the data have no such file any more: cats/000.png, dogs/001.png, dogs/copy.png\n"
+        "Next: make repro\n"
     )
 
 
@@ -147,6 +152,10 @@ def test_what_was_there_and_is_no_more_is_said_and_left_out(root: Path, correct:
         (["birds,keep,"], "found 'birds'; correct it"),
         (["cats/000.png,drop,"], "row 3: expected the action keep, relabel, remove, same or different, found 'drop'"),
         (["cats/000.png,relabel,"], "with relabel, a class in the column value"),
+        (
+            ["cats/000.png,relabel,dogs", "cats/000.png,remove,"],
+            "one verdict on 'cats/000.png', found relabel dogs and",
+        ),
     ],
 )
 def test_mistakes_change_nothing(root: Path, tmp_path: Path, rows: list[str], message: str) -> None:

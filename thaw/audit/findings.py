@@ -131,8 +131,8 @@ def _conflicts(contradictory: Sequence[Record], given: Sequence[Correction]) -> 
     for same in corrections.together(contradictory, given):
         one, *others = sorted(same, key=lambda record: record.path)
         what = "Identical files" if len({record.sha256 for record in same}) == 1 else "Pictures of the same object"
-        labels = sorted({record.label for record in same})
-        why = f"{what} are labelled {' and '.join(labels)}: none of them is used until you say what is right."
+        *first, last = sorted({record.label for record in same})
+        why = f"{what} are labelled {', '.join(first)} and {last}: none of them is used until you say what is right."
         suggestion = next(record.label for record in others if record.label != one.label)
         beside = tuple(Neighbour(record.path, record.label, None) for record in others)
         found.append(Suspect("conflict", one.path, one.label, None, why, suggestion, beside))
