@@ -125,14 +125,11 @@ def test_all_are_taken_back(root: Path, correct: Correct, capsys: pytest.Capture
 def test_what_was_there_and_is_no_more_is_said_and_left_out(root: Path, correct: Correct) -> None:
     """A person looked at it, in the results of prepare, or has corrected it before."""
     paths = Paths(root / "data", root / "artifacts")
-    dataset = Dataset(val=0.3, test=0.3, min_images=2, max_megapixels=1)
-    prepare.run(paths, dataset, 0)
-    correct("dogs/001.png,remove,", "cats/000.png,keep,")
-    for name in ("cats/000.png", "dogs/001.png"):
-        (root / "data" / name).unlink()
     shutil.copy(root / "data/cats/002.png", root / "data/dogs/copy.png")  # which is refused, and asked about
-    prepare.run(paths, dataset, 0)
-    (root / "data/dogs/copy.png").unlink()
+    prepare.run(paths, Dataset(val=0.3, test=0.3, min_images=2, max_megapixels=1), 0)
+    correct("dogs/001.png,remove,", "cats/000.png,keep,")
+    for name in ("cats/000.png", "dogs/001.png", "dogs/copy.png"):
+        (root / "data" / name).unlink()
     rows = ("cats/001.png,same,cats/000.png", "dogs/001.png,keep,", "dogs/002.png,keep,", "dogs/copy.png,keep,")
     assert correct(*rows) == (
         "1 correction: 1 kept; data/corrections.csv has 3 now\n"
