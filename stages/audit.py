@@ -1,4 +1,5 @@
-"""Ask the data about themselves: copies across splits, doubtful labels, odd pictures, spurious cues.
+"""Ask the data about themselves: identical files in different classes, copies across splits, doubtful labels, odd
+pictures, spurious cues.
 
 Reads data/, artifacts/prepare/ and the features. Writes artifacts/audit/: findings.json, which evaluate's report tells
 of; review.html, on which a person decides about suspects, one by one; and copies.csv, the copies that were found, as
@@ -19,9 +20,10 @@ from thaw.data import corrections, manifest
 def run(paths: Paths, seed: int) -> None:
     """Look at everything, write, and say what was found."""
     records, classes = manifest.read(paths.manifest), read_json(paths.classes)
+    contradictory = manifest.read(paths.contradictory)
     given = corrections.of(paths.data)
     with paths.stage("audit", seed=seed) as out:
-        found = findings.audit(paths.data, records, classes, paths.features, given, seed)
+        found = findings.audit(paths.data, records, classes, paths.features, given, seed, contradictory)
         write_json(out / paths.findings.name, found.figures)
         review.write(out / "review.html", found.suspects, classes, paths.data, len(records))
         corrections.write(out / paths.copies.name, found.links)

@@ -64,7 +64,7 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
         report.write_html(out / paths.report.name, story)
         write_text(out / paths.summary.name, summary)
         backbone = config["backbone"]
-        sure = figures.get("sure", {"threshold": 0.0})["threshold"]
+        sure = figures.get("sure", {"threshold": None})["threshold"]
         how = (backbone["input_size"], backbone["precision"], figures["temperature"], backbone["fit"], sure)
         facts = Facts(classes, *how)
         is_head = figures["kept"] == "head"

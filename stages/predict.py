@@ -68,8 +68,8 @@ def run(files: list[Path], model: Model, out: Path | None, top: int) -> None:
     probabilities = model.probabilities(squares(), len(files))[: len(usable)]
     if not usable:
         raise UserError(f"expected pictures ({images.READ}), found none in {len(files)} files")
-    classes = model.facts.classes
-    best = [classes[row.argmax()] for row in probabilities]
+    best = [model.facts.classes[row.argmax()] for row in probabilities]
+    sys.stderr.write(model.facts.note)
     if out is None:
         width = max(len(str(file)) for file in usable)
         for file, row in zip(usable, probabilities, strict=True):
@@ -77,10 +77,10 @@ def run(files: list[Path], model: Model, out: Path | None, top: int) -> None:
         return
     with atomic(out.absolute()) as partial, partial.open("w", newline="", encoding="utf-8") as text:
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(["path", "label", "probability", "unsure", *classes])
+        table.writerow(["path", "label", "probability", "unsure", *model.facts.classes])
         for file, label, row in zip(usable, best, probabilities, strict=True):
             sure, *each = (f"{value:.9g}" for value in (row.max(), *row))
-            table.writerow([file, label, sure, "unsure" if row.max() < model.facts.threshold else "", *each])
+            table.writerow([file, label, sure, "unsure" if model.facts.unsure(row) else "", *each])
     counts = ", ".join(f"{count} {label}" for label, count in Counter(best).most_common())
     skipped = f"; {len(files) - len(usable)} files skipped" if len(usable) < len(files) else ""
     print(f"predict: {len(usable)} pictures in {out}: {counts}{skipped}")

@@ -1,7 +1,8 @@
 """Index data/: verify every image once, and split them into train, val and test (``python -m stages.prepare``).
 
 Reads data/. Writes artifacts/prepare: ``manifest.csv`` (one row per usable image), ``classes.json``, ``refused.csv``
-(the other files, with the reason) and ``summary.json`` (counts).
+(the other files, with the reason), ``contradictory.csv`` (those of them that are identical and in different classes, of
+which the audit asks a person) and ``summary.json`` (counts).
 """
 
 import csv
@@ -27,6 +28,7 @@ def run(paths: Paths, dataset: Dataset, seed: int) -> None:
         found = indexing.build(paths.data, dataset, seed)
         summary = summarize(found)
         manifest.write(out / paths.manifest.name, found.records)
+        manifest.write(out / paths.contradictory.name, found.contradictory)
         write_json(out / paths.classes.name, found.classes)
         write_json(out / "summary.json", summary)
         with (out / paths.refused.name).open("w", newline="", encoding="utf-8") as file:

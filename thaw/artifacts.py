@@ -76,6 +76,11 @@ class Paths:
         return self.root / "prepare" / "refused.csv"
 
     @property
+    def contradictory(self) -> Path:
+        """Those of them that show the same and are in different classes, as in the manifest."""
+        return self.root / "prepare" / "contradictory.csv"
+
+    @property
     def features(self) -> Path:
         """Bottleneck features: images, in the order of the manifest × views × features."""
         return self.root / "extract_features" / "features.npy"

@@ -44,10 +44,12 @@ FINDINGS: dict[str, Any] = {
     "images": 120,
     "copies": [],
     "leaked": [],
+    "conflicts": 0,
     "labels": 2,
     "outliers": 1,
     "odd": 0,
     "cues": [],
+    "suspects": [],
 }
 
 

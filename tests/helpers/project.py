@@ -30,7 +30,9 @@ CODE = sorted(
 
 # What a module reads by its name.
 READ = {
-    "thaw/audit/review.py": {f"thaw/audit/{name}" for name in ("corrections.js", "review.html.j2", "review.js")},
+    "thaw/audit/review.py": {
+        f"thaw/audit/{name}" for name in ("classes.js", "corrections.js", "review.html.j2", "review.js")
+    },
     "thaw/evidence/report.py": {"thaw/evidence/card.md.j2", "thaw/evidence/report.html.j2"},
     "thaw/runs/registry.py": {"thaw/models/serving.py"},
 }

@@ -115,7 +115,7 @@ def test_where_nothing_is_sure_enough_that_is_said(tmp_path: Path) -> None:
     paths = finished.pipeline(tmp_path, gain=0.0)
     run(paths)
     assert "sure" not in read_json(paths.figures)
-    assert read_json(paths.finished / "model.json")["threshold"] == 0
+    assert read_json(paths.finished / "model.json")["threshold"] is None
     assert "there is no probability above which" in paths.report.read_text(encoding="utf-8")
 
 

@@ -77,8 +77,22 @@ def test_it_says_what_it_does_and_touches_no_image(root: Path, correct: Correct)
 
 def test_a_new_class_is_said_in_case_it_is_a_slip(root: Path, correct: Correct) -> None:
     said = correct("cats/000.png,relabel,dgos", "cats/001.png,relabel,dgos", "cats/002.png,relabel,dogs")
-    assert "\n  a new class: 'dgos', 2 x (did you mean 'dogs'?)\n" in said
-    assert "a new class" not in correct("cats/003.png,relabel,dgos")
+    asked = "did you mean 'dogs'? 'dgos' is a new class, of 2 images: if it is a slip, relabel again"
+    assert said.endswith(f"\n  {asked}\nNext: make repro\n")
+    assert "a new class" not in correct("cats/003.png,relabel,dgos"), "it is known by now"
+    assert "\n  a new class: 'birds', 1 image\n" in correct("cats/004.png,relabel,birds")
+    assert "\n  did you mean 'cats'? 'CATS' is a new class" in correct("dogs/004.png,relabel,CATS")
+    many = [f"cats/{number:03}.png,relabel,dogz" for number in range(corrections.FEW)]
+    assert f"\n  a new class: 'dogz', {corrections.FEW} images\n" in correct(*many)
+
+
+def test_spaces_around_a_path_are_no_part_of_it(root: Path, correct: Correct) -> None:
+    said = correct(" cats/000.png ; relabel ; dogs ".replace(";", ","), "cats/001.png, same, cats/002.png")
+    assert said.startswith("2 corrections: 1 relabelled, 1 pair;")
+    assert corrections.read(root / "data" / CORRECTIONS) == [
+        Correction("cats/000.png", "relabel", "dogs"),
+        Correction("cats/001.png", "same", "cats/002.png"),
+    ]
 
 
 def test_all_are_taken_back(root: Path, correct: Correct, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,14 +125,16 @@ def test_all_are_taken_back(root: Path, correct: Correct, capsys: pytest.Capture
 def test_what_was_there_and_is_no_more_is_said_and_left_out(root: Path, correct: Correct) -> None:
     """A person looked at it, in the results of prepare, or has corrected it before."""
     paths = Paths(root / "data", root / "artifacts")
+    shutil.copy(root / "data/cats/002.png", root / "data/dogs/copy.png")  # which is refused, and asked about
     prepare.run(paths, Dataset(val=0.3, test=0.3, min_images=2, max_megapixels=1), 0)
-    correct("dogs/001.png,remove,")
-    for name in ("cats/000.png", "dogs/001.png"):
+    correct("dogs/001.png,remove,", "cats/000.png,keep,")
+    for name in ("cats/000.png", "dogs/001.png", "dogs/copy.png"):
         (root / "data" / name).unlink()
-    rows = ("cats/000.png,relabel,dogs", "cats/001.png,same,cats/000.png", "dogs/001.png,keep,", "dogs/002.png,keep,")
+    rows = ("cats/001.png,same,cats/000.png", "dogs/001.png,keep,", "dogs/002.png,keep,", "dogs/copy.png,keep,")
     assert correct(*rows) == (
-        "1 correction: 1 kept; data/corrections.csv has 2 now\n"
-        "  left out, as the data have no such file any more: cats/000.png, dogs/001.png\nNext: make repro\n"
+        "1 correction: 1 kept; data/corrections.csv has 3 now\n"
+        "  left out, as the data have no such file any more: cats/000.png, dogs/001.png, dogs/copy.png\n"
+        "Next: make repro\n"
     )
 
 
@@ -133,6 +149,10 @@ def test_what_was_there_and_is_no_more_is_said_and_left_out(root: Path, correct:
         (["birds,keep,"], "found 'birds'; correct it"),
         (["cats/000.png,drop,"], "row 3: expected the action keep, relabel, remove, same or different, found 'drop'"),
         (["cats/000.png,relabel,"], "with relabel, a class in the column value"),
+        (
+            ["cats/000.png,relabel,dogs", "cats/000.png,remove,"],
+            "one verdict on 'cats/000.png', found relabel dogs and",
+        ),
     ],
 )
 def test_mistakes_change_nothing(root: Path, tmp_path: Path, rows: list[str], message: str) -> None:

@@ -71,6 +71,23 @@ def test_what_the_model_is_not_sure_of_is_said(
     assert [bool(said[str(picture)]) for picture in pictures] == ["unsure:" in line for line in lines]
 
 
+def test_why_a_model_never_says_that_it_is_unsure_is_said_once(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where validation images could not say when; where they say always sure, there is nothing to explain."""
+    model, pictures = tmp_path / "model", sorted((paths.data / "class_0").iterdir())[:3]
+    shutil.copytree(paths.finished, model)
+    facts = read_json(model / "model.json")
+    assert facts["threshold"] is None, "30 validation images are too few for 98%"
+    assert "It never says that it is unsure" in (model / "README.md").read_text(encoding="utf-8")
+    for threshold, times in ((None, 1), (0.0, 0), (0.9, 0)):
+        write_json(model / "model.json", facts | {"threshold": threshold})
+        predict.main([*map(str, pictures), "--model", str(model)])
+        out, err = capsys.readouterr()
+        assert err.count("note: this model never says 'unsure': its validation images were too few") == times
+        assert out.count("\n") == 3
+
+
 def test_folders_patterns_and_files_are_found_once(paths: Paths) -> None:
     one = paths.data / "class_0" / "003.png"
     found = layouts.find_pictures([str(one), str(paths.data / "class_0"), str(paths.data / "*" / "00[0-4].png")])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from thaw.audit import copies, cues, labels, neighbours, pictures
+from thaw.audit import copies, cues, labels, neighbours, pictures, review
 from thaw.audit.neighbours import Neighbours
 from thaw.audit.review import Neighbour, Suspect
 from thaw.data import corrections, images
@@ -29,7 +29,8 @@ class Findings:
     Attributes:
         figures: the content of ``findings.json``: ``images`` (how many), ``copies`` (groups of pictures that show the
             same, each with ``path``, ``label`` and ``split``), ``leaked`` (test images that have a copy in train or
-            val), ``labels``, ``outliers`` and ``odd`` (how many are in doubt), ``cues`` (see ``cues.Cue``).
+            val), ``conflicts``, ``labels``, ``outliers`` and ``odd`` (how many are in doubt), ``cues`` (see
+            ``cues.Cue``), ``suspects`` (those that the page shows).
         suspects: what a person should look at.
         links: that pictures which are copies show the same object.
     """
@@ -40,7 +41,13 @@ class Findings:
 
 
 def audit(
-    data: Path, records: Sequence[Record], classes: list[str], features: Path, given: Sequence[Correction], seed: int
+    data: Path,
+    records: Sequence[Record],
+    classes: list[str],
+    features: Path,
+    given: Sequence[Correction],
+    seed: int,
+    contradictory: Sequence[Record] = (),
 ) -> Findings:
     """Look at all images, and at what the network has made of them.
 
@@ -51,11 +58,14 @@ def audit(
         features: the file of all images' features.
         given: the corrections: what a person has judged is no suspect any more.
         seed: of the folds.
+        contradictory: images that are left out because they show the same and are labelled differently.
     """
     known, y = _features(features, seed), examples.labels(records, classes)
     looks = list(images.parallel(lambda one: pictures.look(data / one.path), records, "audit: pictures"))
     near = neighbours.nearest(known)
-    judged = {one.path for one in given if one.action not in corrections.PAIR}
+    named = {one.path for one in given if one.action not in corrections.PAIR}
+    contents = {one.sha256 for one in records if one.path in named}
+    judged = {one.path for one in records if one.sha256 in contents}
     decided = {*given}
     pairs = {
         pair: alike
@@ -78,7 +88,8 @@ def audit(
         one = records[row]
         return Suspect(kind, one.path, one.label, one.split, why, suggestion, beside(row, rows, note))
 
-    found: list[Suspect] = []
+    found = _conflicts(contradictory, given)
+    conflicts = len(found)
     joined = {one.path: number for number, same in enumerate(corrections.together(records, given)) for one in same}
     for (one, other), alike in sorted(pairs.items(), key=lambda item: (-item[1], item[0])):
         why = _copied(records[one], records[other], joined, judged)
@@ -104,12 +115,28 @@ def audit(
         "leaked": sorted(
             one.path for group in same if len({one.split for one in group}) > 1 for one in group if one.split == "test"
         ),
+        "conflicts": conflicts,
         "labels": suspects,
         "outliers": len(alone),
         "odd": len(odd),
         "cues": [asdict(cue) | {"label": classes[cue.label]} for cue in cues.find(looks, y, folds, len(classes))],
+        "suspects": [asdict(one) for one in review.shown(found)],
     }
     return Findings(figures, found, links)
+
+
+def _conflicts(contradictory: Sequence[Record], given: Sequence[Correction]) -> list[Suspect]:
+    """Ask which label is right, once for all files that show the same; the first other one is suggested."""
+    found = []
+    for same in corrections.together(contradictory, given):
+        one, *others = sorted(same, key=lambda record: record.path)
+        what = "Identical files" if len({record.sha256 for record in same}) == 1 else "Pictures of the same object"
+        *first, last = sorted({record.label for record in same})
+        why = f"{what} are labelled {', '.join(first)} and {last}: none of them is used until you say what is right."
+        suggestion = next(record.label for record in others if record.label != one.label)
+        beside = tuple(Neighbour(record.path, record.label, None) for record in others)
+        found.append(Suspect("conflict", one.path, one.label, None, why, suggestion, beside))
+    return sorted(found, key=lambda suspect: suspect.path)
 
 
 def _copied(one: Record, other: Record, joined: dict[str, int], judged: set[str]) -> str:
@@ -158,6 +185,7 @@ def described(figures: Mapping[str, Any]) -> list[str]:
     """Say what was found in a few lines."""
     across = sum(len({one["split"] for one in group}) > 1 for group in figures["copies"])
     counts = (
+        *([_some(figures["conflicts"], "picture", "in two classes")] if figures["conflicts"] else []),
         _some(len(figures["copies"]), "group", f"of copies, {across} across splits"),
         _some(figures["labels"], "label", "in doubt"),
         _some(figures["odd"], "picture", "odd by itself"),
@@ -169,7 +197,7 @@ def described(figures: Mapping[str, Any]) -> list[str]:
         f"first of all for {cue['label']}: see that the network does not learn it"
         for cue in figures["cues"]
     ]
-    asked = figures["copies"] or figures["labels"] or figures["odd"] or figures["outliers"]
+    asked = figures["conflicts"] or figures["copies"] or figures["labels"] or figures["odd"] or figures["outliers"]
     return [*lines, *(["  look at them, and decide: artifacts/audit/review.html"] if asked else [])]
 
 

@@ -1,4 +1,5 @@
-// The page: what it shows, and what its keys and buttons do. corrections.js, before it, knows what has been decided.
+// The page: what it shows, and what its keys and buttons do. corrections.js, before it, knows what has been decided, and
+// classes.js the list of classes.
 
 const SPLITS = { train: "training", val: "validation", test: "test" };
 let kind = ""; // the one kind that is shown, or all
@@ -78,17 +79,19 @@ function save() {
 }
 
 async function load(file) {
-  const [header, ...found] = parse(await file.text());
-  const isOurs = String(header) === String(HEADER);
-  const wrong = found.find((row) => !isCorrection(row));
-  if (!isOurs || wrong) {
-    const received = isOurs ? `the line ${wrong.join(",")}` : header?.join(",") || "nothing that is CSV";
-    say(`${file.name} is no corrections.csv: expected the columns ${HEADER.join(",")}, found ${received}.`);
+  let found;
+  try {
+    found = understood(new Uint8Array(await file.arrayBuffer()));
+  } catch (error) {
+    say(`${file.name} is no corrections.csv: ${error.message}.`);
     return;
   }
+  const before = new Set(names());
   change(() => merge(found));
   kind = "";
-  say(`Loaded ${counted(found.length, "row")} of ${file.name}.`);
+  const added = names().filter((name) => !before.has(name));
+  const said = added.length ? ` New: the class ${added.join(", ")}.` : "";
+  say(`Loaded ${counted(found.length, "row")} of ${file.name}.${said}`);
   go(nextOpen(END));
 }
 
@@ -114,7 +117,7 @@ function picture(path) {
 function caption({ path, label, split, note = "" }, suggestion = "") {
   const line = make("span", { className: "what" }, named(label, "class"));
   if (suggestion) line.append(make("span", { className: "seems" }, "rather ", named(suggestion, "class new"), "?"));
-  line.append(make("span", { className: "soft" }, SPLITS[split] ?? split));
+  line.append(make("span", { className: "soft" }, SPLITS[split] ?? "not used"));
   const caption = make("span", { className: "caption" }, line);
   if (note) caption.append(make("span", { className: "note" }, note));
   caption.append(make("bdi", { className: "path", title: path }, path));
@@ -156,13 +159,15 @@ function show() {
 function showSuspect(suspect) {
   const { question, keep, name } = kinds[suspect.kind];
   const isCopy = suspect.kind === "copy" && suspect.resembles.length > 0;
+  const isConflict = suspect.kind === "conflict";
+  const isPair = isCopy || (isConflict && suspect.resembles.length === 1);
   find("kind").textContent = name;
   find("question").textContent = question;
   find("why").textContent = suspect.why;
-  find("picture").replaceChildren(picture(suspect.path), caption(suspect, suspect.suggestion));
-  find("pair").className = isCopy ? "copy" : "";
+  find("picture").replaceChildren(picture(suspect.path), caption(suspect, isConflict ? "" : suspect.suggestion));
+  find("pair").className = isPair ? "copy" : "";
   find("others").hidden = !suspect.resembles.length;
-  find("resembles").textContent = isCopy ? "and this one" : "It resembles";
+  find("resembles").textContent = isPair ? "and this one" : isConflict ? "and these" : "It resembles";
   find("neighbours").replaceChildren(
     ...suspect.resembles.map((one, place) => {
       const content = [picture(one.path), caption(one)];
@@ -176,7 +181,7 @@ function showSuspect(suspect) {
       );
     }),
   );
-  find("keep-means").textContent = keep;
+  find("keep-means").textContent = isConflict ? `${suspect.label} is right` : keep;
   find("relabel-means").textContent = suspect.suggestion ? `${suspect.suggestion}?` : "choose a class";
   find("same").hidden = !isCopy;
   if (isCopy) find("same-means").textContent = "they stay in one split";
@@ -233,68 +238,6 @@ function revisit(place) {
   find("suspect").scrollIntoView({ block: "nearest" });
 }
 
-// ---- The list of classes ----
-
-const fold = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
-const hasDigits = classes.some((name) => /\d/.test(name)); // then digits search, and choose nothing
-let offered = [];
-let marked = 0;
-
-function openClasses() {
-  if (state.at === END) return;
-  find("search").value = "";
-  offer();
-  find("classes").showModal();
-  // On a phone its keyboard would hide the classes.
-  if (matchMedia("(hover: hover)").matches) find("search").focus();
-}
-
-// The classes that fit what is searched for: first the suggestion, then those of the neighbours, then all others.
-function offer() {
-  const { label, suggestion, resembles } = suspects[state.at];
-  const order = [...new Set([suggestion, ...resembles.map((one) => one.label), ...classes])];
-  const wanted = fold(find("search").value.trim());
-  offered = order.filter((name) => name && name !== label && fold(name).includes(wanted));
-  // Who types the whole name of a class means that one.
-  const exact = offered.findIndex((name) => fold(name) === wanted);
-  mark(Math.max(0, exact));
-}
-
-function mark(place) {
-  marked = Math.min(Math.max(0, place), offered.length - 1);
-  const { suggestion } = suspects[state.at];
-  find("options").replaceChildren(
-    ...offered.map((name, place) => {
-      const number = place < 9 && !hasDigits ? [make("kbd", {}, String(place + 1))] : [];
-      const hint = name === suggestion ? [make("span", { className: "soft" }, "suggested")] : [];
-      const option = make("li", { id: `option-${place}`, role: "option", onclick: () => relabel(place) });
-      option.append(...number, named(name), ...hint);
-      option.setAttribute("aria-selected", place === marked);
-      return option;
-    }),
-  );
-  find("no-class").hidden = offered.length > 0;
-  find("search").setAttribute("aria-activedescendant", offered.length ? `option-${marked}` : "");
-  find("options").children[marked]?.scrollIntoView({ block: "nearest" });
-}
-
-function relabel(place) {
-  if (!(place in offered)) return;
-  find("classes").close();
-  decide("relabel", offered[place]);
-}
-
-find("search").addEventListener("input", offer);
-find("search").addEventListener("keydown", (event) => {
-  const isDigit = /^[1-9]$/.test(event.key) && !hasDigits && !event.target.value && !event.ctrlKey && !event.metaKey;
-  if (event.key === "Enter" && !event.isComposing) relabel(marked);
-  else if (isDigit) relabel(Number(event.key) - 1);
-  else if (event.key === "ArrowDown") mark(marked + 1);
-  else if (event.key === "ArrowUp") mark(marked - 1);
-  else return;
-  event.preventDefault();
-});
-
 // ---- Keys and buttons ----
 
 function same() {
@@ -341,6 +284,7 @@ const CLICKS = {
   back: ACTIONS.arrowleft,
   forward: ACTIONS.arrowright,
   "show-help": ACTIONS["?"],
+  "new-class": makeClass,
   save,
   "save-too": save,
   load: () => find("file").click(),

@@ -30,10 +30,10 @@ from thaw.data.manifest import Split
 
 MOST = 60  # suspects of a kind on one page: as many as a person looks at in one go, and as a phone opens
 SIDE = 360  # pixels of a picture's longer side: enough to judge by, at some 30 KB
-SCRIPTS = ("corrections.js", "review.js")
+SCRIPTS = ("corrections.js", "classes.js", "review.js")
 COMMAND = "python -m stages.get_data correct corrections.csv"
 
-Kind = Literal["label", "copy", "outlier", "odd"]
+Kind = Literal["conflict", "label", "copy", "outlier", "odd"]
 
 
 class _Wording(NamedTuple):
@@ -53,6 +53,12 @@ class _Wording(NamedTuple):
 
 
 KINDS: dict[Kind, _Wording] = {
+    "conflict": _Wording(
+        "Conflicting labels",
+        "Which label is right?",
+        "the label here is right",
+        "identical files in different classes, none of which is used",
+    ),
     "label": _Wording(
         "Labels",
         "Is it labelled right?",
@@ -87,13 +93,13 @@ class Neighbour:
     Attributes:
         path: relative to the data folder, '/'-separated.
         label: its class.
-        split: where it is.
+        split: where it is; None where it is not used.
         note: how much it resembles, in a few words; may be empty.
     """
 
     path: str
     label: str
-    split: Split
+    split: Split | None
     note: str = ""
 
 
@@ -105,19 +111,24 @@ class Suspect:
         kind: what it is suspected of, see ``KINDS``.
         path: relative to the data folder, '/'-separated.
         label: its class.
-        split: where it is.
+        split: where it is; None where it is not used.
         why: it is suspected, in one plain sentence.
-        suggestion: the class that it seems to be of, for the kind "label".
+        suggestion: the class that it seems to be of, for the kinds "label" and "conflict".
         resembles: other pictures to compare it with, the most telling first.
     """
 
     kind: Kind
     path: str
     label: str
-    split: Split
+    split: Split | None
     why: str
     suggestion: str = ""
     resembles: tuple[Neighbour, ...] = ()
+
+
+def shown(suspects: Sequence[Suspect]) -> list[Suspect]:
+    """Return the suspects that the page shows: of each kind the first ``MOST``."""
+    return [one for kind in KINDS for one in [one for one in suspects if one.kind == kind][:MOST]]
 
 
 def write(path: Path, suspects: Sequence[Suspect], classes: Sequence[str], data: Path, total: int) -> None:
@@ -130,7 +141,7 @@ def write(path: Path, suspects: Sequence[Suspect], classes: Sequence[str], data:
         data: the folder of the images. One that is not there any more is shown as missing.
         total: how many images the audit has looked at.
     """
-    shown = [one for kind in KINDS for one in [one for one in suspects if one.kind == kind][:MOST]]
+    first = shown(suspects)
     code = "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in SCRIPTS)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -142,12 +153,12 @@ def write(path: Path, suspects: Sequence[Suspect], classes: Sequence[str], data:
     )
     page = environment.get_template("review.html.j2").render(
         found=len(suspects),
-        shown=len(shown),
+        shown=len(first),
         total=total,
         kinds=KINDS,
-        present=[kind for kind in KINDS if any(one.kind == kind for one in shown)],
+        present=[kind for kind in KINDS if any(one.kind == kind for one in first)],
         command=COMMAND,
-        content=_embedded(_content(shown, classes, data)),
+        content=_embedded(_content(first, classes, data)),
         code=code,
         hash=base64.b64encode(hashlib.sha256(code.encode("utf-8")).digest()).decode(),
     )

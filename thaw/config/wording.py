@@ -19,10 +19,16 @@ def unusable(error: Exception) -> str:
     )
 
 
+def near(word: str, valid: list[str]) -> str:
+    """Return the valid word that is nearest, in whatever case; nothing if none is near."""
+    folded = {one.casefold(): one for one in reversed(valid)}
+    return next((folded[one] for one in difflib.get_close_matches(word.casefold(), list(folded), n=1)), "")
+
+
 def nearest(word: str, valid: list[str]) -> str:
     """Suggest the valid word that is meant, if one is near."""
-    near = difflib.get_close_matches(word, valid, n=1)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+    meant = near(word, valid)
+    return f" (did you mean '{meant}'?)" if meant else ""
 
 
 def unknown(key: str, valid: list[str]) -> str:

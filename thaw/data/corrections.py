@@ -7,17 +7,19 @@
 - ``cats/3.jpg,remove,``: it is left out;
 - ``cats/4.jpg,same,dogs/9.jpg``: both show the same object;
 - ``cats/5.jpg,different,cats/6.jpg``: they do not, however alike they look.
+
+What is said of the label of a picture holds for files with the very same content, too, of which nothing is said.
 """
 
 import csv
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 from thaw.artifacts import atomic
-from thaw.config.wording import nearest, unknown
+from thaw.config.wording import near, nearest, unknown
 from thaw.data import tables
 from thaw.data.layouts import CORRECTION_COLUMNS, CORRECTIONS, SPLITS, Refused, few, is_corrections, is_plain, quoted
 from thaw.data.manifest import SAME, Record
@@ -25,6 +27,8 @@ from thaw.errors import UserError
 
 Action = Literal["keep", "relabel", "remove", "same", "different"]
 PAIR = ("same", "different")  # the actions that are about two images
+IN_TWO_CLASSES = "in two classes"  # why images that show the same are refused
+FEW = 10  # images of a new class, below which a name that is like another class's may be a slip
 DONE: Mapping[Action, str] = {"relabel": "relabelled", "remove": "removed", "keep": "kept"}
 
 
@@ -43,24 +47,27 @@ class Correction:
 
     def moved(self, source: str, target: str) -> "Correction":
         """The same of images that lie elsewhere: their paths begin with ``target`` instead of ``source``."""
-        path, *others = (target + path.removeprefix(source) for path in self.paths)
-        return replace(self, path=path, value=others[0] if others else self.value)
+        return self.about([target + path.removeprefix(source) for path in self.paths])
+
+    def about(self, paths: Sequence[str]) -> "Correction":
+        """The same of other images, as many as ``paths`` has."""
+        return pair(paths[0], self.action, paths[1]) if self.action in PAIR else replace(self, path=paths[0])
 
 
 def read(file: Path) -> list[Correction]:
-    """Read corrections, each once, sorted; the order of the rows has no say.
+    """Read corrections, each once, sorted; the order of the rows has no say. ``corrections.js`` reads the same.
 
     Raises:
         UserError: there is no such file, a row is none of them, or two rows contradict each other.
     """
     if not file.is_file():
         raise UserError(f"expected corrections in {file}, found no such file; name the one that the page has saved")
-    rows = tables.read(file)
+    found_columns, rows = tables.read(file)
     columns = list(CORRECTION_COLUMNS)
-    for name in rows[0] if rows else []:
+    for name in found_columns:
         if name not in columns:
             raise UserError(f"{file}: {unknown(name, columns)}")
-    if lacking := [name for name in columns if rows and name not in rows[0]]:
+    if lacking := [name for name in columns if name not in found_columns]:
         raise UserError(f"{file}: expected the columns {', '.join(columns)}, found no {lacking[0]!r}; add it")
     found = sorted({_correction(f"{file}, row {number}", row) for number, row in enumerate(rows, start=2)})
     verdicts: dict[tuple[str, ...], Correction] = {}
@@ -72,12 +79,23 @@ def read(file: Path) -> list[Correction]:
 
 
 def of(data: Path) -> list[Correction]:
-    """Read the corrections of a data folder; none if it has none.
+    """Read the corrections of a data folder, where a person may have written; none if it has none.
 
     Raises:
         UserError: see ``read``.
     """
-    return read(data / CORRECTIONS) if is_corrections(data / CORRECTIONS) else []
+    given = read(data / CORRECTIONS) if is_corrections(data / CORRECTIONS) else []
+    return meant(given, lambda path: (data / path).is_file())
+
+
+def meant(given: Iterable[Correction], is_there: Callable[[str], bool]) -> list[Correction]:
+    """Take spaces around a path away where there is no image of that name, and one without them."""
+
+    def path(said: str) -> str:
+        bare = said.strip()
+        return bare if bare != said and not is_there(said) and is_there(bare) else said
+
+    return merge([], (one.about([path(said) for said in one.paths]) for one in given))
 
 
 def _correction(place: str, row: dict[str, str]) -> Correction:
@@ -90,8 +108,8 @@ def _correction(place: str, row: dict[str, str]) -> Correction:
             f"found {action!r}{nearest(action, actions)}; correct it"
         )
     wanted = {"relabel": "a class"}.get(action, "the path of another image" if action in PAIR else "nothing")
-    is_wrong = bool(value) == (wanted == "nothing") or not is_plain(value) or (action in PAIR and value == path)
-    if not path or is_wrong:
+    is_wrong = bool(value.strip()) == (wanted == "nothing") or not is_plain(value) or (action in PAIR and value == path)
+    if not path.strip() or is_wrong:
         raise UserError(
             f"{place}: expected a path and, with {action}, {wanted} in the column value, found {path!r} and "
             f"{value!r}; correct it"
@@ -129,16 +147,44 @@ def counted(given: Iterable[Correction]) -> str:
     return ", ".join([*said, *([pairs] if count["same"] else []), *apart]) or "none"
 
 
+def anew(given: Iterable[Correction], labels: Iterable[str]) -> list[str]:
+    """Say which classes corrections make beside those that there are, a line each; the last ask if it was a slip."""
+    there = sorted({*labels})
+    made = Counter(one.value for one in given if one.action == "relabel" and one.value not in there)
+    meant, asked = list[str](), list[str]()
+    for name, count in sorted(made.items()):
+        images = f"{count} image{'' if count == 1 else 's'}"
+        if count < FEW and (other := near(name, there)):
+            asked.append(
+                f"did you mean {other!r}? {name!r} is a new class, of {images}: if it is a slip, relabel again"
+            )
+        else:
+            meant.append(f"a new class: {name!r}, {images}")
+    return [*meant, *asked]
+
+
 def apply(records: Iterable[Record], given: Iterable[Correction]) -> tuple[list[Record], list[Refused]]:
-    """Give images the labels that they should have; return those that stay, and those that are left out."""
-    verdicts = {one.path: one for one in given if one.action not in PAIR}
+    """Give images the labels that they should have; return those that stay, and those that are left out.
+
+    Identical files of which nothing is said have the label that is right for the others, if there is one such.
+    """
+    listed, verdicts = list(records), {one.path: one for one in given if one.action not in PAIR}
+    right: dict[str, set[str]] = defaultdict(set)  # labels, by content
+    for record in listed:
+        match verdicts.get(record.path):
+            case Correction(action="relabel", value=label):
+                right[record.sha256].add(label)
+            case Correction(action="keep"):
+                right[record.sha256].add(record.label)
     stay, left_out = list[Record](), list[Refused]()
-    for record in records:
+    for record in listed:
         match verdicts.get(record.path):
             case Correction(action="remove"):
                 left_out.append(Refused(record.path, "removed by a correction"))
             case Correction(action="relabel", value=label):
                 stay.append(replace(record, label=label))
+            case None if len(right[record.sha256]) == 1:
+                stay.append(replace(record, label=min(right[record.sha256])))
             case _:
                 stay.append(record)
     return stay, left_out
@@ -202,7 +248,7 @@ def surplus(records: Iterable[Record], given: Iterable[Correction]) -> dict[str,
     found: dict[str, Refused] = {}
     for same in together(records, given):
         if len(labels := sorted({one.label for one in same})) > 1:
-            reason = f"in two classes: the same object is labelled {quoted(labels)}"
+            reason = f"{IN_TWO_CLASSES}: the same object is labelled {quoted(labels)}"
             found |= {one.path: Refused(one.path, reason) for one in same}
             continue
         first = min(same, key=lambda one: (-SPLITS.index(one.split), one.path))

@@ -23,6 +23,7 @@ class Manifest:
     ``predefined`` holds the splits that the data name; where it is not empty, the others were drawn from train.
     ``notes`` say how the layout was understood. ``corrections`` says, where there are some, how many of each action are
     about images, how many are about none (``unmatched``), and how many images they put into another split (``moved``).
+    ``contradictory`` are those that are refused because they show the same and are labelled differently.
     """
 
     records: list[Record]
@@ -31,6 +32,7 @@ class Manifest:
     predefined: list[Split]
     notes: list[str] = field(default_factory=list)
     corrections: dict[str, int] = field(default_factory=dict)
+    contradictory: list[Record] = field(default_factory=list)
 
 
 def build(data: Path, dataset: Dataset, seed: int) -> Manifest:
@@ -40,12 +42,12 @@ def build(data: Path, dataset: Dataset, seed: int) -> Manifest:
         UserError: the folder cannot be understood, or too few images remain to tell two classes apart.
     """
     layout = scan(data)
-    entries, paths = layout.entries, {entry.path for entry in layout.entries}
-    checked = list(images.parallel(lambda entry: verify(data, entry, dataset.max_megapixels * 1e6), entries, "prepare"))
+    most = dataset.max_megapixels * 1e6
+    checked = list(images.parallel(lambda entry: verify(data, entry, most), layout.entries, "prepare"))
     given = corrections.of(data)
     manifest = _arrange(layout, checked, given, dataset, seed)
     if given:
-        manifest = _compare(_arrange(layout, checked, [], dataset, seed), manifest, paths, given)
+        manifest = _compare(_arrange(layout, checked, [], dataset, seed), manifest, layout, given)
     _require_enough(manifest)
     return manifest
 
@@ -57,7 +59,7 @@ def _arrange(
     usable, removed = corrections.apply((one for one in checked if isinstance(one, Record)), given)
     if dataset.dedupe == "group":
         usable = corrections.group(usable, given)
-    unfit = find_conflicts(usable)
+    unfit, decoded = find_conflicts(usable), usable
     usable = [one for one in usable if one.path not in unfit]
     notes = list(layout.notes)
     if dataset.dedupe == "drop":
@@ -83,11 +85,15 @@ def _arrange(
         classes=sorted({one.label for one in usable}),
         predefined=predefined,
         notes=notes,
+        contradictory=[
+            one for one in decoded if one.path in unfit and unfit[one.path].kind == corrections.IN_TWO_CLASSES
+        ],
     )
 
 
-def _compare(before: Manifest, after: Manifest, paths: set[str], given: Sequence[Correction]) -> Manifest:
-    """Say in ``after`` what the corrections have made of ``before``; ``paths`` are those of the data's images."""
+def _compare(before: Manifest, after: Manifest, layout: Layout, given: Sequence[Correction]) -> Manifest:
+    """Say in ``after`` what the corrections have made of ``before``."""
+    paths = {entry.path for entry in layout.entries}
     matched = [one for one in given if paths.issuperset(one.paths)]
     split = {one.path: one.split for one in before.records}
     moved = sum(split.get(one.path, one.split) != one.split for one in after.records)
@@ -98,7 +104,8 @@ def _compare(before: Manifest, after: Manifest, paths: set[str], given: Sequence
         note += f"; {moved} x an image in another split because of them"
     count = Counter(one.action for one in matched)
     counts = {action: count[action] for action in get_args(Action)} | {"unmatched": unmatched, "moved": moved}
-    return replace(after, notes=[*after.notes, note], corrections=counts)
+    made = corrections.anew(matched, (entry.label for entry in layout.entries))
+    return replace(after, notes=[*after.notes, note, *made], corrections=counts)
 
 
 def scan(data: Path, options: Options | None = None) -> Layout:
@@ -150,7 +157,7 @@ def find_conflicts(records: Iterable[Record]) -> dict[str, Refused]:
         last = max(same, key=lambda one: SPLITS.index(one.split))
         for one in same:
             if len(labels) > 1:
-                reason = f"in two classes: the same image is labelled {quoted(labels)}"
+                reason = f"{corrections.IN_TWO_CLASSES}: the same image is labelled {quoted(labels)}"
             elif len(groups) > 1:
                 reason = f"in two groups: the same image is in the groups {quoted(groups)}"
             elif one.split != last.split:

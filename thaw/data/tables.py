@@ -6,6 +6,7 @@ that people give them; which of several is the path, by what names files.
 
 import csv
 import io
+import itertools
 import json
 import re
 from collections import defaultdict
@@ -109,8 +110,7 @@ def understand(data: Path, table: Path, paths: Sequence[str], options: Options) 
     Raises:
         UserError: it is no table, or does not say which columns are the path and the label.
     """
-    rows = read(table)
-    columns = list(rows[0]) if rows else []
+    columns, rows = read(table)
     base = table.parent.relative_to(data).as_posix() if table.is_relative_to(data) else ""
     places = _Places(paths, "" if base == "." else base)
     notes: list[str] = []
@@ -155,13 +155,14 @@ def understand(data: Path, table: Path, paths: Sequence[str], options: Options) 
     return Layout(kept, list(refused.values()), notes, listed=True)
 
 
-def read(table: Path) -> Rows:
-    """Read a table as texts, whatever its kind.
+def read(table: Path) -> tuple[list[str], Rows]:
+    """Read a table as texts, whatever its kind: its columns, and its rows but for those that are blank.
 
     Raises:
         UserError: it is none.
     """
     try:
+        columns: list[str] = []
         match table.suffix.lower():
             case ".parquet":
                 rows = _read_parquet(table)
@@ -169,12 +170,12 @@ def read(table: Path) -> Rows:
                 lines = (json.loads(line) for line in _text(table).splitlines() if line.strip())
                 rows = [{str(key): _cell(value) for key, value in one.items()} for one in lines]
             case _:
-                rows = _read_csv(_text(table))
+                columns, rows = _read_csv(_text(table))
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{table}: expected a table in UTF-8 or UTF-16, found: {reason}; save it as one") from None
-    columns = dict.fromkeys(key for row in rows for key in row)
-    return [{key: row.get(key, "") for key in columns} for row in rows]
+    columns = [*dict.fromkeys([*columns, *(key for row in rows for key in row)])]
+    return columns, [{key: row.get(key, "") for key in columns} for row in rows]
 
 
 def _text(table: Path) -> str:
@@ -183,19 +184,21 @@ def _text(table: Path) -> str:
     return content.decode("utf-16" if is_wide else "utf-8-sig")
 
 
-def _read_csv(text: str) -> Rows:
+def _read_csv(text: str) -> tuple[list[str], Rows]:
     """Read lines of cells; what separates them is what the header is cut by most."""
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t|", key=first.count)
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="", strict=True)
-    if len(set(table.fieldnames or [])) < len(table.fieldnames or []):
-        raise ValueError(f"the column {max(table.fieldnames or [], key=(table.fieldnames or []).count)!r} twice")
+    first = re.search(r"[^\r\n]*[^ \t\r\n,;|][^\r\n]*", text)
+    delimiter = max(",;\t|", key=first[0].count if first else text.count)
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    lines = ((table.line_num, cells) for cells in table if any(cell.strip() for cell in cells))
+    columns = [name.strip() for _, names in itertools.islice(lines, 1) for name in names]
+    if len({*columns}) < len(columns):
+        raise ValueError(f"the column {max(columns, key=columns.count)!r} twice")
     rows = []
-    for row in table:
-        if None in row:
-            raise ValueError(f"line {table.line_num} has more cells than the header; put double quotes around a comma")
-        rows.append({key.strip(): value for key, value in row.items()})
-    return rows
+    for number, cells in lines:
+        if len(cells) > len(columns):
+            raise ValueError(f"line {number} has more cells than the header; put double quotes around a comma")
+        rows.append(dict(itertools.zip_longest(columns, cells, fillvalue="")))
+    return columns, rows
 
 
 def _read_parquet(table: Path) -> Rows:

@@ -11,7 +11,6 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,11 +86,13 @@ def correct(root: Path, file: Path) -> str:
     """
     kept = _correctable(root)
     new, old = corrections.read(file), corrections.read(kept) if kept.exists() else []
-    layout, indexed = scan(kept.parent), Paths(root / "data", root / "artifacts").manifest
+    layout, paths = scan(kept.parent), Paths(root / "data", root / "artifacts")
     there = {*(one.path for one in layout.entries), *(one.path for one in layout.refused)}
     known = there | {path for one in old for path in one.paths}
-    if indexed.exists():  # what was there when a person looked at it
-        known |= {record.path for record in manifest.read(indexed)}
+    for indexed in (paths.manifest, paths.contradictory):
+        if indexed.exists():  # what was there when a person looked at it
+            known |= {record.path for record in manifest.read(indexed)}
+    new, old = (corrections.meant(given, known.__contains__) for given in (new, old))
     for path in (path for one in new for path in one.paths):
         if path not in known:
             near = nearest(path, sorted(there))
@@ -105,10 +106,8 @@ def correct(root: Path, file: Path) -> str:
     lines = [f"{what}: {corrections.counted(usable)}; data/{CORRECTIONS} has {len(merged)} now"]
     if gone := sorted({path for one in new for path in one.paths} - there):
         lines.append(f"  left out, as the data have no such file any more: {few(gone)}")
-    labels = sorted({entry.label for entry in layout.entries} | {one.value for one in old if one.action == "relabel"})
-    added = Counter(one.value for one in usable if one.action == "relabel" and one.value not in labels)
-    lines += [f"  a new class: {name!r}, {count} x{nearest(name, labels)}" for name, count in sorted(added.items())]
-    return "\n".join(lines)
+    labels = {entry.label for entry in layout.entries} | {one.value for one in old if one.action == "relabel"}
+    return "\n".join([*lines, *(f"  {line}" for line in corrections.anew(usable, labels))])
 
 
 def take_back(root: Path) -> str:

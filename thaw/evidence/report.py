@@ -20,6 +20,7 @@ from thaw.evidence import plots, scoring
 from thaw.evidence.layout import class_table, confusions, figure_table, galleries, notes, split_table, stored_size
 from thaw.evidence.plots import Counts, confusion_matrix
 from thaw.evidence.story import Story
+from thaw.evidence.suspected import pictured
 from thaw.evidence.wording import (
     answered,
     audited,
@@ -67,6 +68,7 @@ def write_html(path: Path, story: Story) -> None:
         matrices=matrices if story.tuned else {"The head": matrices["Before"]},
         confusions=confusions(before, after, story.classes),
         galleries=galleries(story),
+        suspected=pictured(story.findings, story.data),
         kinds=story.prepared["refused"],
         refused=story.refused[:REFUSED],
         stored=stored_size(story.stored),

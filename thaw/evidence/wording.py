@@ -81,6 +81,11 @@ def audited(findings: Mapping[str, Any], confidence: float) -> list[str]:
     low, high = (round(images * end) for end in significance.wilson(doubtful / images, images, confidence))
     across = sum(len({one["split"] for one in group}) > 1 for group in copies)
     said = []
+    if conflicts := findings["conflicts"]:
+        said.append(
+            f"{conflicts} picture{' is' if conflicts == 1 else 's are'} in two classes: identical files with different "
+            f"labels, of which none is used until it is said which label is right."
+        )
     if copies:
         said.append(
             f"{len(copies)} group{'s' if len(copies) > 1 else ''} of pictures that show the same (saved anew, resized, "

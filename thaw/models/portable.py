@@ -44,7 +44,8 @@ class Facts:
         precision: of the arithmetic: ``float32`` or ``bfloat16``.
         temperature: the logits are divided by it, so that probabilities are as sure as they are right on validation.
         fit: how a picture becomes a square, see ``images.square``; models from before there was a choice do not say it.
-        threshold: where the most probable class has a lower probability, the model is unsure; 0 where it is never said.
+        threshold: where the most probable class has a lower probability, the model is unsure; None where there were too
+            few validation images to choose one, or none was high enough.
     """
 
     classes: list[str]
@@ -52,12 +53,22 @@ class Facts:
     precision: str
     temperature: float
     fit: str = "stretch"
-    threshold: float = 0.0
+    threshold: float | None = 0.0
+
+    @property
+    def note(self) -> str:
+        """A line on why it never says that it is unsure; nothing where it may."""
+        why = "its validation images were too few, or too often wrong, to say when; see README.md beside it"
+        return f"note: this model never says 'unsure': {why}\n" if self.threshold is None else ""
+
+    def unsure(self, row: Floats) -> bool:
+        """Whether the probability of the most probable class is too low for the answer to be relied on."""
+        return self.threshold is not None and bool(row.max() < self.threshold)
 
     def said(self, row: Floats, top: int) -> str:
         """Return, in a line, the most probable classes by their probabilities, and first whether these are too low."""
         order = np.argsort(-row, kind="stable")[: max(1, top)]
-        unsure = ["unsure:"] if row.max() < self.threshold else []
+        unsure = ["unsure:"] if self.unsure(row) else []
         return "  ".join([*unsure, *(f"{self.classes[place]} {row[place]:.1%}" for place in order)])
 
 
@@ -148,7 +159,7 @@ class Model:
     def _answer(self, row: Floats) -> Answer:
         best = int(row.argmax())
         by_class = {name: float(value) for name, value in zip(self.facts.classes, row, strict=True)}
-        return Answer(self.facts.classes[best], float(row[best]), bool(row[best] < self.facts.threshold), by_class)
+        return Answer(self.facts.classes[best], float(row[best]), self.facts.unsure(row), by_class)
 
 
 def write(folder: Path, network: Path, facts: Facts, card: str, head: Sequence[tuple[Floats, Floats]] = ()) -> None:

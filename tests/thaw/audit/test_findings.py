@@ -50,6 +50,7 @@ def data(tmp_path: Path) -> Data:
     paths.features.parent.mkdir(parents=True)
     np.save(paths.features, features)
     manifest.write(paths.manifest, records)
+    manifest.write(paths.contradictory, [])
     write_json(paths.classes, CLASSES)
     return Data(paths, records)
 
@@ -113,9 +114,37 @@ def test_the_stage_writes_what_the_report_a_person_and_get_data_read(
     assert corrections.read(folder / "copies.csv") == [Correction("cat/00.png", "same", "dog/03.png")]
     assert read_json(data.paths.findings)["leaked"] == ["dog/03.png"]
     assert "1 group of copies, 1 across splits" in capsys.readouterr().out
+    listed = read_json(data.paths.findings)["suspects"]
+    copy = next(one for one in listed if one["kind"] == "copy")
+    assert (copy["path"], copy["resembles"][0]["path"]) == ("cat/00.png", "dog/03.png")
+    assert "cat/05.png" in [one["path"] for one in listed if one["kind"] == "label"]
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     audit.run(data.paths, 0)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_files_that_were_refused_as_identical_and_in_two_classes_are_asked_about(
+    data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once for all of them, first of all, with the label of another one suggested."""
+    said = (("dog/x.png", "dog", "x"), ("cat/x.png", "cat", "x"), ("cat/y.png", "cat", "y"), ("dog/y.png", "dog", "y"))
+    refused = [Record(path, label, "train", sha256, 9, 9, "") for path, label, sha256 in said]
+    refused.append(replace(refused[0], path="dog/z.png"))
+    manifest.write(data.paths.contradictory, refused)
+    audit.run(data.paths, 0)
+    assert "audit: 2 pictures in two classes; " in capsys.readouterr().out
+    figures = read_json(data.paths.findings)
+    one, other = [one for one in figures["suspects"] if one["kind"] == "conflict"]
+    assert (figures["conflicts"], figures["suspects"][0], figures["images"]) == (2, one, 80)
+    assert (one["path"], one["label"], one["suggestion"], one["split"]) == ("cat/x.png", "cat", "dog", None)
+    assert [near["path"] for near in one["resembles"]] == ["dog/x.png", "dog/z.png"]
+    assert one["why"] == "Identical files are labelled cat and dog: none of them is used until you say what is right."
+    assert (other["path"], [near["path"] for near in other["resembles"]]) == ("cat/y.png", ["dog/y.png"])
+
+
+def test_a_verdict_on_a_picture_is_one_on_identical_files(data: Data) -> None:
+    data.records[7] = replace(data.records[7], sha256=data.records[5].sha256)
+    assert "cat/05.png" not in {one.path for one in data.audit([Correction("dog/07.png", "keep")]).suspects}
 
 
 def test_features_without_pooling_are_mixed_down(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,15 +8,24 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.helpers.reviewing import CLASSES, SUSPECTS, draw, press, saved, written
+from tests.helpers.reviewing import CLASSES, SUSPECTS, draw, load, press, saved, written
 from thaw.audit import review
-from thaw.audit.review import Suspect
+from thaw.audit.review import Neighbour, Suspect
 
 # Of what is focused, or the page itself; and the buttons that a finger would miss.
 OUTLINE = "document.activeElement === document.body || getComputedStyle(document.activeElement).outlineStyle"
 SMALL = """[...document.querySelectorAll("button")].filter(e => e.checkVisibility())
     .map(e => [e.id || e.textContent, e.offsetWidth, e.offsetHeight])
     .filter(([, width, height]) => Math.min(width, height) < 44)"""
+# Names of actions that are cut off, or broken within a word; and neighbours in a row that overlap.
+BROKEN = """[...document.querySelectorAll(".actions b")].filter(e => e.checkVisibility())
+    .filter(e => e.scrollWidth > e.clientWidth || (e.offsetHeight > 26 && !e.textContent.includes(" ")))
+    .map(e => e.textContent)"""
+OVERLAPPING = """[...document.querySelectorAll(".top > *, .moves > *, .actions > *")].filter(e => e.checkVisibility())
+    .filter(e => { const [a, b] = [e, e.nextElementSibling ?? document.head].map(e => e.getBoundingClientRect());
+        const beside = a.right <= b.left + 1 || b.right <= a.left + 1;
+        return b.width && !beside && a.bottom > b.top + 1 && b.bottom > a.top + 1 })
+    .map(e => e.id || e.className)"""
 
 
 def test_each_action_is_saved_and_one_is_undone(page: Any, tmp_path: Path) -> None:
@@ -110,8 +119,83 @@ def test_classes_are_searched(page: Any, tmp_path: Path) -> None:
     press(page, "r")
     page.keyboard.type("zebra")
     expect(page.get_by_text("No class has such a name.")).to_be_visible()
-    press(page, "Enter", "Escape")
+    press(page, "Escape")
     assert [row[2] for row in saved(page)] == ["élans", "dogs", "cows"]
+
+
+def test_a_new_class_has_to_be_confirmed(page: Any, tmp_path: Path) -> None:
+    asked: list[str] = []
+    answers = iter([False, True, True])
+    page.on("dialog", lambda one: (asked.append(one.message), one.accept() if next(answers) else one.dismiss()))
+    page.goto(written(tmp_path))
+    new = page.locator("#new-class")
+    press(page, "r")
+    expect(new).to_be_hidden()
+    for typed, is_new in (("DOGS", False), ("elans", False), ("cats", False), ("dog", True), (" ", False)):
+        page.locator("#search").fill(typed)
+        expect(new).to_be_visible() if is_new else expect(new).to_be_hidden()
+    page.locator("#search").fill("dgos")
+    press(page, "Enter")
+    expect(new).to_be_focused()
+    press(page, "Enter")
+    assert asked == ["“dgos” is no class yet. Did you mean “dogs”? Make it a new class?"]
+    expect(page.locator("#decided li")).to_have_count(0)
+    page.locator("#search").fill("zebra ")
+    new.click()
+    assert asked[1:] == ["“zebra” is no class yet. Make it a new class?"]
+    press(page, "r")
+    expect(page.get_by_role("option")).to_have_text(["1cowssuggested", "2dogs", "3élans", "4zebra"])
+    press(page, "4")
+    assert saved(page) == [["cats/1.png", "relabel", "zebra"], ["cats/2.png", "relabel", "zebra"]]
+
+
+@pytest.mark.parametrize(
+    ("keys", "rows"),
+    [
+        (["k"], ["cats/x.png,keep,", "cows/x.png,relabel,cats", "dogs/x.png,relabel,cats"]),
+        (["r", "Enter"], ["cats/x.png,relabel,cows", "cows/x.png,keep,", "dogs/x.png,relabel,cows"]),
+        (["x"], ["cats/x.png,remove,", "cows/x.png,remove,", "dogs/x.png,remove,"]),
+    ],
+    ids=["the first is right", "another is", "none is"],
+)
+def test_of_identical_files_in_several_classes_one_label_is_right(
+    page: Any, tmp_path: Path, keys: list[str], rows: list[str]
+) -> None:
+    others = (Neighbour("cows/x.png", "cows", None), Neighbour("dogs/x.png", "dogs", None))
+    conflict = Suspect("conflict", "cats/x.png", "cats", None, "Identical files.", "cows", others)
+    page.goto(written(tmp_path, [conflict, SUSPECTS[3]]))
+    expect(page.locator("#question")).to_have_text("Which label is right?")
+    expect(page.locator("#keep")).to_contain_text("cats is right")
+    expect(page.locator("#same")).to_be_hidden()
+    expect(page.get_by_text("not used")).to_have_count(3)
+    press(page, *keys)
+    found = saved(page)
+    assert [",".join(row) for row in found] == rows
+    page.evaluate("localStorage.clear()")
+    page.reload()
+    load(page, tmp_path / "corrections.csv", found[::-1])
+    expect(page.locator("#decided li")).to_have_count(1)
+    assert saved(page) == found
+    press(page, "u")
+    assert saved(page) == [], "nothing of it is left over"
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ("dogs/x.png,keep,", ["cats/x.png,relabel,dogs", "dogs/x.png,keep,"]),
+        ("dogs/x.png,relabel,cats", ["cats/x.png,keep,", "dogs/x.png,relabel,cats"]),
+        ("cats/x.png,remove,", ["cats/x.png,remove,"]),
+        ("dogs/x.png,remove,", ["dogs/x.png,remove,"]),
+    ],
+)
+def test_what_a_file_says_of_one_of_identical_files(page: Any, tmp_path: Path, row: str, found: list[str]) -> None:
+    """As get_data would take it: a label is that of all, and to remove one is not to remove the other."""
+    others = (Neighbour("dogs/x.png", "dogs", None),)
+    page.goto(written(tmp_path, [Suspect("conflict", "cats/x.png", "cats", None, "Identical.", "dogs", others)]))
+    load(page, tmp_path / "corrections.csv", [row.split(",")])
+    expect(page.locator("#said")).to_contain_text("Loaded 1 row")
+    assert [",".join(one) for one in saved(page)] == found
 
 
 def test_where_classes_are_numbers_digits_search(page: Any, tmp_path: Path) -> None:
@@ -195,6 +279,21 @@ def test_on_a_phone_all_fits_and_can_be_touched(chromium: Any, tmp_path: Path, s
     page.locator("#relabel").tap()
     page.get_by_role("option", name="dogs").tap()
     expect(page.locator("#decided li")).to_have_count(4)
+    context.close()
+
+
+@pytest.mark.parametrize("width", [320, 360, 390, 420, 481, 600, 768, 1000, 1400])
+def test_in_a_window_of_any_width_no_word_is_broken_and_nothing_overlaps(
+    chromium: Any, tmp_path: Path, width: int
+) -> None:
+    context = chromium.new_context(viewport={"width": width, "height": 800})
+    page = context.new_page()
+    page.goto(written(tmp_path))
+    for key in "kkk":
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate(BROKEN) == []
+        assert page.evaluate(OVERLAPPING) == []
+        press(page, key)
     context.close()
 
 

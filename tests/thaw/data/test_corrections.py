@@ -67,6 +67,15 @@ def test_a_file_is_read_sorted_and_each_row_once(tmp_path: Path) -> None:
     assert corrections.read(written(tmp_path / "none.csv")) == []
 
 
+@pytest.mark.parametrize("row", ["", "   ", ",,", ' , ,""', ",,,,", "\t"])
+def test_blank_rows_are_no_rows(tmp_path: Path, row: str) -> None:
+    file = tmp_path / "any.csv"
+    for end in ("\n", "\r\n", "\r"):
+        lines = [row, " path ,action, value", row, row, "c/1.jpg,keep", row]
+        file.write_text(end.join(lines), encoding="utf-8", newline="")
+        assert corrections.read(file) == [Correction("c/1.jpg", "keep")]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_a_spreadsheet_may_have_saved_it(tmp_path: Path, encoding: str, separator: str) -> None:
@@ -98,7 +107,10 @@ def test_a_spreadsheet_may_have_saved_it(tmp_path: Path, encoding: str, separato
         ("path,action,label\na.jpg,keep,\n", "expected the keys path, action, value, found 'label'"),
         ("path,action,value,note\na.jpg,keep,,x\n", "expected the keys path, action, value, found 'note'"),
         ("path,action\na.jpg,keep\n", "expected the columns path, action, value, found no 'value'; add it"),
-        ("path,action,value\na.jpg,keep,,,\n", "line 2 has more cells than the header"),
+        ("path,what\n", "expected the keys path, action, value, found 'what'"),
+        ("", "expected the columns path, action, value, found no 'path'"),
+        ("path,action,value\n  ,keep,\n", "expected a path and, with keep, nothing"),
+        ("path,action,value\na.jpg,keep,,,x\n", "line 2 has more cells than the header"),
         ("path,action,value\na.jpg,keep,\na.jpg,remove,\n", "expected one verdict on 'a.jpg', found keep and remove"),
         (
             "path,action,value\na,relabel,x\na,relabel,y\n",
@@ -335,8 +347,17 @@ def test_a_new_class_needs_images(data: Path) -> None:
     assert lone.classes == ["cats", "dogs"]
     assert [(one.path, one.kind) for one in lone.refused] == [("cats/000.png", "too small a class")]
     assert lone.notes[0] == "classes that are left out, as too small: foxes"
+    assert lone.notes[-1] == "a new class: 'foxes', 1 image"
     correct(data, "cats/000.png,relabel,foxes", "dogs/000.png,relabel,foxes", "dogs/001.png,relabel,foxes")
     assert build(data).classes == ["cats", "dogs", "foxes"]
+
+
+def test_a_new_class_that_may_be_a_slip_is_asked_about_and_made(data: Path) -> None:
+    correct(data, *(f"cats/{number:03}.png,relabel,Dog" for number in range(3)))
+    built = build(data)
+    assert built.classes == ["Dog", "cats", "dogs"]
+    asked = "did you mean 'dogs'? 'Dog' is a new class, of 3 images: if it is a slip, relabel again"
+    assert built.notes[-1] == asked
 
 
 def test_a_relabelled_copy_is_in_two_classes_no_more(data: Path) -> None:
@@ -346,6 +367,73 @@ def test_a_relabelled_copy_is_in_two_classes_no_more(data: Path) -> None:
     assert not build(data).refused
     correct(data, "dogs/copy.png,remove,")
     assert [one.reason for one in build(data).refused] == ["removed by a correction"]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "label"),
+    [
+        (["cats/000.png,keep,"], "cats"),
+        (["dogs/copy.png,keep,"], "dogs"),
+        (["cats/000.png,relabel,dogs"], "dogs"),
+        (["cats/000.png,relabel,dogs", "cats/copy.png,relabel,dogs"], "dogs"),
+        (["dogs/copy.png,remove,"], "cats"),
+        (["cats/000.png,keep,", "cats/copy.png,relabel,cats"], "cats"),
+        ([], ""),
+        (["cats/000.png,keep,", "dogs/copy.png,keep,"], ""),
+        (["cats/000.png,relabel,dogs", "cats/copy.png,relabel,cats"], ""),
+    ],
+)
+@pytest.mark.parametrize("dedupe", ["group", "keep", "drop"])
+def test_a_verdict_on_one_of_identical_files_is_one_on_all(
+    data: Path, verdicts: list[str], label: str, dedupe: str
+) -> None:
+    """Without one, or with several that contradict each other, none is used, and the audit asks about them."""
+    same = ["cats/000.png", "cats/copy.png", "dogs/copy.png"]
+    for path in same[1:]:
+        shutil.copy(data / same[0], data / path)
+    correct(data, *verdicts)
+    built = build(data, dedupe)
+    found = {path: one for path, one in rows(built).items() if path in same}
+    if not label:
+        assert not found
+        assert sorted(one.path for one in built.contradictory) == same
+        return
+    left = [path for path in same if f"{path},remove," not in verdicts]
+    assert [*found] == (left[:1] if dedupe == "drop" else left)
+    assert {(one.label, one.split) for one in found.values()} == {(label, found[left[0]].split)}
+    assert not built.contradictory
+
+
+def test_relabelling_one_of_two_identical_files_of_a_class_loses_neither(data: Path) -> None:
+    shutil.copy(data / "cats" / "000.png", data / "cats" / "copy.png")
+    correct(data, "cats/000.png,relabel,dogs")
+    built = build(data)
+    assert {path: one.label for path, one in rows(built).items() if path in ("cats/000.png", "cats/copy.png")} == {
+        "cats/000.png": "dogs",
+        "cats/copy.png": "dogs",
+    }
+    assert (built.refused, built.corrections["relabel"]) == ([], 1)
+
+
+def test_the_same_object_in_two_classes_is_asked_about_where_drop_uses_none(data: Path) -> None:
+    correct(data, "cats/001.png,same,dogs/003.png")
+    assert [one.path for one in build(data, "drop").contradictory] == ["cats/001.png", "dogs/003.png"]
+    assert build(data, "group").contradictory == []
+    correct(data, "cats/001.png,same,dogs/003.png", "dogs/003.png,relabel,cats")
+    assert build(data, "drop").contradictory == []
+
+
+def test_spaces_around_a_path_are_no_part_of_it_where_no_image_is_called_so(data: Path) -> None:
+    correct(data, " cats/000.png , relabel , dogs ", "cats/001.png, same, cats/002.png")
+    assert corrections.of(data) == [
+        Correction("cats/000.png", "relabel", "dogs"),
+        Correction("cats/001.png", "same", "cats/002.png"),
+    ]
+    assert build(data).corrections["unmatched"] == 0
+    (data / " cats").mkdir()
+    shutil.copy(data / "cats" / "001.png", data / " cats" / "000.png")
+    correct(data, " cats/000.png,keep,")
+    assert corrections.of(data) == [Correction(" cats/000.png", "keep")]
 
 
 def test_corrections_of_what_cannot_be_used_change_no_reason(data: Path) -> None:

@@ -513,3 +513,37 @@ def test_without_copies_nothing_is_said_of_them(tmp_path: Path) -> None:
     assert "without_copies" not in read_json(paths.figures)
     assert "have a copy" not in page
     assert "In doubt: 2 of 120 labels (1 to 7)" in page
+
+
+def suspect(kind: str, one: int, other: int | None, split: str | None = "train", beside: str | None = "test") -> Any:
+    """A suspect among the pictures of ``finished.pipeline``, as findings.json has it."""
+    path = "class_{}/{:03}.png".format
+    found = {"kind": kind, "path": path(0, one), "label": "cat", "split": split, "why": f"{kind} <{one}>"}
+    near = {"path": path(1, other or 0), "label": "dog", "split": beside, "note": ""}
+    return found | {"suggestion": "", "resembles": [] if other is None else [near, near]}
+
+
+def test_the_first_suspects_are_shown_beside_what_they_resemble(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path)
+    suspects = [suspect("conflict", 50, 51, None, None)]
+    suspects += [suspect("label", number, number) for number in range(9)]
+    suspects += [suspect("copy", number, 1, beside="train" if number < 14 else "val") for number in range(10, 19)]
+    suspects += [suspect("outlier", 20, 2), *(suspect("odd", number, None) for number in range(21, 26))]
+    write_json(paths.findings, finished.FINDINGS | {"conflicts": 1, "suspects": suspects})
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
+    page = paths.report.read_text(encoding="utf-8")
+    said = re.findall(r"<figcaption>(\w+) &lt;(\d+)&gt;</figcaption>", page)
+    kinds = ["conflict"] + 6 * ["copy"] + 6 * ["label"] + ["outlier"] + 3 * ["odd"]
+    assert [kind for kind, _ in said] == kinds
+    assert [int(number) for _, number in said[1:7]] == [14, 15, 16, 17, 18, 10], "those across splits come first"
+    parts = page.partition('<div class="pairs">')[2].partition("Look at all of them")[0]
+    assert parts.count('src="data:image/png') == 2 * (1 + 6 + 6 + 1) + 3
+    assert parts.count("<small>not used</small>") == 2
+    assert "1 picture is in two classes: identical files with different labels" in page
+    before = page
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
+    assert paths.report.read_text(encoding="utf-8") == before
+
+
+def test_without_suspects_no_pictures_of_them_are_shown(tmp_path: Path) -> None:
+    assert '<div class="pairs">' not in evaluated(tmp_path)[1]
