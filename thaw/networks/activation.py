@@ -129,18 +129,22 @@ def _tail(model: Any, end: Any) -> tuple[list[Any], Any, tuple[int, ...]]:
 
 
 def _can_be_walked(node: Any) -> bool:
-    kind, sources = node.get_type_name(), _sources(node)
-    if kind in ("Add", "Multiply"):  # a constant, to or by each
-        return len(sources) == 1 and _shape(sources[0]) == _shape(node.output(0))
-    if kind == "MatMul":
-        return len(sources) == 1 and not _is_constant(node.input_value(0)) and not node.get_attributes()["transpose_a"]
-    return kind in _BACK
+    """Whether an operation takes one thing that is no constant, as ``_BACK`` expects it; Concat takes several."""
+    kind, sources, inputs = node.get_type_name(), _sources(node), len(node.input_values())
+    if kind == "Concat":
+        return len(sources) == inputs
+    known = kind in _BACK and len(sources) == 1
+    if known and kind in ("Add", "Multiply"):
+        return _shape(sources[0]) == _shape(node.output(0))
+    if known and kind == "MatMul":
+        return not _is_constant(node.input_value(0)) and not node.get_attributes()["transpose_a"]
+    return known
 
 
 def _places(node: Any) -> tuple[int, ...]:
     """Which axes of the maps that an operation takes are places: what it reduces, and Keras' own where it flattens."""
     reduces = node.get_type_name() in ("ReduceMean", "ReduceMax")
-    axes = tuple(sorted(int(axis) % 4 for axis in _constant(node))) if reduces else (1, 2)
+    axes = _axes(node) if reduces else (1, 2)
     if axes not in ((1, 2), (2, 3)) or not (reduces or node.get_type_name() == "Reshape"):
         raise Unmapped
     return axes
@@ -158,10 +162,16 @@ def _is_constant(output: Any) -> bool:
     return bool(output.get_node().get_type_name() == "Constant")
 
 
-def _constant(node: Any) -> NDArray[Any]:
-    """The constant that an operation takes."""
-    found: NDArray[Any] = next(one for one in node.input_values() if _is_constant(one)).get_node().data
+def _constant(node: Any) -> Floats:
+    """The constant that an operation takes; as it stands in the graph, NumPy may have no name for its type."""
+    constant = next(one for one in node.input_values() if _is_constant(one)).get_node()
+    found: Floats = constant.get_data(dtype=np.float32)
     return found
+
+
+def _axes(node: Any) -> tuple[int, ...]:
+    """The axes that a reduction reduces."""
+    return tuple(sorted(int(axis) % len(_sources(node)[0].shape) for axis in _constant(node)))
 
 
 def _sources(node: Any) -> list[Any]:
@@ -212,7 +222,7 @@ def _mean(node: Any, above: Floats, _values: Values) -> Floats:
 
 def _max(node: Any, above: Floats, values: Values) -> Floats:
     """Equal maxima share: ReLU6 has many."""
-    taken, axes = values[_name(_sources(node)[0])], tuple(_constant(node))
+    taken, axes = values[_name(_sources(node)[0])], _axes(node)
     highest = taken == taken.max(axes, keepdims=True)
     below: Floats = above.reshape(_kept(node)) * highest / highest.sum(axes, keepdims=True, dtype=np.float32)
     return below
@@ -220,8 +230,7 @@ def _max(node: Any, above: Floats, values: Values) -> Floats:
 
 def _kept(node: Any) -> tuple[int, ...]:
     """The shape of what a reduction gives, with the axes that it reduces."""
-    axes = {int(axis) % 4 for axis in _constant(node)}
-    return tuple(1 if axis in axes else length for axis, length in enumerate(_shape(_sources(node)[0])))
+    return tuple(1 if axis in _axes(node) else length for axis, length in enumerate(_shape(_sources(node)[0])))
 
 
 # From the gradient with respect to what an operation gives to that with respect to what it takes.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.families import FAMILIES, family, pictures
-from thaw.config.schema import Backbone
+from thaw.config.schema import Backbone, Custom
 from thaw.learning import finetuning
 from thaw.learning.heads import Head
 from thaw.networks import backbones, engine
@@ -79,29 +79,41 @@ def test_with_average_pooling_a_place_has_what_the_head_says_of_it(toy: Backbone
     np.testing.assert_allclose([one.mean() for one in found], (logits * WEIGHTS).sum(1), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("pooling", "hidden"), [("avg", (16, 8)), ("max", ()), ("avg+max", (16,)), ("flatten", ()), ("flatten", (16,))]
-)
+@pytest.fixture
+def small(toy: Backbone, tmp_path: Path) -> Backbone:
+    """A network of one's own that is built in no time; like MobileNetV2's, its maps have many equal maxima."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(8, 3, strides=4, activation="relu", padding="same")(image)
+    x = keras.layers.Conv2D(24, 3, strides=2, activation="relu6", padding="same", name="maps")(9 * x)
+    keras.Model(image, x).save(tmp_path / "small.keras")
+    own = Custom(feature_layer="maps", blocks=[], scale=1 / 127.5, offset=-1.0)
+    return toy.model_copy(update={"network": "custom", "weights": str(tmp_path / "small.keras"), "custom": own})
+
+
+@pytest.mark.parametrize("hidden", [(), (16, 8)], ids=["linear", "hidden"])
+@pytest.mark.parametrize("pooling", ["avg", "max", "avg+max", "flatten"])
 def test_every_pooling_and_head_has_the_gradient_of_tensorflow(
-    toy: Backbone, tmp_path: Path, pooling: str, hidden: tuple[int, ...]
+    small: Backbone, tmp_path: Path, pooling: str, hidden: tuple[int, ...]
 ) -> None:
-    backbone = toy.model_copy(update={"input_size": 96, "pooling": pooling})
+    backbone = small.model_copy(update={"pooling": pooling})
     images = pictures(backbone, len(WEIGHTS))
     below, above = parts(backbone)
-    engine.copy(FrozenNetwork(backbone), tmp_path / "backbone.xml")
     own = head(above.output.shape[1], *hidden, CLASSES)
     wanted = expected(images, below, above, own.layers)
+    engine.copy(FrozenNetwork(backbone), tmp_path / "backbone.xml")
     same([*Mapped(tmp_path / "backbone.xml", own.layers).maps(images, WEIGHTS)], wanted)
     engine.save_ir(finetuning.classifier(backbone, own, 0.5, 0), 1, tmp_path / "model.xml")
     same([*Mapped(tmp_path / "model.xml").maps(images, WEIGHTS)], wanted)
 
 
-def test_a_network_that_was_trained_in_bfloat16_has_maps(toy: Backbone, tmp_path: Path) -> None:
-    backbone = toy.model_copy(update={"input_size": 96})
-    images = pictures(backbone, len(WEIGHTS))
-    below, above = parts(backbone)
-    own = head(1280, 16, CLASSES)
-    engine.save_ir(finetuning.classifier(backbone, own, 0.5, 0, precision="bfloat16"), 1, tmp_path / "model.xml")
+def test_a_network_that_was_trained_in_bfloat16_has_maps(small: Backbone, tmp_path: Path) -> None:
+    images = pictures(small, len(WEIGHTS))
+    below, above = parts(small)
+    own = head(24, 16, CLASSES)
+    engine.save_ir(finetuning.classifier(small, own, 0.5, 0, precision="bfloat16"), 1, tmp_path / "model.xml")
     found = [*Mapped(tmp_path / "model.xml").maps(images, WEIGHTS)]
     same(found, expected(images, below, above, own.layers), tolerance=0.1)
 
