@@ -15,7 +15,7 @@ from thaw.evidence.story import Story
 from thaw.networks.activation import Mapped, Unmapped
 from thaw.networks.outputs import Floats
 
-SIDE = 160  # pixels of the longer side
+SIDE = 128  # pixels of the longer side
 RIGHT, WRONG = (23, 105, 194), (192, 57, 43)
 DENSEST = 0.75  # the share of the colour where it is strongest
 PALE = 0.45  # the share of white in the grey picture, for colours to be seen on what is dark
@@ -105,5 +105,5 @@ def draw(picture: Image.Image, heat: Floats, fit: str) -> Image.Image:
 
 def _data_uri(picture: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "jpeg", quality=75)
+    picture.save(buffer, "jpeg", quality=70)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -78,9 +78,9 @@ def tint(picture: Image.Image, row: float, column: float) -> str:
 @pytest.mark.parametrize(("fit", "sides"), [("crop", "grey"), ("stretch", "blue")])
 def test_a_map_lies_where_the_network_has_seen_it(fit: str, sides: str) -> None:
     heat = np.array([[1, 1, 1], [1, 1, 1], [-1, -1, -1]], np.float32)
-    for number, size in enumerate([(160, 80), (16, 8)]):
+    for number, size in enumerate([(128, 64), (16, 8)]):
         drawn = heatmaps.draw(Image.new("RGB", size, "gray"), heat, fit)
-        assert drawn.size == (160, 80), f"{number}: pixel art is enlarged"
+        assert drawn.size == (128, 64), f"{number}: pixel art is enlarged"
         assert [tint(drawn, 0.2, column) for column in (0.1, 0.3, 0.7, 0.9)] == [sides, "blue", "blue", sides]
         assert tint(drawn, 0.9, 0.5) == "red"
 
@@ -131,7 +131,7 @@ def test_a_picture_is_upright_and_true_and_wrong_have_their_colours(colours: Pat
         assert {true, heat.other} == {"red", "blue"}
         assert heat.places == (64, 64)
         drawn = opened(heat.source)
-        assert drawn.size == (80, 160)
+        assert drawn.size == (64, 128)
         top, bottom = ("blue", "red") if true == "red" else ("red", "blue")
         assert [tint(drawn, place, 0.5) for place in (0.1, 0.35, 0.65, 0.9)] == ["grey", top, bottom, "grey"]
     assert heatmaps.look(told, [gone]) == {}
