@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from thaw.data import images
-from thaw.evidence import comparison, scoring, significance
+from thaw.evidence import comparison, heatmaps, scoring, significance
+from thaw.evidence.heatmaps import Heat
 from thaw.evidence.plots import Counts, ticks
 from thaw.evidence.story import Story
 from thaw.evidence.wording import minus, percent, points
@@ -121,22 +122,25 @@ def galleries(story: Story) -> list[dict[str, Any]]:
             -test.after.max(1),
         ),
     ]
-    return [
+    shown = [
+        everyone[chosen][np.argsort(order[chosen], kind="stable")][:GALLERY].tolist()
+        for _, _, chosen, order in galleries
+    ]
+    maps = heatmaps.look(story, sorted({place for places in shown for place in places}))
+    laid_out = [
         {
             "title": title,
             "meaning": meaning,
             "total": int(chosen.sum()),
-            "pictures": [
-                _picture(story, int(place))
-                for place in everyone[chosen][np.argsort(order[chosen], kind="stable")][:GALLERY]
-            ],
+            "pictures": [_picture(story, place, maps.get(place, [])) for place in places],
         }
-        for title, meaning, chosen, order in (galleries if story.tuned else galleries[-1:])
+        for (title, meaning, chosen, _), places in zip(galleries, shown, strict=True)
     ]
+    return laid_out if story.tuned else laid_out[-1:]
 
 
-def _picture(story: Story, place: int) -> dict[str, Any]:
-    """Lay out one test image with what the models say."""
+def _picture(story: Story, place: int, maps: Sequence[Heat]) -> dict[str, Any]:
+    """Lay out one test image with what the models say and where they look."""
     label = int(story.test.labels[place])
     guesses = []
     for tone, model in (("before", story.test.before), ("after", story.test.after))[: 2 if story.tuned else 1]:
@@ -151,6 +155,7 @@ def _picture(story: Story, place: int) -> dict[str, Any]:
         "guesses": guesses,
         "source": source,
         "tiny": is_tiny,
+        "maps": maps,
     }
 
 

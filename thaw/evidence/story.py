@@ -14,6 +14,8 @@ from thaw.evidence.scoring import Answers, Pair
 from thaw.learning import curves
 from thaw.learning.calibration import rescaled
 from thaw.learning.curves import Row
+from thaw.learning.heads import Head
+from thaw.networks.activation import Layers
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Story:
         stored: ``meta.json`` by stage: what the network outputs that it used take in the feature store.
         config: the resolved configuration by section.
         data: the folder of the images.
+        networks: of the model before and, where there is one, of the one after: OpenVINO IR, and the Dense layers that
+            it lacks, for ``activation.Mapped``.
     """
 
     metrics: Mapping[str, Any]
@@ -47,6 +51,7 @@ class Story:
     stored: Mapping[str, Mapping[str, Any]]
     config: Mapping[str, Any]
     data: Path
+    networks: Sequence[tuple[Path, Layers]]
 
     @property
     def few(self) -> bool:
@@ -77,6 +82,7 @@ def tell(
     """Put a story together from what was computed and what the stages before have left."""
     with paths.refused.open(newline="", encoding="utf-8") as file:
         refused = list(csv.DictReader(file))
+    tuned = comparison.is_tuned(metrics)
     return Story(
         metrics=metrics,
         classes=classes,
@@ -90,4 +96,5 @@ def tell(
         stored={stage: read_json(paths.stored(stage)) for stage in ("extract_features", "finetune")},
         config=config,
         data=paths.data,
+        networks=[(paths.backbone, Head.load(paths.head).layers), (paths.network, [])][: 2 if tuned else 1],
     )

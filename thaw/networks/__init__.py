@@ -1,10 +1,11 @@
 """Pretrained networks: built with their weights, cut, run fast, and what they say of an image kept for ever.
 
 Offers ``weights``, ``backbones`` (Keras), ``cutting``, ``folding`` (faster to train), ``engine`` and ``inference`` (run
-them), ``views`` (what they see), ``features`` (the store), ``outputs`` (arrays) and ``adaptation`` (BatchNorm).
+them), ``views`` (what they see), ``features`` (the store), ``outputs``, ``adaptation`` and ``activation`` (heat maps).
 """
 
 __all__ = [
+    "activation",
     "adaptation",
     "backbones",
     "cutting",
