@@ -50,8 +50,8 @@ class Story:
 
     @property
     def few(self) -> bool:
-        """Whether there are so few test images that what they cannot show is to be said first."""
-        return bool(self.metrics["n_test"] < self.config["evaluate"]["cross_validate"])
+        """Whether there are so few test images, or groups of them, that what they cannot show is to be said first."""
+        return bool(self.metrics.get("n_groups", self.metrics["n_test"]) < self.config["evaluate"]["cross_validate"])
 
     @property
     def tuned(self) -> bool:
