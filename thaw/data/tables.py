@@ -1,7 +1,7 @@
 """Data sets whose images are listed in a table: CSV, TSV and their kin, JSON lines, Parquet.
 
-A table has a row for each image: a path, a label, and perhaps a split, a group and what else is known of it. The columns
-are found by the names that people give them; which of several is the path, by what names files.
+A table has a row for each image: a path, a label, and perhaps a split, a group and more. The columns are found by the
+names that people give them; which of several is the path, by what names files.
 """
 
 import csv
@@ -213,7 +213,7 @@ def is_text(kind: object) -> bool:
 
 def cell(value: object) -> str:
     """Return a value as a text; what is missing, also among numbers, is empty."""
-    return "" if value is None or value != value else str(value)  # noqa: PLR0124 (only NaN is not itself)
+    return "" if value is None or value != value else str(value)  # only NaN is not itself
 
 
 def _plain(name: str) -> str:

@@ -77,13 +77,14 @@ def compare(
     brier, log_loss, all of the test images, and val_accuracy. Beside them stand mcnemar_p, fixed, broken, n_test,
     verdict, kept (the model), the temperature that calibrates it, and as ``calibrated`` its ece, brier and log_loss on
     the test images at that temperature; where no difference was shown, n_needed (see ``significance.needed``), and
-    ``sure`` (see ``answering``), where there is one; n_groups, where some test images share a group. Shares are between
-    0 and 1. Six significant digits are left, so
-    that the last bit of a sum, which may differ between machines, does not show.
+    ``sure`` (see ``answering``), where there is one; n_groups, where some test images share a group. Shares are
+    between 0 and 1. Six significant digits are left, so that the last bit of a sum, which may differ between machines,
+    does not show.
 
     Where nothing was ``tuned``, before and after are one model: the keys are the same, and the head is kept, whatever
     ``keep_best_of`` says. With fewer test images, or groups of them, than ``cross_validate``, accuracies and their
-    difference have intervals that hold for few (``share``, ``change``): those of the bootstrap can be without any width.
+    difference have intervals that hold for few (``share``, ``change``): those of the bootstrap are too narrow then, and
+    can be without any width.
     """
     intervals = bootstrap(test, confidence=confidence, resamples=resamples, seed=seed)
     points = {
@@ -139,10 +140,10 @@ def answering(
     limit = rounded(limit)
     answered = test.probabilities.max(1) >= limit
     right = (test.probabilities.argmax(1) == test.labels)[answered]
-    among_answered = None if groups is None else groups[answered]
-    shares = {"coverage": (answered, groups)} | ({"accuracy": (right, among_answered)} if len(right) else {})
-    points = {key: float(said.mean()) for key, (said, _) in shares.items()}
-    intervals = {key: share(*said, confidence) for key, said in shares.items()}
+    points, intervals = {"coverage": float(answered.mean())}, {"coverage": share(answered, groups, confidence)}
+    if len(right):
+        points["accuracy"] = float(right.mean())
+        intervals["accuracy"] = share(right, None if groups is None else groups[answered], confidence)
     return {"wanted": wanted, "threshold": limit, **with_intervals(points, intervals)}
 
 

@@ -58,9 +58,9 @@ class Forecast:
 def forecast(measured: Measured, confidence: float, seed: int) -> Forecast:
     """Continue a learning curve to twice as many images as there are.
 
-    Its uncertainty comes from drawing the validation images, in whole groups, and the subsets again (bootstrap). All images make one
-    subset only, and so would twice as many: how much chance is in one is taken from those of the size before. They are
-    few, so it is Student's t that their spread is multiplied with.
+    Its uncertainty comes from drawing the validation images, in whole groups, and the subsets again (bootstrap). All
+    images make one subset only, and so would twice as many: how much chance is in one is taken from those of the size
+    before. They are few, so it is Student's t that their spread is multiplied with.
     """
     random = np.random.default_rng(seed)
     errors = _resampled(measured, random)
@@ -126,7 +126,7 @@ def _gaining(measured: Measured, confidence: float) -> list[int]:
     """Return the classes whose recall has risen between the last two sizes by more than noise.
 
     One-sided z-tests over the images of a class, corrected for the number of classes (Holm). As in
-    ``significance.paired``, an image that was gained and one that was lost are added, and groups count for what they are
+    ``significance.paired``, an image that was gained and one that was lost are added; groups count for what they are
     worth; the subset of all images is one draw, with as much chance in it as there is in one of half of them.
     """
     half, whole = measured.right[-2], measured.right[-1][0]

@@ -116,11 +116,11 @@ def mcnemar(test: Pair) -> McNemar:
     after = test.after.argmax(1) == test.labels
     fixed, broken = int((after & ~before).sum()), int((before & ~after).sum())
     if test.groups is not None:
-        return McNemar(fixed, broken, _swapped(np.bincount(test.groups, after.astype(int) - before)))
+        return McNemar(fixed, broken, _swapped(np.bincount(test.groups, after.astype(np.float64) - before)))
     return McNemar(fixed, broken, min(1.0, 2 * float(bdtr(min(fixed, broken), fixed + broken, 0.5))))
 
 
-def _swapped(changes: Floats) -> float:
+def _swapped(changes: NDArray[Any]) -> float:
     """Return how often the sum of some whole numbers is so far from 0 if each has either sign, as a share."""
     sizes = [int(size) for size in np.abs(changes) if size]
     total, seen = sum(sizes), abs(int(changes.sum()))
@@ -150,7 +150,7 @@ def effective(values: NDArray[Any], groups: Labels | None) -> float:
         within = ((values - mean[unit]) ** 2).sum() / (images - len(size))
         typical = (images - (size**2).sum() / images) / (len(size) - 1)
         alike = min(1.0, max(0.0, (between - within) / (between + (typical - 1) * within)))
-    return images / (1 + ((size**2).sum() / images - 1) * alike)
+    return float(images / (1 + ((size**2).sum() / images - 1) * alike))
 
 
 def share(right: NDArray[np.bool_], groups: Labels | None, confidence: float) -> Interval:

@@ -59,6 +59,11 @@ class Story:
         return comparison.is_tuned(self.metrics)
 
     @property
+    def grouped(self) -> bool:
+        """Whether some test images share a group, so that groups are what is counted."""
+        return "n_groups" in self.metrics
+
+    @property
     def kept(self) -> Answers:
         """What the kept model says of the test images, calibrated."""
         probabilities = self.test.before if self.metrics["kept"] == "head" else self.test.after
