@@ -5,6 +5,7 @@ no slices, and nothing is binned, but for dates: where there are many, their yea
 """
 
 import re
+from array import array
 from collections.abc import Mapping, Sequence
 
 MOST = 20  # values of a column
@@ -26,18 +27,15 @@ def chosen(rows: Sequence[Said], labels: Sequence[str]) -> tuple[list[Said], lis
             out.
     """
     kept: dict[str, list[str]] = {}
-    left_out = []
+    left_out, divisions = [], {_division(labels)}
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [" ".join(row.get(name, "").split()) for row in rows]
         shown = " ".join(name.split())
         if len({*values}) > MOST and all(DATE.fullmatch(value) for value in values if value):
             values, shown = [_year(value) for value in values], f"{shown} (year)"
-        if (
-            _names_few(shown, values)
-            and shown not in kept
-            and not any(_alike(values, other) for other in (labels, *kept.values()))
-        ):
+        if _names_few(shown, values) and shown not in kept and (division := _division(values)) not in divisions:
             kept[shown] = values
+            divisions.add(division)
         else:
             left_out.append(name)
     return [{name: values[row] for name, values in kept.items()} for row in range(len(rows))], left_out
@@ -53,9 +51,10 @@ def _names_few(name: str, values: Sequence[str]) -> bool:
     )
 
 
-def _alike(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether two columns divide the images in the same way."""
-    return len({*zip(one, other, strict=True)}) == len({*one}) == len({*other})
+def _division(values: Sequence[str]) -> bytes:
+    """Return how values divide the images, whatever they are called: their numbers in the order of appearance."""
+    numbers: dict[str, int] = {}
+    return array("L", (numbers.setdefault(value, len(numbers)) for value in values)).tobytes()
 
 
 def _year(date: str) -> str:

@@ -50,7 +50,7 @@ def intervals(story: Story) -> str:
 
 def tested(metrics: Mapping[str, Any]) -> str:
     """Name the p-value: see ``significance.mcnemar``."""
-    return "exact p, whole groups swapped," if "n_groups" in metrics else "McNemar's exact p"
+    return "exact p over groups" if "n_groups" in metrics else "McNemar's exact p"
 
 
 def lagging(metrics: Mapping[str, Any], confidence: float) -> list[str]:
