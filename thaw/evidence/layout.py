@@ -106,7 +106,7 @@ def class_table(before: Counts, after: Counts, story: Story) -> dict[str, Any]:
 
 
 def slice_tables(metrics: Mapping[str, Any], confidence: float) -> dict[str, Any]:
-    """Lay out the slices, a table for each column: texts, and on one scale both accuracies and the last one's range.
+    """Lay out the slices, a table for each column: texts, and on one scale both accuracies and the kept one's range.
 
     Args:
         metrics: ``figures.json``.
@@ -114,6 +114,7 @@ def slice_tables(metrics: Mapping[str, Any], confidence: float) -> dict[str, Any
     """
     rows: Sequence[Mapping[str, Any]] = metrics.get("slices", [])
     models = ("before", "after") if comparison.is_tuned(metrics) else ("before",)
+    kept = "before" if metrics["kept"] == "head" else "after"
     low, *_, high = ticks([row[f"{model}_{end}"] for row in rows for model in models for end in ("low", "high")], 4)
 
     def at(value: float) -> float:
@@ -124,7 +125,7 @@ def slice_tables(metrics: Mapping[str, Any], confidence: float) -> dict[str, Any
 
     tables: dict[str, list[dict[str, Any]]] = {row["column"]: [] for row in rows}
     for row in rows:
-        start, end = (at(row[f"{models[-1]}_{end}"]) for end in ("low", "high"))
+        start, end = (at(row[f"{kept}_{end}"]) for end in ("low", "high"))
         tables[row["column"]].append(
             {
                 "name": row["value"],

@@ -59,17 +59,19 @@ def worse(right: NDArray[np.bool_], own: NDArray[np.bool_], groups: Labels | Non
     """Return how likely it is by chance that so many of all wrong answers, or more, are in one slice.
 
     Fisher's exact test (1935), one-sided. Images in groups count for as many as they are worth, in the slice and
-    outside (Rao & Scott 1992), rounded in favour of the slice.
+    outside (Rao & Scott 1992), rounded.
 
     Args:
         right: of each test image, whether the answer is right.
         own: whether it is in the slice; some are, and some are not.
         groups: of the test images.
     """
-    worth = [effective(right[one].astype(np.float64), None if groups is None else groups[one]) for one in (own, ~own)]
-    images, others = map(round, worth)
-    wrong = math.floor(worth[0] * float((~right[own]).mean()) + 1e-9)
-    wrong_all = wrong + min(others, math.ceil(worth[1] * float((~right[~own]).mean()) - 1e-9))
+    counts = []
+    for which in (own, ~own):
+        images = round(effective(right[which].astype(np.float64), None if groups is None else groups[which]))
+        counts.append((images, round(images * float((~right[which]).mean()))))
+    (images, wrong), (others, wrong_there) = counts
+    wrong_all = wrong + wrong_there
     ways = _log_ways(images + others, wrong_all)
     shares = (
         math.exp(_log_ways(images, here) + _log_ways(others, wrong_all - here) - ways)

@@ -63,8 +63,8 @@ def lagging(metrics: Mapping[str, Any], confidence: float) -> list[str]:
         right = metrics[metrics["kept"]]["accuracy"] * metrics["n_test"] - row[key] * row["images"]
         low, high = (percent(row[f"{key}_{end}"]) for end in ("low", "high"))
         said.append(
-            f"Worse than the rest: {row['column']} {row['value']}, {percent(row[key])} of {row['images']} test images "
-            f"right ({low} to {high}), of the others {percent(right / others)} "
+            f"Worse than the rest by {row['column']}: {row['value']}, {percent(row[key])} of {row['images']} test "
+            f"images right ({low} to {high}), of the others {percent(right / others)} "
             f"(p = {p_value(row['p'])}, with {len(rows)} slices looked at)"
         )
     return said
