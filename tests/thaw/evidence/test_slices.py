@@ -169,9 +169,8 @@ def test_it_is_told_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert [row["p"] < 0.05 for row in rows] == [False, True, False, False, False, False]
     (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Worse")]
     worst = rows[1]
-    assert said.startswith(
-        f"Worse than the rest by camera: old <b>phone</b>, {worst['after']:.1%} of {worst['images']} test images right ("
-    )
+    figure = f"{worst['after']:.1%} of {worst['images']} test images right ("
+    assert said.startswith(f"Worse than the rest by camera: old <b>phone</b>, {figure}")
     assert "with 6 slices looked at" in said
     others = [row for row in rows if row["column"] == "camera" and row is not worst]
     right = sum(row["after"] * row["images"] for row in others) / sum(row["images"] for row in others)
