@@ -17,7 +17,7 @@ from thaw.artifacts import Paths, read_json, write_json, write_text
 from thaw.config.composing import command, recorded
 from thaw.config.schema import SECTIONS, Evaluate
 from thaw.data import corrections, manifest
-from thaw.evidence import comparison, forecasting, report
+from thaw.evidence import comparison, forecasting, report, slices
 from thaw.evidence.story import tell
 from thaw.learning import crossvalidation, examples, predictions, subsets
 from thaw.learning.heads import Head
@@ -39,14 +39,15 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
     records, classes = manifest.read(paths.manifest), read_json(paths.classes)
     grouped = corrections.group(records, corrections.read(paths.copies))  # so that no copy answers for another
     predicted = {stage: predictions.read(paths.predictions(stage)) for stage in MODELS}
-    val, test = (comparison.pair(predicted, records, classes, split) for split in ("val", "test"))
+    val, test = (comparison.pair(predicted, grouped, classes, split) for split in ("val", "test"))
     tuned = config["finetune"]["unfreeze"] != "none"
     figures = comparison.compare(val, test, seed=seed, tuned=tuned, **evaluate.model_dump())
-    if len(test.labels) < evaluate.cross_validate:
+    if test.units < evaluate.cross_validate:
         head = SECTIONS["train_head"].validate_python(config["train_head"])
         asked = crossvalidation.predict(head, paths.features, grouped, np.arange(len(records)), classes, seed)
         if asked is not None:
-            found = comparison.cross_validated(examples.labels(records, classes), asked, evaluate.confidence)
+            truth, together = examples.labels(records, classes), examples.groups(grouped)
+            found = comparison.cross_validated(truth, asked, evaluate.confidence, together)
             figures["cross_validated"] = {**found, "folds": crossvalidation.FOLDS}
     measured = subsets.measure(paths.features, grouped, classes, config["train_head"]["class_weights"], seed)
     forecast = measured and forecasting.forecast(measured, evaluate.confidence, seed)
@@ -54,6 +55,7 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
     leaked = set(read_json(paths.findings)["leaked"])
     alone = np.array([one.path not in leaked for one in records if one.split == "test"])
     figures |= {} if alone.all() else {"without_copies": comparison.among(test, alone, evaluate.confidence)}
+    figures |= slices.measured(test, records, figures, evaluate.confidence)
     story = tell(paths, classes, records, test, figures, forecast, config)
     summary = report.summary(story)
     with paths.stage("evaluate", evaluate=evaluate, seed=seed) as out:

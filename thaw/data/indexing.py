@@ -139,7 +139,7 @@ def verify(data: Path, entry: Entry, max_pixels: float) -> Record | Refused:
         return Refused(entry.path, str(error))
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Record(entry.path, entry.label, entry.split or "train", sha256, width, height, entry.group)
+    return Record(entry.path, entry.label, entry.split or "train", sha256, width, height, entry.group, entry.metadata)
 
 
 def find_conflicts(records: Iterable[Record]) -> dict[str, Refused]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from thaw.data import images
+from thaw.data import columns, images
 from thaw.data.manifest import Split
 from thaw.errors import UserError
 
@@ -64,12 +64,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a layout says about a file: no ``split`` if it predefines none at all, ``""`` if it names no group."""
+    """What a layout says about a file: no ``split`` if it predefines none at all, ``""`` if it names no group.
+
+    ``metadata`` is what else a table says, by column; what makes slices is left of it (see ``coherent``).
+    """
 
     path: str
     label: str
     split: Split | None = None
     group: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +205,7 @@ def split_of(name: str) -> Split | None:
 
 
 def coherent(place: Path, layout: Layout) -> Layout:
-    """Bring the classes of all splits together, and refuse what cannot be learnt.
+    """Bring the classes of all splits together, refuse what cannot be learnt, and find the columns that make slices.
 
     Args:
         place: the folder or file to name in an error.
@@ -242,6 +246,7 @@ def coherent(place: Path, layout: Layout) -> Layout:
     for split in _splits(entries):
         if lacking := sorted(labels - {entry.label for entry in entries if entry.split == split}):
             notes.append(f"{split} has no images of {few(lacking)}")
+    entries = _sliced(entries, notes)
     return replace(layout, entries=entries, refused=sorted(refused, key=lambda one: one.path), notes=notes)
 
 
@@ -265,6 +270,16 @@ def _one_spelling(entries: list[Entry], trained: set[str], notes: list[str]) -> 
     if renamed:
         notes.append(f"the same classes, spelt as in train: {few(f'{a} = {b}' for a, b in sorted(renamed.items()))}")
     return [replace(entry, label=renamed.get(entry.label, entry.label)) for entry in entries]
+
+
+def _sliced(entries: Sequence[Entry], notes: list[str]) -> list[Entry]:
+    """Leave of what tables say beside path, label, split and group the columns that make slices."""
+    found, ignored = columns.chosen([entry.metadata for entry in entries], [entry.label for entry in entries])
+    if kept := {name: len({one[name] for one in found}) for name in found[0]}:
+        notes.append(f"slices: {few((f'by {name}: {count}' for name, count in kept.items()), 10)}")
+    if ignored:
+        notes.append(f"columns that are left out: {few(ignored)}")
+    return [replace(entry, metadata=one) for entry, one in zip(entries, found, strict=True)]
 
 
 def described(layout: Layout) -> list[str]:

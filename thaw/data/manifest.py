@@ -1,7 +1,8 @@
 """The manifest: which image is of what, and in which split it is. ``prepare`` writes it, every later stage reads it."""
 
 import csv
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, cast
 
@@ -9,11 +10,15 @@ from thaw.artifacts import atomic
 
 Split = Literal["train", "val", "test"]
 SAME = "same/"  # begins the name of a group that corrections have made; the content hash of one of its images follows
+BY = "by "  # begins the name of a column that makes slices, so that it can be called as it likes
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One usable image: ``path`` relative to the data folder ('/'-separated), size in pixels after EXIF rotation."""
+    """One usable image: ``path`` relative to the data folder ('/'-separated), size in pixels after EXIF rotation.
+
+    ``metadata`` is what the data say of it that makes slices (see ``columns``), ``""`` where they do not say it.
+    """
 
     path: str
     label: str
@@ -22,6 +27,7 @@ class Record:
     width: int
     height: int
     group: str
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def unit(self) -> str:
@@ -36,10 +42,15 @@ class Record:
 
 def write(path: Path, records: list[Record]) -> None:
     """Write the manifest, one row per record, in the order given."""
+    columns = [one.name for one in fields(Record)][:-1]
+    by = list(records[0].metadata) if records else []  # all have the same
     with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(field.name for field in fields(Record))
-        rows.writerows(astuple(record) for record in records)
+        rows.writerow([*columns, *(f"{BY}{name}" for name in by)])
+        rows.writerows(
+            [*(getattr(record, name) for name in columns), *(record.metadata[name] for name in by)]
+            for record in records
+        )
 
 
 def read(path: Path) -> list[Record]:
@@ -54,6 +65,7 @@ def read(path: Path) -> list[Record]:
                 width=int(row["width"]),
                 height=int(row["height"]),
                 group=row["group"],
+                metadata={name.removeprefix(BY): value for name, value in row.items() if name.startswith(BY)},
             )
             for row in csv.DictReader(file)
         ]

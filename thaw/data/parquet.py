@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from thaw.data.layouts import Entry, Layout, Refused, is_plain, split_of
-from thaw.data.tables import GROUP, LABEL, PATH, named
+from thaw.data.tables import GROUP, LABEL, PATH, cell, is_text, named
 from thaw.errors import UserError
 
 ROWS = 64  # in memory at once
@@ -71,14 +71,16 @@ def _rows(file: Path, folder: Path) -> Iterator[Entry | Refused]:
     if not label:
         raise UserError(f"{file}: expected a column of labels, found {', '.join(others) or 'none'}; rename it to label")
     features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    names = features.get(label, {}).get("names")  # what the numbers of labels stand for
+    # What the numbers of classes stand for.
+    names = {name: about["names"] for name, about in features.items() if isinstance(about, dict) and "names" in about}
+    simple = [one.name for one in schema if is_text(one.type) and one.name not in (image, label, group)]
     split, number = split_of(file.stem), 0
     try:
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches(
-            ROWS, columns=[image, label, *([group] if group else [])]
+            ROWS, columns=[image, label, *([group] if group else []), *simple]
         ):
             for row in batch.to_pylist():
-                value, said = row[image], row[label]
+                value = row[image]
                 content, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
                 suffix = PurePosixPath(str(name or "")).suffix
                 path = f"{file.stem}/{number:06}{suffix if is_plain(suffix) else ''}"
@@ -88,11 +90,16 @@ def _rows(file: Path, folder: Path) -> Iterator[Entry | Refused]:
                     continue
                 (folder / path).parent.mkdir(exist_ok=True)
                 (folder / path).write_bytes(content)
-                is_number = names and isinstance(said, int) and 0 <= said < len(names)
-                called = str(names[said]) if is_number else "" if said is None else str(said)
+                called, *about = (_called(row[name], names.get(name)) for name in (label, *simple))
                 if not called or not is_plain(called):
                     yield Refused(path, "no label: in a Parquet file")
                 else:
-                    yield Entry(path, called, split, str(row[group] or "") if group else "")
+                    of_group = str(row[group] or "") if group else ""
+                    yield Entry(path, called, split, of_group, dict(zip(simple, about, strict=True)))
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{file}: expected a complete Parquet file, found: {error}; get it again") from None
+
+
+def _called(value: object, names: Sequence[str] | None) -> str:
+    """Return a value as a text, by its name if it is the number of a class."""
+    return str(names[value]) if names and isinstance(value, int) and 0 <= value < len(names) else cell(value)

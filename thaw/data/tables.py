@@ -1,7 +1,7 @@
 """Data sets whose images are listed in a table: CSV, TSV and their kin, JSON lines, Parquet.
 
-A table has a row for each image: a path, a label, and perhaps a split and a group. The columns are found by the names
-that people give them; which of several is the path, by what names files.
+A table has a row for each image: a path, a label, and perhaps a split, a group and more. The columns are found by the
+names that people give them; which of several is the path, by what names files.
 """
 
 import csv
@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from thaw.data.layouts import Entry, Layout, Options, Refused, few, is_picture, is_plain, quoted, split_of
-from thaw.data.manifest import Split
+from thaw.data.manifest import BY, Split
 from thaw.errors import UserError
 
-INDEX = "index.csv"  # the list that ``get_data`` writes: path, label, split, group
+INDEX = "index.csv"  # the list that ``get_data`` writes: path, label, split, group, and what makes slices
 SUFFIXES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
 # How people call the columns, without case, spaces, _ and -; the likeliest first.
 PATH = (
@@ -127,8 +127,7 @@ def understand(data: Path, table: Path, paths: Sequence[str], options: Options) 
         notes.append(f"the column {by_path!r} is the path, {what} the label")
     if by_group and by_group != "group":
         notes.append(f"the images of one {by_group!r} stay in one split")
-    if ignored := [name for name in columns if name not in (by_path, by_label, by_split, by_group, *hot)]:
-        notes.append(f"columns that are left out: {few(ignored)}")
+    others = [name for name in columns if name not in (by_path, by_label, by_split, by_group, *hot)]
     entries: dict[str, Entry] = {}
     refused: dict[str, Refused] = {}
     for number, (row, path) in enumerate(zip(rows, meant, strict=True), start=2):
@@ -148,7 +147,7 @@ def understand(data: Path, table: Path, paths: Sequence[str], options: Options) 
         elif path in entries and entries[path].label != label:
             refused[path] = Refused(path, f"in two classes: {table.name} says {quoted({label, entries[path].label})}")
         else:
-            entries[path] = Entry(path, label, split, group)
+            entries[path] = Entry(path, label, split, group, {name.removeprefix(BY): row[name] for name in others})
     kept = [entry for path, entry in sorted(entries.items()) if path not in refused]
     if any(entry.split for entry in kept):
         kept = [replace(entry, split=entry.split or "train") for entry in kept]
@@ -168,7 +167,7 @@ def read(table: Path) -> tuple[list[str], Rows]:
                 rows = _read_parquet(table)
             case ".jsonl" | ".ndjson":
                 lines = (json.loads(line) for line in _text(table).splitlines() if line.strip())
-                rows = [{str(key): _cell(value) for key, value in one.items()} for one in lines]
+                rows = [{str(key): cell(value) for key, value in one.items()} for one in lines]
             case _:
                 columns, rows = _read_csv(_text(table))
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, AttributeError) as error:
@@ -205,13 +204,19 @@ def _read_parquet(table: Path) -> Rows:
     import pyarrow.parquet
 
     schema = pyarrow.parquet.read_schema(table)
-    texts = [field.name for field in schema if not str(field.type).startswith(("struct", "binary", "list"))]
+    texts = [field.name for field in schema if is_text(field.type)]
     read = pyarrow.parquet.read_table(table, columns=texts)
-    return [{key: _cell(value) for key, value in row.items()} for row in read.to_pylist()]
+    return [{key: cell(value) for key, value in row.items()} for row in read.to_pylist()]
 
 
-def _cell(value: object) -> str:
-    return "" if value is None else str(value)
+def is_text(kind: object) -> bool:
+    """Whether the values of a Parquet column of that type can be read as a text."""
+    return not str(kind).startswith(("struct", "binary", "large_binary", "list", "large_list", "map"))
+
+
+def cell(value: object) -> str:
+    """Return a value as a text; what is missing, also among numbers, is empty."""
+    return "" if value is None or value != value else str(value)  # only NaN is not itself
 
 
 def _plain(name: str) -> str:
@@ -324,5 +329,8 @@ def write(path: Path, entries: Sequence[Entry]) -> None:
     """Write ``index.csv``."""
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["path", "label", "split", "group"])
-        rows.writerows([one.path, one.label, one.split or "", one.group] for one in entries)
+        by = list(entries[0].metadata) if entries else []  # all have the same
+        rows.writerow(["path", "label", "split", "group", *(f"{BY}{name}" for name in by)])
+        rows.writerows(
+            [one.path, one.label, one.split or "", one.group, *(one.metadata[name] for name in by)] for one in entries
+        )

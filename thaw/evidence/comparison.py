@@ -17,11 +17,12 @@ from thaw.evidence.significance import (
     UNDECIDED,
     Interval,
     bootstrap,
+    change,
+    effective,
     mcnemar,
     needed,
-    paired,
+    share,
     verdict,
-    wilson,
 )
 from thaw.learning import examples
 from thaw.learning.calibration import losses, rescaled, temperature, threshold
@@ -29,7 +30,7 @@ from thaw.learning.predictions import Predictions
 
 
 def pair(predicted: Mapping[str, Predictions], records: list[Record], classes: list[str], split: Split) -> Pair:
-    """Bring both models' probabilities for the images of ``split`` into the manifest's order.
+    """Bring both models' probabilities for the images of ``split`` into the manifest's order, with their groups.
 
     Raises:
         UserError: predictions are of other images or classes than the manifest's, or are no numbers.
@@ -53,7 +54,8 @@ def pair(predicted: Mapping[str, Predictions], records: list[Record], classes: l
                 f"diverged; lower the learning_rate in conf/{stage}/ and run 'dvc repro'"
             )
         probabilities.append(values)
-    return Pair(examples.labels(chosen, classes), *probabilities)
+    before, after = probabilities
+    return Pair(examples.labels(chosen, classes), before, after, examples.groups(chosen))
 
 
 def compare(
@@ -75,12 +77,14 @@ def compare(
     brier, log_loss, all of the test images, and val_accuracy. Beside them stand mcnemar_p, fixed, broken, n_test,
     verdict, kept (the model), the temperature that calibrates it, and as ``calibrated`` its ece, brier and log_loss on
     the test images at that temperature; where no difference was shown, n_needed (see ``significance.needed``), and
-    ``sure`` (see ``answering``), where there is one. Shares are between 0 and 1. Six significant digits are left, so
-    that the last bit of a sum, which may differ between machines, does not show.
+    ``sure`` (see ``answering``), where there is one; n_groups, where some test images share a group. Shares are
+    between 0 and 1. Six significant digits are left, so that the last bit of a sum, which may differ between machines,
+    does not show.
 
     Where nothing was ``tuned``, before and after are one model: the keys are the same, and the head is kept, whatever
-    ``keep_best_of`` says. With fewer test images than ``cross_validate``, accuracies and their difference have
-    intervals that hold for few images (``wilson``, ``paired``): those of the bootstrap can be without any width.
+    ``keep_best_of`` says. With fewer test images, or groups of them, than ``cross_validate``, accuracies and their
+    difference have intervals that hold for few (``share``, ``change``): those of the bootstrap are too narrow then, and
+    can be without any width.
     """
     intervals = bootstrap(test, confidence=confidence, resamples=resamples, seed=seed)
     points = {
@@ -90,70 +94,79 @@ def compare(
     points["delta"] = {key: points["finetuned"][key] - value for key, value in points["head"].items()}
     fixed, broken, p = mcnemar(test)
     images = len(test.labels)
-    if images < cross_validate:
-        for model in ("head", "finetuned"):
-            intervals[model]["accuracy"] = wilson(points[model]["accuracy"], images, confidence)
+    rights = {"head": test.before.argmax(1) == test.labels, "finetuned": test.after.argmax(1) == test.labels}
+    if test.units < cross_validate:
+        for model, right in rights.items():
+            intervals[model]["accuracy"] = share(right, test.groups, confidence)
         if tuned:
-            intervals["delta"]["accuracy"] = paired(fixed, broken, images, confidence)
+            intervals["delta"]["accuracy"] = change(test, confidence)
     best = kept(val, keep_best_of if tuned else ["head"])
-    warmth = _rounded(temperature(val.labels, val.before if best == "head" else val.after))
+    warmth = rounded(temperature(val.labels, val.before if best == "head" else val.after))
     val_calm, test_calm = (rescaled(one.before if best == "head" else one.after, warmth) for one in (val, test))
     calm = scores(test.labels, test_calm)
     said = verdict(p, intervals["delta"]["accuracy"], confidence) if tuned else NOTHING
-    shows = needed(fixed, broken, images, confidence) if said == UNDECIDED else None
-    sure = answering(Answers(val.labels, val_calm), Answers(test.labels, test_calm), sure_enough, confidence)
+    worth = effective(rights["finetuned"].astype(np.float64) - rights["head"], test.groups) / images
+    shows = needed(fixed, broken, images, confidence, worth) if said == UNDECIDED else None
+    asked = Answers(test.labels, test_calm)
+    sure = answering(Answers(val.labels, val_calm), asked, sure_enough, confidence, test.groups)
     return {
-        **{model: _with_intervals(figures, intervals[model]) for model, figures in points.items()},
-        "mcnemar_p": _rounded(p),
+        **{model: with_intervals(figures, intervals[model]) for model, figures in points.items()},
+        "mcnemar_p": rounded(p),
         "fixed": fixed,
         "broken": broken,
         "n_test": images,
+        **({} if test.groups is None else {"n_groups": test.units}),
         "verdict": said,
         **({"n_needed": shows} if shows else {}),
         "kept": best,
         "temperature": warmth,
-        "calibrated": {key: _rounded(calm[key]) for key in ("ece", "brier", "log_loss")},
+        "calibrated": {key: rounded(calm[key]) for key in ("ece", "brier", "log_loss")},
         **({"sure": sure} if sure else {}),
     }
 
 
-def answering(val: Answers, test: Answers, wanted: float, confidence: float) -> dict[str, float]:
+def answering(
+    val: Answers, test: Answers, wanted: float, confidence: float, groups: Labels | None = None
+) -> dict[str, float]:
     """Return what comes of letting the model answer only where it is sure, for it to be right so often.
 
     The validation images choose the ``threshold``, see ``calibration.threshold``; then follow the share of the test
     images that are answered (``coverage``) and how often these answers are right (``accuracy``), with their intervals
-    (Wilson). Nothing where the validation images have no threshold to offer.
+    (Wilson), for which ``groups`` of test images count. Nothing where the validation images have no threshold to offer.
     """
     limit = threshold(val.labels, val.probabilities, wanted)
     if limit is None:
         return {}
-    limit = _rounded(limit)
+    limit = rounded(limit)
     answered = test.probabilities.max(1) >= limit
     right = (test.probabilities.argmax(1) == test.labels)[answered]
-    shares = {"coverage": answered} | ({"accuracy": right} if len(right) else {})
-    points = {key: float(said.mean()) for key, said in shares.items()}
-    intervals = {key: wilson(points[key], len(said), confidence) for key, said in shares.items()}
-    return {"wanted": wanted, "threshold": limit, **_with_intervals(points, intervals)}
+    points, intervals = {"coverage": float(answered.mean())}, {"coverage": share(answered, groups, confidence)}
+    if len(right):
+        points["accuracy"] = float(right.mean())
+        intervals["accuracy"] = share(right, None if groups is None else groups[answered], confidence)
+    return {"wanted": wanted, "threshold": limit, **with_intervals(points, intervals)}
 
 
 def among(test: Pair, which: NDArray[np.bool_], confidence: float) -> dict[str, float]:
     """Return how many of the test images some are, and the accuracies on these alone, with Wilson's intervals."""
-    labels, count = test.labels[which], int(which.sum())
-    models = {"before": test.before[which], "after": test.after[which]}
-    shares = {name: accuracy(labels, model) for name, model in models.items()} if count else {}
-    intervals = {name: wilson(share, count, confidence) for name, share in shares.items()}
-    return {"images": count, **_with_intervals(shares, intervals)}
+    some, count = test.of(which), int(which.sum())
+    models = {"before": some.before, "after": some.after} if count else {}
+    rights = {name: model.argmax(1) == some.labels for name, model in models.items()}
+    intervals = {name: share(right, some.groups, confidence) for name, right in rights.items()}
+    return {"images": count, **with_intervals({key: float(right.mean()) for key, right in rights.items()}, intervals)}
 
 
-def cross_validated(labels: Labels, probabilities: NDArray[np.floating[Any]], confidence: float) -> dict[str, Any]:
+def cross_validated(
+    labels: Labels, probabilities: NDArray[np.floating[Any]], confidence: float, groups: Labels | None = None
+) -> dict[str, Any]:
     """Return what ``figures.json`` says of the head on images that it has not seen, each of them asked once.
 
     The accuracy has Wilson's interval, as if one head had been asked about all images. Those of the folds have learnt
     partly from the same images; how much wider that makes it cannot be known from one cross-validation (Bengio and
     Grandvalet 2004).
     """
-    share = accuracy(labels, probabilities)
-    found = _with_intervals({"accuracy": share}, {"accuracy": wilson(share, len(labels), confidence)})
+    interval = share(probabilities.argmax(1) == labels, groups, confidence)
+    found = with_intervals({"accuracy": accuracy(labels, probabilities)}, {"accuracy": interval})
     return {**found, "images": len(labels)}
 
 
@@ -175,6 +188,12 @@ def metrics(figures: Mapping[str, Any]) -> dict[str, float]:
     return found | {"val_kept": round(figures[figures["kept"]]["val_accuracy"], 4)}
 
 
+def counted(metrics: Mapping[str, Any]) -> str:
+    """Say how many test images there are, and how many groups of them, where there are such."""
+    images = f"{metrics['n_test']} test images"
+    return f"{images} in {metrics['n_groups']} groups" if "n_groups" in metrics else images
+
+
 def is_tuned(metrics: Mapping[str, Any]) -> bool:
     """Whether there is a model after fine-tuning: what ``compare`` returned says so by its verdict."""
     return bool(metrics["verdict"] != NOTHING)
@@ -194,15 +213,15 @@ def kept(val: Pair, candidates: Sequence[str]) -> str:
     return min(candidates, key=rank)
 
 
-def _with_intervals(figures: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, float]:
+def with_intervals(figures: Mapping[str, float], intervals: Mapping[str, Interval]) -> dict[str, float]:
     """Put each interval's ends behind its figure."""
     row = {}
     for key, value in figures.items():
-        row[key] = _rounded(value)
+        row[key] = rounded(value)
         if key in intervals:
-            row |= {f"{key}_{end}": _rounded(bound) for end, bound in intervals[key]._asdict().items()}
+            row |= {f"{key}_{end}": rounded(bound) for end, bound in intervals[key]._asdict().items()}
     return row
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     return float(f"{value:.6g}")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from thaw.evidence.scoring import Floats
-from thaw.evidence.significance import Interval, holm
+from thaw.evidence.significance import Interval, effective, holm
 from thaw.learning.subsets import Measured
 
 EXPONENTS = (0.15, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4)  # of all c that have been seen
@@ -58,9 +58,9 @@ class Forecast:
 def forecast(measured: Measured, confidence: float, seed: int) -> Forecast:
     """Continue a learning curve to twice as many images as there are.
 
-    Its uncertainty comes from drawing the validation images and the subsets again (bootstrap). All images make one
-    subset only, and so would twice as many: how much chance is in one is taken from those of the size before. They are
-    few, so it is Student's t that their spread is multiplied with.
+    Its uncertainty comes from drawing the validation images, in whole groups, and the subsets again (bootstrap). All
+    images make one subset only, and so would twice as many: how much chance is in one is taken from those of the size
+    before. They are few, so it is Student's t that their spread is multiplied with.
     """
     random = np.random.default_rng(seed)
     errors = _resampled(measured, random)
@@ -88,9 +88,10 @@ def forecast(measured: Measured, confidence: float, seed: int) -> Forecast:
 def _resampled(measured: Measured, random: np.random.Generator) -> Floats:
     """Errors by size (columns): as they were measured (first row), then of draws and images that are drawn again."""
     images = len(measured.y)
-    weights = np.concatenate(
-        [np.full((1, images), 1 / images), random.multinomial(images, np.full(images, 1 / images), RESAMPLES) / images]
-    )
+    unit = np.arange(images) if measured.groups is None else measured.groups
+    units = int(unit.max()) + 1
+    count = np.take(random.multinomial(units, np.full(units, 1 / units), RESAMPLES), unit, axis=1)
+    weights = np.concatenate([np.full((1, images), 1 / images), count / count.sum(axis=1, keepdims=True)])
     most = len(measured.right[0])
     drawn = np.concatenate([np.arange(most)[np.newaxis], random.integers(0, most, (RESAMPLES, most))])
     columns = []
@@ -125,16 +126,18 @@ def _gaining(measured: Measured, confidence: float) -> list[int]:
     """Return the classes whose recall has risen between the last two sizes by more than noise.
 
     One-sided z-tests over the images of a class, corrected for the number of classes (Holm). As in
-    ``significance.paired``, an image that was gained and one that was lost are added; the subset of all images is one
-    draw, with as much chance in it as there is in one of half of them.
+    ``significance.paired``, an image that was gained and one that was lost are added; groups count for what they are
+    worth; the subset of all images is one draw, with as much chance in it as there is in one of half of them.
     """
     half, whole = measured.right[-2], measured.right[-1][0]
     classes = np.unique(measured.y)
     p = []
     for number in classes:
         own = measured.y == number
-        gains = np.append(whole[own] - half[:, own].mean(axis=0), [1.0, -1.0])
-        noise = gains.var() / len(gains) + half[:, own].mean(axis=1).var(ddof=1)
+        seen = whole[own] - half[:, own].mean(axis=0)
+        gains = np.append(seen, [1.0, -1.0])
+        worth = effective(seen, None if measured.groups is None else measured.groups[own])
+        noise = gains.var() / (worth + 2) + half[:, own].mean(axis=1).var(ddof=1)
         p.append(1 - NormalDist().cdf(float(gains.mean() / np.sqrt(noise))))
     return [int(number) for number, value in zip(classes, holm(p), strict=True) if value < 1 - confidence]
 

@@ -106,6 +106,41 @@ def class_table(before: Counts, after: Counts, story: Story) -> dict[str, Any]:
     return {"low": low, "high": high, "rows": rows}
 
 
+def slice_tables(metrics: Mapping[str, Any], confidence: float) -> dict[str, Any]:
+    """Lay out the slices, a table for each column: texts, and on one scale both accuracies and the kept one's range.
+
+    Args:
+        metrics: ``figures.json``.
+        confidence: below which complement a p-value says that a slice is worse than the rest.
+    """
+    rows: Sequence[Mapping[str, Any]] = metrics.get("slices", [])
+    models = ("before", "after") if comparison.is_tuned(metrics) else ("before",)
+    kept = "before" if metrics["kept"] == "head" else "after"
+    low, *_, high = ticks([row[f"{model}_{end}"] for row in rows for model in models for end in ("low", "high")], 4)
+
+    def at(value: float) -> float:
+        return round(100 * (value - low) / (high - low), 1)
+
+    def cell(row: Mapping[str, Any], key: str, show: Callable[[float], str]) -> dict[str, str]:
+        return {"value": show(row[key]), "interval": " to ".join(show(row[f"{key}_{end}"]) for end in ("low", "high"))}
+
+    tables: dict[str, list[dict[str, Any]]] = {row["column"]: [] for row in rows}
+    for row in rows:
+        start, end = (at(row[f"{kept}_{end}"]) for end in ("low", "high"))
+        tables[row["column"]].append(
+            {
+                "name": row["value"],
+                "images": row["images"],
+                "at": {model: at(row[model]) for model in models},
+                "range": (start, round(end - start, 1)),
+                "cells": [cell(row, model, percent) for model in models]
+                + ([cell(row, "difference", points)] if "difference" in row else []),
+                "worse": row["p"] < 1 - confidence,
+            }
+        )
+    return {"low": low, "high": high, "tables": tables, "count": len(rows)}
+
+
 def galleries(story: Story) -> list[dict[str, Any]]:
     """Choose the test images to look at: those that fine-tuning fixed and broke, and the surest of its errors."""
     test = story.test

@@ -6,7 +6,7 @@ for the same input (no dates, no absolute paths), and no plotting library to loa
 """
 
 import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,17 @@ import numpy as np
 from thaw.architectures import ARCHITECTURES
 from thaw.artifacts import write_text
 from thaw.data import images
-from thaw.evidence import plots, scoring
-from thaw.evidence.layout import class_table, confusions, figure_table, galleries, notes, split_table, stored_size
+from thaw.evidence import comparison, plots, scoring
+from thaw.evidence.layout import (
+    class_table,
+    confusions,
+    figure_table,
+    galleries,
+    notes,
+    slice_tables,
+    split_table,
+    stored_size,
+)
 from thaw.evidence.plots import Counts, confusion_matrix
 from thaw.evidence.story import Story
 from thaw.evidence.suspected import pictured
@@ -30,6 +39,7 @@ from thaw.evidence.wording import (
     gaining,
     intervals,
     keeping,
+    lagging,
     leaks,
     more_images,
     needed,
@@ -39,6 +49,7 @@ from thaw.evidence.wording import (
     plain,
     points,
     shortfall,
+    tested,
 )
 from thaw.learning import curves
 
@@ -67,6 +78,9 @@ def write_html(path: Path, story: Story) -> None:
         shown=shown,
         matrices=matrices if story.tuned else {"The head": matrices["Before"]},
         confusions=confusions(before, after, story.classes),
+        slices=slice_tables(story.metrics, story.config["evaluate"]["confidence"])
+        if "slices" in story.metrics
+        else None,
         galleries=galleries(story),
         suspected=pictured(story.findings, story.data),
         kinds=story.prepared["refused"],
@@ -119,6 +133,10 @@ def _render(template: str, story: Story, **more: Any) -> str:
         more_images=more_images(story.forecast),
         answered=answered(story.metrics),
         leaks=leaks(story.metrics),
+        lagging=lagging(story.metrics, story.config["evaluate"]["confidence"]),
+        grouped=story.grouped,
+        counted=comparison.counted(story.metrics),
+        tested=tested(story.metrics),
         audited=audited(story.findings, story.config["evaluate"]["confidence"]),
         wanted=story.config["evaluate"]["sure_enough"],
         notes=notes(story.prepared, story.config["dataset"]),
@@ -140,7 +158,7 @@ def _confusion(story: Story) -> tuple[Counts, Counts]:
 
 def write_plots(folder: Path, story: Story) -> None:
     """Write what ``dvc plots`` draws: a curve_….csv, confusion_….csv and reliability_….csv of either model, the
-    risk_coverage.csv of the kept one, and learning_curve.csv, whose last row is the forecast.
+    risk_coverage.csv of the kept one, learning_curve.csv, whose last row is the forecast, and slices.csv.
     """
     folder.mkdir()
     classes, test = story.classes, story.test
@@ -160,6 +178,10 @@ def write_plots(folder: Path, story: Story) -> None:
     known = [*story.forecast.curve, story.forecast.doubled] if story.forecast else []
     measured = ([one.images, *(f"{value:.6g}" for value in (one.accuracy, *one.interval))] for one in known)
     _write_csv(folder / "learning_curve.csv", ["images", "accuracy", "low", "high"], measured)
+    if slices := story.metrics.get("slices"):
+        keys = [key for key in slices[0] if key not in ("column", "value")]
+        named = ([f"{one['column']}: {one['value']}", *(one[key] for key in keys)] for one in slices)
+        _write_csv(folder / "slices.csv", ["slice", *keys], named)
 
 
 def summary(story: Story) -> str:
@@ -181,7 +203,7 @@ def summary(story: Story) -> str:
             row("after fine-tuning", "finetuned", percent),
             row("difference", "delta", points, " percentage points"),
             "",
-            f"Verdict: {metrics['verdict']} (McNemar's exact p = {p_value(metrics['mcnemar_p'])}; "
+            f"Verdict: {metrics['verdict']} ({tested(metrics)} = {p_value(metrics['mcnemar_p'])}; "
             f"{metrics['fixed']} images fixed, {metrics['broken']} broken)",
         ]
     else:
@@ -193,10 +215,11 @@ def summary(story: Story) -> str:
     return "\n".join(
         [
             *([*shortfall(metrics, confidence), ""] if story.few else []),
-            columns(f"{metrics['n_test']} test images", "accuracy", f"{confidence:.0%} interval"),
+            *([comparison.counted(metrics)] if story.grouped else []),
+            columns("" if story.grouped else comparison.counted(metrics), "accuracy", f"{confidence:.0%} interval"),
             *answer,
             f"Kept: {keeping(metrics)}",
-            *filter(None, [leaks(metrics), cross_validated(metrics)]),
+            *filter(None, [leaks(metrics), cross_validated(metrics), *_first(lagging(metrics, confidence))]),
             *next_steps(story),
             *coverage(story.prepared["images"]),
             "",
@@ -207,6 +230,12 @@ def summary(story: Story) -> str:
             "",
         ]
     )
+
+
+def _first(sentences: Sequence[str]) -> list[str]:
+    """Return the first sentence, with how many more there are."""
+    more = len(sentences) - 1
+    return [f"{sentences[0]}{f'; {more} more in the report' if more else ''}"] if sentences else []
 
 
 def _write_csv(path: Path, header: list[str], rows: Iterable[list[Any]]) -> None:

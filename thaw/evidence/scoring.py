@@ -17,11 +17,25 @@ CURVE = 100  # places of a risk-coverage curve
 
 @dataclass(frozen=True)
 class Pair:
-    """Both models' probabilities (images × classes) for the same images, whose classes have the numbers ``labels``."""
+    """Both models' probabilities (images × classes) for the same images, whose classes have the numbers ``labels``.
+
+    ``groups`` has the number of each image's group, from 0 on; None where every image is one of its own.
+    """
 
     labels: Labels
     before: NDArray[np.floating[Any]]
     after: NDArray[np.floating[Any]]
+    groups: Labels | None = None
+
+    @property
+    def units(self) -> int:
+        """How many groups there are, or else images."""
+        return len(self.labels) if self.groups is None else len(np.unique(self.groups))
+
+    def of(self, which: NDArray[np.bool_]) -> "Pair":
+        """Return the same of some of the images."""
+        groups = None if self.groups is None else self.groups[which]
+        return Pair(self.labels[which], self.before[which], self.after[which], groups)
 
 
 class Answers(NamedTuple):

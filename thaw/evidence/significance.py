@@ -1,16 +1,18 @@
 """How sure one may be of a figure, or of a difference: intervals and tests.
 
-Both models have seen the very same test images, so all that is said about their difference is paired.
+Both models have seen the very same test images, so all that is said about their difference is paired. Images of one
+group (a patient, a burst, copies) are right or wrong together: where there are groups, they are what is counted.
 """
 
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from thaw.evidence.scoring import Floats, Pair, ratio
+from thaw.evidence.scoring import Floats, Labels, Pair, ratio
 
 Verdict = Literal["fine-tuning helped", "fine-tuning hurt", "no difference shown", "nothing was fine-tuned"]
 
@@ -51,24 +53,39 @@ def bootstrap(test: Pair, *, confidence: float, resamples: int, seed: int) -> di
     1993, chapters 13 and 16). Only an image's (label, before, after) matters to either figure, so a draw of n images is
     a multinomial draw over the distinct outcomes: the same distribution, and every score becomes a matrix product.
     Macro F1 is that of the classes among the labels, as in ``scoring.macro_f1``.
+
+    Of images in groups, whole groups are drawn (Field & Welsh 2007, J. R. Statist. Soc. B 69:369).
     """
-    n, classes = test.before.shape
-    outcomes, counts = np.unique(
-        np.stack([test.labels, test.before.argmax(1), test.after.argmax(1)]), axis=1, return_counts=True
-    )
+    classes = test.before.shape[1]
+    outcomes = np.stack([test.labels, test.before.argmax(1), test.after.argmax(1)])
+    if test.groups is None:
+        outcomes, counts = np.unique(outcomes, axis=1, return_counts=True)
+        unit, draws = np.arange(len(counts)), len(test.labels)
+    else:
+        unit = np.unique(test.groups, return_inverse=True)[1]
+        draws = test.units
+        counts = np.ones(draws, np.int64)
     label, predicted = outcomes[0], {"head": outcomes[1], "finetuned": outcomes[2]}
-    # Each outcome as a one-hot row: its true class, and for either model its predicted class and its class if right.
-    hot = np.eye(classes)
+
+    def summed(numbers: Labels, which: NDArray[Any] | int = 1) -> Floats:
+        """Of what is drawn, a row each: how many images have which class."""
+        table = np.zeros((len(counts), classes))
+        np.add.at(table, (unit, numbers), which)
+        return table
+
+    # For either model: how many are right, and how many are taken for which class.
+    truth = summed(label)
+    answers = {model: (summed(label, guess == label), summed(guess)) for model, guess in predicted.items()}
     tested = np.unique(label)
     random = np.random.default_rng(seed)
     drawn: dict[str, list[Floats]] = {"head": [], "finetuned": []}
     for start in range(0, resamples, _BLOCK):
-        weights = random.multinomial(n, counts / n, size=min(_BLOCK, resamples - start)).astype(np.float64)
-        true = weights @ hot[label]
-        for model, guess in predicted.items():
-            right = weights @ (hot[label] * (guess == label)[:, None])
-            f1 = np.nanmean(ratio(2 * right, true + weights @ hot[guess])[:, tested], axis=1)
-            drawn[model].append(np.stack([right.sum(1) / n, f1]))
+        weights = random.multinomial(draws, counts / draws, size=min(_BLOCK, resamples - start)).astype(np.float64)
+        true = weights @ truth
+        for model, (rights, taken) in answers.items():
+            right = weights @ rights
+            f1 = np.nanmean(ratio(2 * right, true + weights @ taken)[:, tested], axis=1)
+            drawn[model].append(np.stack([right.sum(1) / true.sum(1), f1]))
     samples = {model: np.concatenate(blocks, axis=1) for model, blocks in drawn.items()}
     samples["delta"] = samples["finetuned"] - samples["head"]
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
@@ -86,6 +103,11 @@ def mcnemar(test: Pair) -> McNemar:
 
     If both models are equally good, an image that only one gets right is as likely the one's as the other's: the
     number fixed is Binomial(fixed + broken, ½) (McNemar 1947, in its exact form).
+
+    Of images in groups, the models are swapped in whole groups (Fisher's randomisation test, 1935; why McNemar's own
+    will not do there: Durkalski et al. 2003, Statist. Med. 22:2417). The p-value is the share of all ways of doing so
+    which set as many more images right in one model than in the other as was seen, or still more; without groups that
+    is McNemar's.
     """
     # scipy.stats.binomtest gives the same number and takes half a second longer to import.
     from scipy.special import bdtr
@@ -93,10 +115,59 @@ def mcnemar(test: Pair) -> McNemar:
     before = test.before.argmax(1) == test.labels
     after = test.after.argmax(1) == test.labels
     fixed, broken = int((after & ~before).sum()), int((before & ~after).sum())
+    if test.groups is not None:
+        return McNemar(fixed, broken, _swapped(np.bincount(test.groups, after.astype(np.float64) - before)))
     return McNemar(fixed, broken, min(1.0, 2 * float(bdtr(min(fixed, broken), fixed + broken, 0.5))))
 
 
-def wilson(share: float, images: int, confidence: float) -> Interval:
+def _swapped(changes: NDArray[Any]) -> float:
+    """Return how often the sum of some whole numbers is so far from 0 if each has either sign, as a share."""
+    sizes = [int(size) for size in np.abs(changes) if size]
+    total, seen = sum(sizes), abs(int(changes.sum()))
+    chance = np.zeros(2 * total + 1)  # of the sums from -total to total
+    chance[total] = 1
+    for size in sizes:  # nothing is lost at the ends: no sum is beyond them
+        chance = (np.roll(chance, size) + np.roll(chance, -size)) / 2
+    return min(1.0, float(chance[np.abs(np.arange(-total, total + 1)) >= seen].sum()))
+
+
+def effective(values: NDArray[Any], groups: Labels | None) -> float:
+    """Return how many images by themselves would tell as much of the mean of ``values`` as images in groups do.
+
+    n / (1 + (m - 1) r), where m is the size of the group that an image is in, on average over images, and r how much
+    alike the images of a group are: the intraclass correlation by analysis of variance, between 0 and 1 (Kish 1965;
+    Rao & Scott 1992, Biometrics 48:577). Where r cannot be known, as there is one group alone or all values are the
+    same, it is taken to be 1: then a group is worth one image.
+    """
+    images = len(values)
+    if groups is None or len(np.unique(groups)) == images:
+        return images
+    unit, size = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    mean = np.bincount(unit, values) / size
+    alike = 1.0
+    if len(size) > 1 and (values != values[0]).any():
+        between = (size * (mean - values.mean()) ** 2).sum() / (len(size) - 1)
+        within = ((values - mean[unit]) ** 2).sum() / (images - len(size))
+        typical = (images - (size**2).sum() / images) / (len(size) - 1)
+        alike = min(1.0, max(0.0, (between - within) / (between + (typical - 1) * within)))
+    return float(images / (1 + ((size**2).sum() / images - 1) * alike))
+
+
+def share(right: NDArray[np.bool_], groups: Labels | None, confidence: float) -> Interval:
+    """Return Wilson's interval of how often images are right; of images in groups, for as many as they are worth."""
+    return wilson(float(right.mean()), effective(right.astype(np.float64), groups), confidence)
+
+
+def change(test: Pair, confidence: float) -> Interval:
+    """Return the interval of the difference of accuracies (``paired``); groups count for as much as they are worth."""
+    after, before = (model.argmax(1) == test.labels for model in (test.after, test.before))
+    gains = after.astype(np.float64) - before
+    worth = effective(gains, test.groups) / len(gains)
+    fixed, broken = int((gains > 0).sum()), int((gains < 0).sum())
+    return paired(fixed * worth, broken * worth, len(gains) * worth, confidence)
+
+
+def wilson(share: float, images: float, confidence: float) -> Interval:
     """Return the interval of a share of so many images (Wilson 1927)."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     middle = (share + z * z / (2 * images)) / (1 + z * z / images)
@@ -104,7 +175,7 @@ def wilson(share: float, images: int, confidence: float) -> Interval:
     return Interval(max(0.0, middle - half), min(1.0, middle + half))
 
 
-def paired(fixed: int, broken: int, images: int, confidence: float) -> Interval:
+def paired(fixed: float, broken: float, images: float, confidence: float) -> Interval:
     """Return the interval of the difference of two shares of the same images (Bonett and Price 2012, adjusted Wald).
 
     One image is added to those that were fixed and one to those that were broken. So it holds for few images, and has
@@ -116,11 +187,12 @@ def paired(fixed: int, broken: int, images: int, confidence: float) -> Interval:
     return Interval(max(-1.0, gained - lost - half), min(1.0, gained - lost + half))
 
 
-def needed(fixed: int, broken: int, images: int, confidence: float) -> int | None:
+def needed(fixed: int, broken: int, images: int, confidence: float, worth: float = 1) -> int | None:
     """Return how many test images would show a difference of the size seen, ``POWER`` of the time.
 
     If so large a share is fixed, and so large a share broken, by McNemar's test (Connor 1987, Biometrics 43:207). None
-    where as many are fixed as broken: no number of images shows that there is no difference.
+    where as many are fixed as broken: no number of images shows that there is no difference. ``worth`` is the share of
+    the images that would tell as much if each were by itself (``effective``).
     """
     if fixed == broken:
         return None
@@ -128,7 +200,7 @@ def needed(fixed: int, broken: int, images: int, confidence: float) -> int | Non
     apart, difference = (fixed + broken) / images, abs(fixed - broken) / images
     spread = normal.inv_cdf((1 + confidence) / 2) * math.sqrt(apart)
     spread += normal.inv_cdf(POWER) * math.sqrt(apart - difference**2)
-    return math.ceil((spread / difference) ** 2)
+    return math.ceil((spread / difference) ** 2 / worth)
 
 
 def by_class(test: Pair, confidence: float) -> dict[int, Change]:
@@ -139,12 +211,11 @@ def by_class(test: Pair, confidence: float) -> dict[int, Change]:
     """
     found = {}
     for number in np.unique(test.labels).tolist():
-        own = test.labels == number
-        fixed, broken, p = mcnemar(Pair(test.labels[own], test.before[own], test.after[own]))
-        interval = paired(fixed, broken, int(own.sum()), confidence)
-        found[number] = Change((fixed - broken) / int(own.sum()), interval, p)
-    corrected = holm([change.p for change in found.values()])
-    return {number: change._replace(p=p) for (number, change), p in zip(found.items(), corrected, strict=True)}
+        own = test.of(test.labels == number)
+        fixed, broken, p = mcnemar(own)
+        found[number] = Change((fixed - broken) / len(own.labels), change(own, confidence), p)
+    corrected = holm([one.p for one in found.values()])
+    return {number: one._replace(p=p) for (number, one), p in zip(found.items(), corrected, strict=True)}
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -161,7 +232,7 @@ def least_fixed(confidence: float) -> int:
     """Return the fewest images that have to be fixed, or broken, before a difference can be shown at all.
 
     If k images were fixed and none broken, McNemar's exact p is 2 / 2ᵏ, and no difference of k images has a smaller
-    one. So n test images can show no difference below k / n, whatever the models are.
+    one. So n test images can show no difference below k / n, whatever the models are. The same holds for k groups.
     """
     return math.floor(1 - math.log2(1 - confidence)) + 1
 

@@ -55,13 +55,18 @@ class Story:
 
     @property
     def few(self) -> bool:
-        """Whether there are so few test images that what they cannot show is to be said first."""
-        return bool(self.metrics["n_test"] < self.config["evaluate"]["cross_validate"])
+        """Whether there are so few test images, or groups of them, that what they cannot show is to be said first."""
+        return bool(self.metrics.get("n_groups", self.metrics["n_test"]) < self.config["evaluate"]["cross_validate"])
 
     @property
     def tuned(self) -> bool:
         """Whether there are two models to tell of; else all that is shown is "before"."""
         return comparison.is_tuned(self.metrics)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether some test images share a group, so that groups are what is counted."""
+        return "n_groups" in self.metrics
 
     @property
     def kept(self) -> Answers:

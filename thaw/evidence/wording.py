@@ -23,13 +23,14 @@ def keeping(metrics: Mapping[str, Any]) -> str:
 def shortfall(metrics: Mapping[str, Any], confidence: float) -> list[str]:
     """Say what so few test images cannot show, in numbers: see ``significance.least_fixed``."""
     images, least = metrics["n_test"], significance.least_fixed(confidence)
-    said = [f"{images} test images are few: the true accuracy may lie anywhere in its {confidence:.0%} range."]
+    units, what = (metrics["n_groups"], "groups") if "n_groups" in metrics else (images, "images")
+    said = [f"{comparison.counted(metrics)} are few: the true accuracy may lie anywhere in its {confidence:.0%} range."]
     if not comparison.is_tuned(metrics):
         return said
-    if least > images:
+    if least > units:
         return [
             *said,
-            f"They cannot show any difference: it takes {least} images that only one of two models gets right.",
+            f"They cannot show any difference: it takes {least} {what} that only one of two models gets right.",
         ]
     return [
         *said,
@@ -41,8 +42,32 @@ def shortfall(metrics: Mapping[str, Any], confidence: float) -> list[str]:
 def intervals(story: Story) -> str:
     """Say what the ranges are: see ``comparison.compare``."""
     if not story.few:
-        return "bootstrap intervals"
-    return f"intervals (Wilson; {'difference: Bonett and Price; ' if story.tuned else ''}macro F1: bootstrap)"
+        return f"bootstrap intervals{', for which whole groups are drawn' if story.grouped else ''}"
+    difference = "difference: Bonett and Price; " if story.tuned else ""
+    drawn = " of whole groups; a group counts for as many images as it is worth" if story.grouped else ""
+    return f"intervals (Wilson; {difference}macro F1: bootstrap{drawn})"
+
+
+def tested(metrics: Mapping[str, Any]) -> str:
+    """Name the p-value: see ``significance.mcnemar``."""
+    return "exact p over groups" if "n_groups" in metrics else "McNemar's exact p"
+
+
+def lagging(metrics: Mapping[str, Any], confidence: float) -> list[str]:
+    """Say which slices are worse than the rest by more than chance (see ``slices.measured``), the surest first."""
+    rows = metrics.get("slices", [])
+    key = "before" if metrics["kept"] == "head" else "after"
+    said = []
+    for row in sorted((one for one in rows if one["p"] < 1 - confidence), key=lambda one: one["p"]):
+        others = metrics["n_test"] - row["images"]
+        right = metrics[metrics["kept"]]["accuracy"] * metrics["n_test"] - row[key] * row["images"]
+        low, high = (percent(row[f"{key}_{end}"]) for end in ("low", "high"))
+        said.append(
+            f"Worse than the rest by {row['column']}: {row['value']}, {percent(row[key])} of {row['images']} test "
+            f"images right ({low} to {high}), of the others {percent(right / others)} "
+            f"(p = {p_value(row['p'])}, with {len(rows)} slices looked at)"
+        )
+    return said
 
 
 def cross_validated(metrics: Mapping[str, Any]) -> str:
@@ -118,7 +143,8 @@ def needed(metrics: Mapping[str, Any]) -> str:
     """Say how many test images would show a difference of the size that was seen; nothing where one was shown."""
     if "n_needed" not in metrics:
         return ""
-    return f"some {_about(metrics['n_needed'])} test images would show such a difference"
+    alike = ", in groups like these," if "n_groups" in metrics else ""
+    return f"some {_about(metrics['n_needed'])} test images{alike} would show such a difference"
 
 
 def more_images(forecast: Forecast | None) -> str:

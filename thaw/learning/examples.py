@@ -83,6 +83,16 @@ def labels(records: Sequence[Record], classes: list[str]) -> Labels:
     return np.array([numbers[record.label] for record in records], np.int64)
 
 
+def groups(records: Sequence[Record]) -> Labels | None:
+    """Return the number of each image's group, in the order of their first images; None where none has two images.
+
+    Images that share a split are one group: those that the data say belong together, and exact copies.
+    """
+    numbers: dict[str, int] = {}
+    found = [numbers.setdefault(record.unit, len(numbers)) for record in records]
+    return np.array(found, np.intp) if len(numbers) < len(records) else None
+
+
 def class_weights(choice: ClassWeights, classes: list[str], y: Labels) -> Floats | None:
     """What an image of each class counts in the loss: classes; None if all count alike.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from thaw.config.schema import ClassWeights, Lbfgs
 from thaw.data.manifest import Record
 from thaw.learning import heads
-from thaw.learning.examples import Examples, class_weights, examples
+from thaw.learning.examples import Examples, class_weights, examples, groups
 from thaw.networks.outputs import Array, Labels
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the images that are learnt from
@@ -36,12 +36,14 @@ class Measured(NamedTuple):
         right: for each size, whether a head was right: draws × validation images.
         y: the classes of the validation images.
         images: how many training images there are: more than the largest subset where that was too much work.
+        groups: of the validation images, see ``examples.groups``.
     """
 
     sizes: list[int]
     right: list[NDArray[np.bool_]]
     y: Labels
     images: int
+    groups: Labels | None = None
 
 
 def measure(
@@ -72,8 +74,8 @@ def measure(
     source = Array(np.load(features, mmap_mode="r")[:, :1])
     train, val = (examples(records, classes, source, split) for split in ("train", "val"))
     random = np.random.default_rng(seed)
-    groups = [records[row].unit for row in train.rows]
-    every = _order(train.y, groups, random)[: round(within * len(train.y))]
+    units = [records[row].unit for row in train.rows]
+    every = _order(train.y, units, random)[: round(within * len(train.y))]
     largest = min(len(every), int(WORK / (math.prod(source.shape) * len(classes))))
     if min(largest, len(val.y)) < LEAST or len(np.unique(train.y[every[: largest // 8]])) < 2:
         return None
@@ -83,10 +85,11 @@ def measure(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that few images have many classes is what is asked about
         for _ in range(DRAWS):
-            order = every[_order(train.y[every], [groups[place] for place in every], random)]
+            order = every[_order(train.y[every], [units[place] for place in every], random)]
             for size, found in zip(sizes, right, strict=False):
                 found.append(_judged(train, val, order[:size], [chosen], weighted, classes)[1])
-    return Measured(sizes, [*(np.stack(found) for found in right), whole[np.newaxis]], val.y, len(every))
+    together = groups([records[row] for row in val.rows])
+    return Measured(sizes, [*(np.stack(found) for found in right), whole[np.newaxis]], val.y, len(every), together)
 
 
 def _order(y: Labels, groups: Sequence[str], random: np.random.Generator) -> Labels:

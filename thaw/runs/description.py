@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from thaw.artifacts import Paths, fingerprint, git
 from thaw.config.schema import NO_MATTER
-from thaw.evidence.comparison import is_tuned
+from thaw.evidence.comparison import counted, is_tuned
 from thaw.learning import curves
 from thaw.learning.curves import Row
 from thaw.machine import environment
@@ -53,12 +53,12 @@ def headline(metrics: Mapping[str, Any]) -> str:
     if not is_tuned(metrics):
         return (
             f"{metrics['verdict'].capitalize()}: accuracy {head['accuracy']:.1%} with the head alone "
-            f"({head['accuracy_low']:.1%} to {head['accuracy_high']:.1%}) on {metrics['n_test']} test images."
+            f"({head['accuracy_low']:.1%} to {head['accuracy_high']:.1%}) on {counted(metrics)}."
         )
     return (
         f"{metrics['verdict'].capitalize()}: accuracy {head['accuracy']:.1%} before, {tuned['accuracy']:.1%} after, "
         f"difference {100 * delta['accuracy']:+.1f} points ({100 * delta['accuracy_low']:+.1f} to "
-        f"{100 * delta['accuracy_high']:+.1f}) on {metrics['n_test']} test images."
+        f"{100 * delta['accuracy_high']:+.1f}) on {counted(metrics)}."
     )
 
 
@@ -100,7 +100,7 @@ def points(paths: Paths, metrics: Mapping[str, Any]) -> list[Point]:
     """
     tuned = is_tuned(metrics)
     told = {key: value for key, value in metrics.items() if tuned or key not in _COMPARISON}
-    found = [(key, float(value), 0) for key, value in flat(told, "/").items() if not isinstance(value, str)]
+    found = [(key, float(value), 0) for key, value in flat(told, "/").items() if not isinstance(value, str | list)]
     offset = 0
     for stage in CURVES if tuned else CURVES[:1]:
         rows = curves.read(paths.history(stage))

@@ -105,7 +105,7 @@ def test_what_a_table_says_beside_path_and_label(folder: Path) -> None:
     found = indexing.scan(folder)
     assert [(entry.split, entry.group) for entry in found.entries] == [("train", "p1"), ("train", "p2"), ("val", "p3")]
     assert "labels.csv: the images of one 'patient_id' stay in one split" in found.notes
-    assert "labels.csv: columns that are left out: width" in found.notes
+    assert "columns that are left out: width" in found.notes
 
 
 def test_rows_and_files_that_cannot_be_used_are_refused(folder: Path) -> None:
