@@ -8,6 +8,7 @@ cannot read a key that DVC does not track.
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from pydantic import (
 from yaml import MarkedYAMLError
 
 from thaw.artifacts import PROJECT, STAGES, Paths, plain, read_json
+from thaw.chatter import is_unheard
 from thaw.config.schema import SECTIONS
 from thaw.config.wording import explain, nearest, unknown, unusable
 from thaw.errors import UserError, fail
@@ -186,6 +188,10 @@ def launch(job: Callable[[DictConfig], Any], module: str) -> None:
             return job(cfg)
         except UserError as error:
             fail(error)
+        except OSError as error:  # of any other, Hydra would show a traceback
+            if not is_unheard(error):
+                raise
+            sys.exit(1)
 
     # Hydra reads the name of the job and the folder of the configuration from the function it is given.
     shielded.__module__ = module
