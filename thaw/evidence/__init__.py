@@ -1,7 +1,7 @@
 """What the data prove: figures of both models, how sure they are, and the report that tells people.
 
 Offers ``scoring`` (of one model), ``significance`` (intervals and tests), ``comparison`` (both models), ``forecasting``
-(more images), ``story`` and ``report`` (HTML, card, plots, summary), ``verification`` (is it the committed result).
+(more images), ``splits`` (others), ``story``, ``report`` (HTML, card, summary), ``verification`` (is it the same).
 """
 
-__all__ = ["comparison", "forecasting", "report", "scoring", "significance", "story", "verification"]
+__all__ = ["comparison", "forecasting", "report", "scoring", "significance", "splits", "story", "verification"]

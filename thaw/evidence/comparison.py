@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from thaw.data.manifest import Record, Split
 from thaw.errors import UserError
-from thaw.evidence.scoring import Answers, Labels, Pair, accuracy, scores
+from thaw.evidence.scoring import Answers, Pair, accuracy, scores
 from thaw.evidence.significance import (
     NOTHING,
     UNDECIDED,
@@ -26,6 +26,9 @@ from thaw.evidence.significance import (
 from thaw.learning import examples
 from thaw.learning.calibration import losses, rescaled, temperature, threshold
 from thaw.learning.predictions import Predictions
+
+# Fewer test images show no gain below 3 points (6 images, by McNemar's test), and fine-tuning often brings no more.
+FEW = 200
 
 
 def pair(predicted: Mapping[str, Predictions], records: list[Record], classes: list[str], split: Split) -> Pair:
@@ -64,7 +67,6 @@ def compare(
     resamples: int,
     seed: int,
     keep_best_of: Sequence[str],
-    cross_validate: int,
     sure_enough: float,
     tuned: bool = True,
 ) -> dict[str, Any]:
@@ -79,8 +81,8 @@ def compare(
     that the last bit of a sum, which may differ between machines, does not show.
 
     Where nothing was ``tuned``, before and after are one model: the keys are the same, and the head is kept, whatever
-    ``keep_best_of`` says. With fewer test images than ``cross_validate``, accuracies and their difference have
-    intervals that hold for few images (``wilson``, ``paired``): those of the bootstrap can be without any width.
+    ``keep_best_of`` says. Of ``few`` test images, accuracies and their difference have intervals that hold for few
+    (``wilson``, ``paired``): those of the bootstrap can be without any width.
     """
     intervals = bootstrap(test, confidence=confidence, resamples=resamples, seed=seed)
     points = {
@@ -90,7 +92,7 @@ def compare(
     points["delta"] = {key: points["finetuned"][key] - value for key, value in points["head"].items()}
     fixed, broken, p = mcnemar(test)
     images = len(test.labels)
-    if images < cross_validate:
+    if few(images):
         for model in ("head", "finetuned"):
             intervals[model]["accuracy"] = wilson(points[model]["accuracy"], images, confidence)
         if tuned:
@@ -145,18 +147,6 @@ def among(test: Pair, which: NDArray[np.bool_], confidence: float) -> dict[str, 
     return {"images": count, **_with_intervals(shares, intervals)}
 
 
-def cross_validated(labels: Labels, probabilities: NDArray[np.floating[Any]], confidence: float) -> dict[str, Any]:
-    """Return what ``figures.json`` says of the head on images that it has not seen, each of them asked once.
-
-    The accuracy has Wilson's interval, as if one head had been asked about all images. Those of the folds have learnt
-    partly from the same images; how much wider that makes it cannot be known from one cross-validation (Bengio and
-    Grandvalet 2004).
-    """
-    share = accuracy(labels, probabilities)
-    found = _with_intervals({"accuracy": share}, {"accuracy": wilson(share, len(labels), confidence)})
-    return {**found, "images": len(labels)}
-
-
 def metrics(figures: Mapping[str, Any]) -> dict[str, float]:
     """Return the few of all ``figures`` that a person compares, for ``metrics.json``: as many as a table has room for.
 
@@ -173,6 +163,11 @@ def metrics(figures: Mapping[str, Any]) -> dict[str, float]:
     }
     found = {key: round(value, 4) for key, value in shares.items()} | {"p": float(f"{figures['mcnemar_p']:.2g}")}
     return found | {"val_kept": round(figures[figures["kept"]]["val_accuracy"], 4)}
+
+
+def few(images: int) -> bool:
+    """Whether so many test images are so few that what they cannot show is to be said first."""
+    return images < FEW
 
 
 def is_tuned(metrics: Mapping[str, Any]) -> bool:

@@ -30,9 +30,11 @@ from thaw.evidence.wording import (
     intervals,
     keeping,
     leaks,
+    luck,
     more_images,
     needed,
     next_steps,
+    other_splits,
     p_value,
     percent,
     plain,
@@ -58,6 +60,8 @@ def write_html(path: Path, story: Story) -> None:
         tracks=plots.tracks(story.metrics),
         growth=plots.growth(story.forecast) if story.forecast else None,
         gaining=gaining(story),
+        spread=story.spread,
+        others=plots.other_splits(story.spread) if story.spread else None,
         forecast=story.forecast,
         risk=plots.risk(scoring.risk_coverage(*story.kept), sure.get("coverage")),
         curves=plots.learning_curves(story.curves if story.tuned else {"train_head": story.curves["train_head"]}),
@@ -108,6 +112,7 @@ def _render(template: str, story: Story, **more: Any) -> str:
         confidence=story.config["evaluate"]["confidence"],
         shortfall=shortfall(story.metrics, story.config["evaluate"]["confidence"]) if story.few else [],
         cross_validated=cross_validated(story.metrics),
+        luck=luck(story.metrics),
         intervals=intervals(story),
         coverage=coverage(story.prepared["images"]),
         classes=story.classes,
@@ -138,7 +143,8 @@ def _confusion(story: Story) -> tuple[Counts, Counts]:
 
 def write_plots(folder: Path, story: Story) -> None:
     """Write what ``dvc plots`` draws: a curve_….csv, confusion_….csv and reliability_….csv of either model, the
-    risk_coverage.csv of the kept one, and learning_curve.csv, whose last row is the forecast.
+    risk_coverage.csv of the kept one, learning_curve.csv (its last row is the forecast) and splits.csv (its last row is
+    the run's own split).
     """
     folder.mkdir()
     classes, test = story.classes, story.test
@@ -158,6 +164,8 @@ def write_plots(folder: Path, story: Story) -> None:
     known = [*story.forecast.curve, story.forecast.doubled] if story.forecast else []
     measured = ([one.images, *(f"{value:.6g}" for value in (one.accuracy, *one.interval))] for one in known)
     _write_csv(folder / "learning_curve.csv", ["images", "accuracy", "low", "high"], measured)
+    rows = ([name, images, f"{value:.6g}"] for name, images, value in (story.spread.rows() if story.spread else []))
+    _write_csv(folder / "splits.csv", ["split", "images", "accuracy"], rows)
 
 
 def summary(story: Story) -> str:
@@ -194,7 +202,7 @@ def summary(story: Story) -> str:
             columns(f"{metrics['n_test']} test images", "accuracy", f"{confidence:.0%} interval"),
             *answer,
             f"Kept: {keeping(metrics)}",
-            *filter(None, [leaks(metrics), cross_validated(metrics)]),
+            *filter(None, [leaks(metrics), *other_splits(story)]),
             *next_steps(story),
             *coverage(story.prepared["images"]),
             "",

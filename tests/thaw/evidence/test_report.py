@@ -16,7 +16,7 @@ from tests.helpers import finished
 from tests.helpers.browser import chromium
 from thaw.artifacts import Paths, read_json, write_json, write_text
 from thaw.data import manifest
-from thaw.evidence import plots, wording
+from thaw.evidence import comparison, plots, wording
 from thaw.learning import predictions
 from thaw.runs import publishing
 
@@ -219,10 +219,11 @@ def test_summary_says_it_all(tmp_path: Path) -> None:
     assert json.dumps(metrics)
 
 
-def few(paths: Paths, **changes: Any) -> dict[str, str]:
+def few(paths: Paths, limit: int = 61) -> dict[str, str]:
     """Evaluate as if the 60 test images were few, and return what a person reads."""
-    changed = {"cross_validate": 61} | changes
-    evaluate.run(paths, finished.EVALUATE.model_copy(update=changed), finished.SEED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "FEW", limit)
+        evaluate.run(paths, finished.EVALUATE, finished.SEED)
     page = paths.report.read_text(encoding="utf-8")
     return {
         "report": re.sub(r"<style>.*?</style>|<[^>]*>", "", page, flags=re.DOTALL),
@@ -277,7 +278,7 @@ def test_classes_that_a_split_lacks_are_said(tmp_path: Path, split: str) -> None
         "test": "1 of 3 classes (cow) has no test images: macro F1 is the mean of the other 2 classes",
         "val": "1 of 3 classes (cow) has no validation images",
     }
-    texts = few(paths, cross_validate=0)
+    texts = few(paths, limit=0)
     assert f"mean F1 of the {2 if split == 'test' else 3} classes with test images" in texts["report"]
     for name, text in texts.items():
         assert said[split] in text, name
