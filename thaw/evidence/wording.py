@@ -71,7 +71,11 @@ def luck(metrics: Mapping[str, Any]) -> str:
     if "here" not in found:
         return ""
     here, mean = found["here"], found["accuracy"]
-    which = "like others" if not is_odd(metrics) else "a lucky one" if here > mean else "an unlucky one"
+    lucky = "lucky" if here > mean else "unlucky"
+    if is_odd(metrics):
+        which = f"a{'' if here > mean else 'n'} {lucky} one"
+    else:
+        which = f"among the {lucky.removesuffix('y')}ier" if abs(here - mean) > found["deviation"] else "like others"
     return (
         f"This split is {which}: {percent(here)} for a head here, {percent(mean)} ± {100 * found['deviation']:.1f} on "
         f"{found['splits']} other splits ({found['better']} of them better)"
