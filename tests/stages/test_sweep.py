@@ -1,5 +1,6 @@
 """Sweeps: what jobs have in common is computed once, what is done is not done again, and a failure stops nothing."""
 
+import csv
 import importlib.util
 import os
 import re
@@ -494,6 +495,35 @@ def test_heads_alone_and_fine_tuned_compete_and_either_may_be_promoted(swept: Pr
     assert project.lock == lock
     assert project.dvc("plots", "show").startswith("file://")
     project.dvc("plots", "diff", "HEAD")
+
+
+@pytest.mark.slow
+def test_seeds_end_in_what_fine_tuning_adds_over_them(swept: Project, tmp_path: Path) -> None:
+    variables = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    project = swept.copy(tmp_path / "project", **variables)
+    done = project.stage("sweep", "-m", "seed=0,1,2", "finetune=none,toy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    name = done.stdout.split()[1].rstrip(":")
+    folder = project.root / "multirun" / "sweeps" / name
+    with (folder / "seeds.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted((row["finetune"], row["seed"], bool(row["after"])) for row in rows) == [
+        (choice, seed, choice == "toy") for choice in ("none", "toy") for seed in "012"
+    ]
+    records = [read_json(file) for file in folder.glob("*.json")]
+    for record in records:
+        found = read_json(Paths(root=project.root / "multirun" / "jobs" / record["job"]).figures)
+        (row,) = [one for one in rows if one.items() >= record["values"].items()]
+        assert float(row["before"]) == pytest.approx(found["head"]["accuracy"])
+    toy = [(float(row["before"]), float(row["after"])) for row in rows if row["after"]]
+    mean = 100 * sum(after - before for before, after in toy) / 3
+    said = done.stdout.partition("What fine-tuning adds, on the test images of 3 seeds")[2]
+    assert f"{mean:+.1f} ±".replace("-", "−").replace("+0.0", "0.0") in said
+    client = MlflowClient(variables["MLFLOW_TRACKING_URI"])
+    experiment = client.get_experiment_by_name("thaw").experiment_id
+    (run,) = client.search_runs([experiment], f"tags.`thaw.sweep` = '{name}' AND tags.`thaw.sweep.summary` LIKE '%'")
+    assert {"seeds.csv", "seeds.svg"} <= {one.path for one in client.list_artifacts(run.info.run_id)}
+    assert "sweep/before" in run.data.metrics
 
 
 @pytest.mark.slow

@@ -74,19 +74,20 @@ def seeds(found: Sequence[Seeds]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {bottom + BOTTOM}" role="img">',
         f"<style>{STYLE}circle{{fill:#1769c2;fill-opacity:.5}}.mean{{stroke:#1c2430;stroke-width:3}}</style>",
         f'<rect width="{width:g}" height="{bottom + BOTTOM}" fill="#fff"/>',
-        f'<text class="key" x="12" y="{TOP - 18}">accuracy after − before, percentage points; '
+        f'<text class="key" x="12" y="{TOP - 18}">what fine-tuning adds, in points: '
         f"a dot is a seed, the line the mean's {CONFIDENCE:.0%} interval</text>",
     ]
-    for value in dict.fromkeys([low, 0.0, high]):
+    ends = [end for end in (low, high) if abs(at(end) - at(0)) > 6 * LETTER]  # there is room for its text
+    for value in [*ends, 0.0]:
         parts.append(f'<line x1="{at(value)}" y1="{TOP}" x2="{at(value)}" y2="{bottom}"/>')
         parts.append(f'<text text-anchor="middle" x="{at(value)}" y="{bottom + 16}">{wording.points(value)}</text>')
     for row, (name, one) in enumerate(zip(names, found, strict=True)):
         y = TOP + ROW * row + ROW // 2
-        mean, ends = sum(one.gains) / len(one.gains), one.interval
-        said = f"{wording.points(mean)}, {wording.points(ends.low)} to {wording.points(ends.high)}"
+        mean, span = sum(one.gains) / len(one.gains), one.interval
+        said = f"{wording.points(mean)}, {wording.points(span.low)} to {wording.points(span.high)}"
         parts.append(f'<text x="12" y="{y + 4}">{escape(name)}</text>')
         parts.append(
-            f'<g><title>{escape(said)}</title><line x1="{at(ends.low)}" y1="{y}" x2="{at(ends.high)}" y2="{y}"/>'
+            f'<g><title>{escape(said)}</title><line x1="{at(span.low)}" y1="{y}" x2="{at(span.high)}" y2="{y}"/>'
         )
         parts.append(f'<line class="mean" x1="{at(mean)}" y1="{y - 10}" x2="{at(mean)}" y2="{y + 10}"/></g>')
         for seed, gain in zip(one.seeds, one.gains, strict=True):
