@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TextIO
 
@@ -56,16 +57,11 @@ def end_with_readers() -> None:
     otherwise = sys.excepthook
 
     def said(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not is_unheard(error):
+        if not (_is_of_a_broken_pipe(error) and _let_go()):
             otherwise(kind, error, trace)
 
     sys.excepthook = said
     atexit.register(_let_go)
-
-
-def is_unheard(error: BaseException) -> bool:
-    """Whether this is what came of writing to standard output or error that nobody reads any more."""
-    return _is_of_a_broken_pipe(error) and _let_go()
 
 
 def _is_of_a_broken_pipe(error: BaseException) -> bool:
@@ -81,9 +77,8 @@ def _let_go() -> bool:
         with suppress(AttributeError, ValueError):  # there is none, it is no file, or it is closed
             if _has_no_reader(stream):
                 found = True
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, stream.fileno())
-                os.close(nowhere)
+                with Path(os.devnull).open("wb") as nowhere:
+                    os.dup2(nowhere.fileno(), stream.fileno())
     return found
 
 

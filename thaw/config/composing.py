@@ -26,7 +26,6 @@ from pydantic import (
 from yaml import MarkedYAMLError
 
 from thaw.artifacts import PROJECT, STAGES, Paths, plain, read_json
-from thaw.chatter import is_unheard
 from thaw.config.schema import SECTIONS
 from thaw.config.wording import explain, nearest, unknown, unusable
 from thaw.errors import UserError, fail
@@ -188,9 +187,8 @@ def launch(job: Callable[[DictConfig], Any], module: str) -> None:
             return job(cfg)
         except UserError as error:
             fail(error)
-        except OSError as error:  # of any other, Hydra would show a traceback
-            if not is_unheard(error):
-                raise
+        except BrokenPipeError as error:  # Hydra would show it, also where ``chatter`` knows that nobody is listening
+            sys.excepthook(type(error), error, error.__traceback__)
             sys.exit(1)
 
     # Hydra reads the name of the job and the folder of the configuration from the function it is given.

@@ -285,6 +285,45 @@ def test_classes_that_a_split_lacks_are_said(tmp_path: Path, split: str) -> None
         assert said["val" if split == "test" else "test"] not in text, name
 
 
+@pytest.mark.parametrize(
+    ("here", "which"),
+    [
+        (0.95, "like others"),
+        (0.96, "like others"),
+        (0.963, "among the luckier"),
+        (0.937, "among the unluckier"),
+        (0.981, "a lucky one"),
+        (0.919, "an unlucky one"),
+    ],
+)
+def test_a_split_is_as_lucky_as_it_is_far_from_others(here: float, which: str) -> None:
+    found = {
+        "accuracy": 0.95,
+        "deviation": 0.012,
+        "splits": 10,
+        "better": 2,
+        "expected_low": 0.92,
+        "expected_high": 0.98,
+    }
+    metrics = {"cross_validated": found | {"here": here}}
+    expected = f"This split is {which}: {here:.1%} for a head here, 95.0% ± 1.2 on 10 other splits (2 of them better)"
+    assert wording.luck(metrics) == expected
+    assert wording.is_odd(metrics) == which.endswith(" one")
+    assert not wording.luck({"cross_validated": found})
+    assert not wording.luck({})
+
+
+def test_other_splits_are_drawn_and_are_none_of_the_data_s_own(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path)
+    evaluate.run(paths, finished.EVALUATE.model_copy(update={"splits": 10}), finished.SEED)
+    page = paths.report.read_text(encoding="utf-8")
+    assert '<h3 id="splits" style="margin-top:18px">Other splits</h3>' in page
+    assert page.count('class="dot before each"') == 10
+    assert "The data have a split of their own, which is none of these." in page
+    assert "Every image as a test image twice (5 folds, head only)" in page
+    assert "Every image" not in paths.summary.read_text(encoding="utf-8")
+
+
 def test_many_classes_without_images_are_counted() -> None:
     images = {split: {f"class {number}": int(number > 6) for number in range(20)} for split in ("train", "val", "test")}
     tested, validated = wording.coverage(images)
