@@ -1,8 +1,8 @@
 """Compare the models before and after fine-tuning: the only stage that judges models by the test images.
 
 Reads artifacts/prepare/, the audit's findings, both predictions and learning curves, what every stage was configured
-with, of data/ the images to show, and the features: heads on parts of them say what more images would bring, and where
-test images are few the head is cross-validated. Writes artifacts/evaluate/: metrics.json (the few figures that people
+with, of data/ the images to show, and the features: heads on parts of them say what more images would bring, and heads
+on other splits whether this one was lucky. Writes artifacts/evaluate/: metrics.json (the few figures that people
 compare), figures.json (all), plots/ and environment.json, which are small and belong in Git; report.html, summary.txt
 and model/ (the model that is kept, ready to use). Then publishes the finished run to MLflow and prints the summary.
 Needs no TensorFlow.
@@ -15,11 +15,11 @@ import numpy as np
 from thaw import machine
 from thaw.artifacts import Paths, read_json, write_json, write_text
 from thaw.config.composing import command, recorded
-from thaw.config.schema import SECTIONS, Evaluate
+from thaw.config.schema import Evaluate
 from thaw.data import corrections, manifest
-from thaw.evidence import comparison, forecasting, report, slices
+from thaw.evidence import comparison, forecasting, report, slices, splits
 from thaw.evidence.story import tell
-from thaw.learning import crossvalidation, examples, predictions, subsets
+from thaw.learning import predictions, subsets
 from thaw.learning.heads import Head
 from thaw.models import portable
 from thaw.models.portable import Facts
@@ -41,14 +41,9 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
     predicted = {stage: predictions.read(paths.predictions(stage)) for stage in MODELS}
     val, test = (comparison.pair(predicted, grouped, classes, split) for split in ("val", "test"))
     tuned = config["finetune"]["unfreeze"] != "none"
-    figures = comparison.compare(val, test, seed=seed, tuned=tuned, **evaluate.model_dump())
-    if test.units < evaluate.cross_validate:
-        head = SECTIONS["train_head"].validate_python(config["train_head"])
-        asked = crossvalidation.predict(head, paths.features, grouped, np.arange(len(records)), classes, seed)
-        if asked is not None:
-            truth, together = examples.labels(records, classes), examples.groups(grouped)
-            found = comparison.cross_validated(truth, asked, evaluate.confidence, together)
-            figures["cross_validated"] = {**found, "folds": crossvalidation.FOLDS}
+    figures = comparison.compare(val, test, seed=seed, tuned=tuned, **evaluate.model_dump(exclude={"splits"}))
+    spread = splits.measure(paths, grouped, classes, config)
+    figures |= {"cross_validated": spread.figures()} if spread else {}
     measured = subsets.measure(paths.features, grouped, classes, config["train_head"]["class_weights"], seed)
     forecast = measured and forecasting.forecast(measured, evaluate.confidence, seed)
     figures |= {"forecast": forecast.figures()} if forecast else {}
@@ -56,7 +51,7 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
     alone = np.array([one.path not in leaked for one in records if one.split == "test"])
     figures |= {} if alone.all() else {"without_copies": comparison.among(test, alone, evaluate.confidence)}
     figures |= slices.measured(test, records, figures, evaluate.confidence)
-    story = tell(paths, classes, records, test, figures, forecast, config)
+    story = tell(paths, classes, records, test, figures, forecast, spread, config)
     summary = report.summary(story)
     with paths.stage("evaluate", evaluate=evaluate, seed=seed) as out:
         write_json(out / paths.figures.name, figures)

@@ -8,6 +8,7 @@ from tests.helpers import options
 from tests.helpers.project import Project, repository
 from thaw.artifacts import PROJECT, STAGES
 from thaw.config.schema import Backbone
+from thaw.evidence import comparison
 
 SHARED = PROJECT.parent / "shared"
 
@@ -16,6 +17,12 @@ SHARED = PROJECT.parent / "shared"
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every test an empty cache, so that none profits from, or spoils, the project's."""
     monkeypatch.setenv("THAW_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the few test images that are fabricated count as many, unless a test says otherwise."""
+    monkeypatch.setattr(comparison, "FEW", 0)
 
 
 @pytest.fixture(scope="session")

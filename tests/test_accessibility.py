@@ -11,6 +11,7 @@ from tests.helpers import finished, reviewing
 from tests.helpers.browser import chromium
 from thaw.artifacts import write_json
 from thaw.audit.review import Neighbour, Suspect
+from thaw.evidence import comparison
 from thaw.runs import publishing
 
 pytestmark = pytest.mark.slow
@@ -54,10 +55,9 @@ def look(browser: Any, address: str, *steps: str) -> dict[str, list[str]]:
 def test_the_report(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     monkeypatch.setattr(publishing, "publish", lambda *_: None)
     how: dict[str, Any] = {}
-    options = finished.EVALUATE
     if what.startswith("few"):
         how = {"classes": tuple(f"class number {number}" for number in range(24)), "per_class": 8}
-        options = options.model_copy(update={"cross_validate": 200})
+        monkeypatch.setattr(comparison, "FEW", 200)
     paths = (finished.head_only if what == "head only" else finished.pipeline)(tmp_path, **how)
     pair = {
         "kind": "copy",
@@ -69,7 +69,7 @@ def test_the_report(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     }
     pair["resembles"] = [{"path": "class_1/002.png", "label": "dog", "split": "test", "note": ""}]
     write_json(paths.findings, finished.FINDINGS | {"conflicts": 1, "suspects": [pair, pair | {"kind": "odd"}]})
-    evaluate.run(paths, options, finished.SEED)
+    evaluate.run(paths, finished.EVALUATE, finished.SEED)
     opened = "document.querySelectorAll('details').forEach(one => one.open = true)"
     assert look(browser, paths.report.as_uri(), opened) == {}
 

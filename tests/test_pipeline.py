@@ -85,9 +85,7 @@ def test_squares_with_shuffled_labels_fail_the_gate(
     finetune.run(paths, toy, AUGMENT, gentle, seed=0)
     evaluate.run(
         paths,
-        Evaluate(
-            confidence=0.95, resamples=500, keep_best_of=["head", "finetuned"], cross_validate=200, sure_enough=0.98
-        ),
+        Evaluate(confidence=0.95, resamples=500, keep_best_of=["head", "finetuned"], splits=10, sure_enough=0.98),
         seed=0,
     )
     metrics = read_json(paths.figures)

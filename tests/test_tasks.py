@@ -25,6 +25,16 @@ def test_every_command_says_in_one_line_what_it_does(capsys: pytest.CaptureFixtu
     assert all(re.fullmatch(r"\S+ +[A-Z].*\.", line) for line in lines)
 
 
+def test_whoever_reads_no_further_is_told_no_more() -> None:
+    with subprocess.Popen(
+        [sys.executable, PROJECT / "tasks.py"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.close()
+        assert command.stderr.read() == b""
+
+
 def test_an_unknown_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert tasks.main(["rerpo"]) == 1
     assert "repro" in capsys.readouterr().out

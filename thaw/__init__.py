@@ -2,7 +2,7 @@
 
 import os
 
-from thaw.chatter import in_utf8, silence
+from thaw.chatter import end_with_readers, in_utf8, silence
 from thaw.machine import cores
 
 # Keras reads its backend, and TensorFlow how much it talks and how many threads it starts, when they are first
@@ -11,5 +11,6 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(cores()))
 silence()
+end_with_readers()
 if os.name == "nt":
     in_utf8()

@@ -2,20 +2,27 @@
 
 Nobody can act on which kernels TensorFlow was built with. Its C++ part says that before any setting of its log counts,
 straight to the file of standard error, while it is imported: so that file is another one for as long.
+
+And where nobody reads a command's output any more, it ends in silence.
 """
 
+import atexit
+import errno
 import io
 import logging
 import os
 import re
+import select
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import TextIO
 
 # Lines of information, as glog and TensorFlow Lite write them, and how they are announced.
 _INFORMATION = re.compile(rb"I\d{4} .*|INFO: .*|WARNING: All log messages before absl::InitializeLog.*")
@@ -40,6 +47,51 @@ def in_utf8() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")
+
+
+def end_with_readers() -> None:
+    """End without a word where nobody reads standard output or error any more, as in ``… | head``, as other tools do.
+
+    What Python itself flushes at its end would else end in a message as well.
+    """
+    otherwise = sys.excepthook
+
+    def said(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not (_is_of_a_broken_pipe(error) and _let_go()):
+            otherwise(kind, error, trace)
+
+    sys.excepthook = said
+    atexit.register(_let_go)
+
+
+def _is_of_a_broken_pipe(error: BaseException) -> bool:
+    # Windows says of such a pipe that the argument is invalid.
+    invalid = os.name == "nt" and isinstance(error, OSError) and error.errno == errno.EINVAL
+    return isinstance(error, BrokenPipeError) or invalid
+
+
+def _let_go() -> bool:
+    """Let what is still to be said go nowhere, wherever it has no reader; return whether there was such a place."""
+    found = False
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # there is none, it is no file, or it is closed
+            if _has_no_reader(stream):
+                found = True
+                with Path(os.devnull).open("wb") as nowhere:
+                    os.dup2(nowhere.fileno(), stream.fileno())
+    return found
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    try:
+        stream.flush()
+    except OSError as error:
+        return _is_of_a_broken_pipe(error)
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    poll = select.poll()  # what was too long for a buffer has failed already, and nothing is left to flush
+    poll.register(stream.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 class _TensorFlow(MetaPathFinder):

@@ -18,9 +18,7 @@ from thaw.learning.heads import Head
 from thaw.models import portable
 from thaw.runs import store
 
-EVALUATE = Evaluate(
-    confidence=0.95, resamples=500, keep_best_of=["head", "finetuned"], cross_validate=0, sure_enough=0.98
-)
+EVALUATE = Evaluate(confidence=0.95, resamples=500, keep_best_of=["head", "finetuned"], splits=0, sure_enough=0.98)
 SEED = 3
 CONFIG: dict[str, dict[str, Any]] = {
     "prepare": {"dataset": {"val": 0.2, "test": 0.2, "min_images": 10, "max_megapixels": 100}, "seed": SEED},

@@ -14,6 +14,7 @@ from tests.helpers import finished, options
 from thaw.artifacts import PROJECT, Paths, read_json, write_json
 from thaw.data import manifest
 from thaw.errors import UserError
+from thaw.evidence import comparison
 from thaw.evidence.significance import wilson
 from thaw.learning import predictions
 from thaw.runs import publishing
@@ -61,6 +62,7 @@ def test_outputs(tmp_path: Path, published: list[Paths], capsys: pytest.CaptureF
         "plots/reliability_finetuned.csv",
         "plots/risk_coverage.csv",
         "plots/learning_curve.csv",
+        "plots/splits.csv",
     }
 
 
@@ -79,7 +81,9 @@ def test_where_nothing_was_fine_tuned_the_head_is_kept_and_compared_with_nothing
 
 def few(paths: Paths) -> dict[str, Any]:
     """Evaluate as if the 60 test images were few; return the figures."""
-    evaluate.run(paths, finished.EVALUATE.model_copy(update={"cross_validate": 61}), finished.SEED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "FEW", 61)
+        evaluate.run(paths, finished.EVALUATE.model_copy(update={"splits": 5}), finished.SEED)
     figures: dict[str, Any] = read_json(paths.figures)
     return figures
 
@@ -90,7 +94,9 @@ def test_where_test_images_are_few_the_head_is_asked_about_all_images(tmp_path: 
     finished.write_configs(paths, train_head={"train_head": head})
     figures = few(paths)
     found = figures["cross_validated"]
-    assert {*found} == {"accuracy", "accuracy_low", "accuracy_high", "images", "folds"}
+    assert (found["folds"], found["splits"]) == (5, 5)
+    assert found["least"] < found["accuracy"] < found["most"]
+    assert "here" not in found, "the data name some of its splits"
     assert found["images"] == 120
     assert 0.7 < found["accuracy_low"] < found["accuracy"] < found["accuracy_high"] < 1
     assert [found["accuracy_low"], found["accuracy_high"]] == pytest.approx(wilson(found["accuracy"], 120, 0.95))
@@ -150,10 +156,63 @@ def test_cross_validation_decides_nothing(tmp_path: Path) -> None:
 
 def test_images_in_too_few_groups_are_not_cross_validated(tmp_path: Path) -> None:
     paths = finished.pipeline(tmp_path)
-    records = [dataclasses.replace(one, group=one.split) for one in manifest.read(paths.manifest)]
+    records = [dataclasses.replace(one, group=one.label) for one in manifest.read(paths.manifest)]
     manifest.write(paths.manifest, records)
     assert "cross_validated" not in few(paths)
     assert "folds" not in paths.report.read_text(encoding="utf-8")
+    assert (paths.figures.parent / "plots" / "splits.csv").read_text(encoding="utf-8") == "split,images,accuracy\n"
+
+
+def drawn(folder: Path, unlucky: bool = False) -> Paths:
+    """A pipeline that has drawn its splits; the pictures of the test images may look like those of the other class."""
+    paths = finished.pipeline(folder)
+    records = [
+        dataclasses.replace(one, split="train" if n % 5 else "test")
+        for n, one in enumerate(manifest.read(paths.manifest))
+    ]
+    ends = [n for n, one in enumerate(records) if one.split == "train"][::4]
+    records = [dataclasses.replace(one, split="val") if n in ends else one for n, one in enumerate(records)]
+    manifest.write(paths.manifest, records)
+    judged = [one for one in records if one.split != "train"]
+    for stage in ("train_head", "finetune"):
+        random = np.random.default_rng(len(stage)).random((len(judged), 2)).astype(np.float32)
+        predictions.write(paths.predictions(stage), ["cat", "dog"], judged, random / random.sum(1, keepdims=True))
+    prepared = read_json(paths.manifest.with_name("summary.json"))
+    write_json(
+        paths.manifest.with_name("summary.json"), prepared | {"splits": dict.fromkeys(prepared["splits"], "drawn")}
+    )
+    features = np.load(paths.features)
+    if unlucky:
+        tested = [one.split == "test" for one in records]
+        features[tested, :, 0] = 2 - features[tested, :, 0]
+    np.save(paths.features, features)
+    return paths
+
+
+@pytest.mark.parametrize(("unlucky", "which"), [(False, "like others"), (True, "an unlucky one")])
+def test_a_split_is_compared_with_others(tmp_path: Path, unlucky: bool, which: str) -> None:
+    paths = drawn(tmp_path, unlucky)
+    evaluate.run(paths, finished.EVALUATE.model_copy(update={"splits": 10}), finished.SEED)
+    found = read_json(paths.figures)["cross_validated"]
+    assert (found["folds"], found["splits"]) == (5, 10)
+    said = f"This split is {which}: {found['here']:.1%} for a head here, {found['accuracy']:.1%} ± "
+    for file in (paths.report, paths.finished / "README.md"):
+        assert said in file.read_text(encoding="utf-8"), file.name
+    assert (said in paths.summary.read_text(encoding="utf-8")) == unlucky, "in the summary only where it matters"
+    rows = (paths.figures.parent / "plots" / "splits.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 12
+    assert rows[-1] == f"this one,24,{found['here']:.6g}"
+    shares = [float(row.rpartition(",")[2]) for row in rows[1:-1]]
+    assert np.mean(shares) == pytest.approx(found["accuracy"], abs=1e-5)
+    assert np.std(shares, ddof=1) == pytest.approx(found["deviation"], rel=1e-4)
+    assert sum(share > found["here"] for share in shares) == found["better"]
+
+
+def test_nobody_has_to_ask_about_other_splits(tmp_path: Path) -> None:
+    paths = drawn(tmp_path)
+    run(paths)
+    assert "cross_validated" not in read_json(paths.figures)
+    assert "This split" not in paths.report.read_text(encoding="utf-8")
 
 
 def test_every_byte_is_the_same_twice(tmp_path: Path) -> None:
@@ -223,7 +282,7 @@ from thaw.artifacts import Paths
 publishing.publish = lambda *_: None
 paths = Paths(Path({str(tmp_path)!r}) / "data", Path({str(tmp_path)!r}) / "artifacts")
 heavy = {{"tensorflow", "keras", "sklearn", "pandas", "matplotlib", "mlflow"}}
-evaluate.run(paths, finished.EVALUATE.model_copy(update={{"cross_validate": 61}}), 3)
+evaluate.run(paths, finished.EVALUATE.model_copy(update={{"splits": 5}}), 3)
 loaded = heavy & set(sys.modules)
 assert loaded <= {{"sklearn", "pandas"}}, loaded  # scikit-learn loads pandas, where there is one
 """

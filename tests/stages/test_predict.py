@@ -40,6 +40,20 @@ def test_answers_are_in_the_order_of_the_files(paths: Paths, capsys: pytest.Capt
     assert lines == expected
 
 
+@pytest.mark.parametrize("pictures", [1, 2000])
+def test_where_nobody_reads_the_answers_it_ends_in_silence(paths: Paths, pictures: int) -> None:
+    """As in ``predict … | head``; many answers are written before the end, few at it."""
+    file, model = str(paths.data / "class_1" / "004.png"), str(paths.finished)
+    code = f"from stages import predict; predict.main([*[{file!r}] * {pictures}, '--model', {model!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.close()
+        assert command.stderr.read() == b""
+
+
 def test_a_table_has_all_probabilities(paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "answers.csv"
     call(paths, paths.data, "--csv", out)

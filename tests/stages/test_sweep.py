@@ -1,5 +1,6 @@
 """Sweeps: what jobs have in common is computed once, what is done is not done again, and a failure stops nothing."""
 
+import csv
 import importlib.util
 import os
 import re
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -40,11 +42,13 @@ class Stages:
     Attributes:
         ran: the names of those that ran.
         broken: one that fails at these learning rates, with these errors.
+        found: what evaluate finds beside accuracies.
     """
 
     def __init__(self, source: Paths) -> None:
         self.ran: list[str] = []
         self.broken: dict[float, Exception] = {}
+        self.found: dict[str, Any] = {}
         self._source = source
 
     def _copy(self, paths: Paths, name: str) -> None:
@@ -86,8 +90,10 @@ class Stages:
         assert paths.predictions("finetune").exists()
         self.ran.append("evaluate")
         with paths.stage("evaluate") as out:
-            figures = {"val_accuracy": 0.8, "accuracy": 0.75, "accuracy_low": 0.6, "accuracy_high": 0.9}
-            write_json(out / "figures.json", {"kept": "finetuned", "n_test": 60, "finetuned": figures})
+            tuned = {"val_accuracy": 0.8, "accuracy": 0.75, "accuracy_low": 0.6, "accuracy_high": 0.9}
+            said = {"verdict": "no difference shown", "kept": "finetuned", "n_test": 60}
+            head = {"accuracy": 0.7 + 0.01 * seed}
+            write_json(out / "figures.json", said | {"head": head, "finetuned": tuned} | self.found)
 
 
 class Inline:
@@ -203,8 +209,10 @@ def test_heads_are_compared_alone_and_the_best_one_is_finished(
     out = run("rank=head", "train_head=adam,mlp", "train_head.learning_rate=0.01,0.001")
     assert stages.ran == [*STAGES[:3], *4 * ["train_head"], "finetune", "evaluate"]
     assert out.count("75.0%") == 1, "of the winner only"
-    (whole,) = [job for job in (tmp_path / "multirun" / "jobs").iterdir() if (job / "evaluate").exists()]
-    assert f"--promote {whole.name[:10]}" in out
+    assert len([job for job in (tmp_path / "multirun" / "jobs").iterdir() if (job / "evaluate").exists()]) == 1
+    best = out.split("\n\n")[2].splitlines()[1].split()[-1]
+    assert f"Winner: job {best}," in out
+    assert out.endswith(f"--promote {best}\n"), "a job that the table names"
     assert out.split("\n\n")[2].splitlines()[0].split()[-2:] == ["loss", "job"]
     again = run("rank=head", "train_head=adam,mlp", "train_head.learning_rate=0.01,0.001")
     assert stages.ran == []
@@ -220,7 +228,7 @@ def test_a_winner_that_cannot_be_finished_is_told(stages: Stages, run: Callable[
     assert "Winner" not in out
 
 
-def test_seeds_are_repetitions_and_their_mean_is_ranked(run: Callable[..., str]) -> None:
+def test_seeds_are_repetitions_and_their_mean_is_ranked(run: Callable[..., str], tmp_path: Path) -> None:
     out = run("seed=0,1,2", "finetune=last_3_blocks", "finetune.learning_rate=0.1,0.2")
     header, *rows = out.split("\n\n")[1].splitlines()
     assert header.split() == ["rank", "finetune.learning_rate", "validation", "loss", "kept", "job"]
@@ -229,12 +237,33 @@ def test_seeds_are_repetitions_and_their_mean_is_ranked(run: Callable[..., str])
     assert "Figures are means of 3 seeds, which differ in their split, ± their standard deviation." in out
     assert "On 60 test images, which chose nothing: 75.0% on average, 75.0% to 75.0%." in out
     assert "different images" not in out
+    said, header, *rows = out.split("\n\n")[3].splitlines()[:4]
+    assert said == "What fine-tuning adds, on the test images of 3 seeds, which have no say in the order:"
+    assert header.split("  ")[0] == "finetune.learning_rate"
+    for row in rows:
+        assert row.endswith("71.0% ± 1.0  75.0% ± 0.0  +4.0 ± 1.0  +1.5 to +6.5  3 of 3")
+    (folder,) = (tmp_path / "multirun" / "sweeps").iterdir()
+    assert (folder / "summary.txt").read_text(encoding="utf-8") == out.partition("\n\n")[2]
+    written = (folder / "seeds.csv").read_text(encoding="utf-8").splitlines()
+    assert written[0] == "finetune.learning_rate,seed,before,after"
+    assert len(written) == 7
+    assert (folder / "seeds.svg").exists()
     assert (
         run("finetune=last_3_blocks", "finetune.learning_rate=0.1,0.2", "hydra.sweeper.seeds=3").count(
             "finished before"
         )
         == 6
     )
+
+
+def test_copies_that_the_audit_has_found_are_told(run: Callable[..., str], stages: Stages) -> None:
+    rest = {"images": 57, "before": 0.7, "before_low": 0.6, "before_high": 0.8}
+    stages.found = {"without_copies": rest | {"after": 0.74, "after_low": 0.61, "after_high": 0.85}}
+    out = run("finetune=last_3_blocks", "finetune.learning_rate=0.1,0.2")
+    said = "3 of 60 test images have a copy among the training or validation images; on the 57 others, accuracy is "
+    assert f"{said}70.0% before (60.0% to 80.0%) and 74.0% after (61.0% to 85.0%).\n" in out
+    out = run("seed=0,1,2", "finetune=last_3_blocks", "finetune.learning_rate=0.3")
+    assert "9 of 180 test images of all seeds have a copy among the training or validation images" in out
 
 
 def test_a_configuration_that_lacks_a_seed_is_not_ranked(
@@ -466,6 +495,35 @@ def test_heads_alone_and_fine_tuned_compete_and_either_may_be_promoted(swept: Pr
     assert project.lock == lock
     assert project.dvc("plots", "show").startswith("file://")
     project.dvc("plots", "diff", "HEAD")
+
+
+@pytest.mark.slow
+def test_seeds_end_in_what_fine_tuning_adds_over_them(swept: Project, tmp_path: Path) -> None:
+    variables = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    project = swept.copy(tmp_path / "project", **variables)
+    done = project.stage("sweep", "-m", "seed=0,1,2", "finetune=none,toy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    name = done.stdout.split()[1].rstrip(":")
+    folder = project.root / "multirun" / "sweeps" / name
+    with (folder / "seeds.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted((row["finetune"], row["seed"], bool(row["after"])) for row in rows) == [
+        (choice, seed, choice == "toy") for choice in ("none", "toy") for seed in "012"
+    ]
+    records = [read_json(file) for file in folder.glob("*.json")]
+    for record in records:
+        found = read_json(Paths(root=project.root / "multirun" / "jobs" / record["job"]).figures)
+        (row,) = [one for one in rows if one.items() >= record["values"].items()]
+        assert float(row["before"]) == pytest.approx(found["head"]["accuracy"])
+    toy = [(float(row["before"]), float(row["after"])) for row in rows if row["after"]]
+    mean = 100 * sum(after - before for before, after in toy) / 3
+    said = done.stdout.partition("What fine-tuning adds, on the test images of 3 seeds")[2]
+    assert f"{mean:+.1f} ±".replace("-", "−").replace("+0.0", "0.0") in said
+    client = MlflowClient(variables["MLFLOW_TRACKING_URI"])
+    experiment = client.get_experiment_by_name("thaw").experiment_id
+    (run,) = client.search_runs([experiment], f"tags.`thaw.sweep` = '{name}' AND tags.`thaw.sweep.summary` LIKE '%'")
+    assert {"seeds.csv", "seeds.svg"} <= {one.path for one in client.list_artifacts(run.info.run_id)}
+    assert "sweep/before" in run.data.metrics
 
 
 @pytest.mark.slow

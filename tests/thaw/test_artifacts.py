@@ -25,7 +25,7 @@ RECORDS = [
 
 def test_a_stage_s_folder_appears_when_the_stage_succeeds(tmp_path: Path) -> None:
     paths = Paths(root=tmp_path)
-    evaluate = Evaluate(confidence=0.9, resamples=100, keep_best_of=["head"], cross_validate=0, sure_enough=0.98)
+    evaluate = Evaluate(confidence=0.9, resamples=100, keep_best_of=["head"], splits=0, sure_enough=0.98)
     with paths.stage("evaluate", evaluate=evaluate, seed=3) as out:
         (out / "metrics.json").write_text("{}")
         assert not (tmp_path / "evaluate").exists()

@@ -61,3 +61,56 @@ def test_whatever_is_said_is_said_in_utf8(monkeypatch: pytest.MonkeyPatch) -> No
         print("0.9 → 1, −0.8", flush=True)
         monkeypatch.undo()
         assert file.getvalue() == "0.9 → 1, −0.8\n".encode()
+
+
+def unread(*arguments: str, lines: int = 0) -> tuple[str, int]:
+    """What a command says on standard error if whoever reads its output goes away after some lines, and its status."""
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    ) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        for _ in range(lines):
+            command.stdout.readline()
+        command.stdout.close()
+        return command.stderr.read(), command.wait()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "stages.predict", "--help"],
+        ["-m", "stages.prepare", "--cfg", "job"],
+        ["-m", "stages.sweep", "--help"],
+        ["-m", "thaw.runs", "--help"],
+        ["-c", "import thaw; print('a\\n' * 100_000)"],
+        ["-c", "import thaw\nfor _ in range(100_000): print('a')"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("lines", [0, 1])
+def test_without_a_reader_a_command_ends_and_says_nothing(arguments: list[str], lines: int) -> None:
+    said, status = unread(*arguments, lines=lines)
+    assert said == ""
+    assert status in (0, 1)
+
+
+def test_a_job_of_hydras_without_a_reader_ends_as_well() -> None:
+    code = (
+        "from thaw.config.composing import launch\n"
+        "def job(cfg):\n"
+        "    for _ in range(100_000): print('a')\n"
+        "launch(job, 'stages.prepare')"
+    )
+    assert unread("-c", code, lines=1) == ("", 1)
+
+
+def test_another_broken_pipe_is_no_matter_of_who_reads() -> None:
+    said, status = unread("-c", "import thaw, os\nr, w = os.pipe(); os.close(r); os.write(w, b'a')", lines=1)
+    assert "BrokenPipeError" in said
+    assert status == 1

@@ -8,6 +8,7 @@ cannot read a key that DVC does not track.
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -186,6 +187,9 @@ def launch(job: Callable[[DictConfig], Any], module: str) -> None:
             return job(cfg)
         except UserError as error:
             fail(error)
+        except BrokenPipeError as error:  # Hydra would show it, also where ``chatter`` knows that nobody is listening
+            sys.excepthook(type(error), error, error.__traceback__)
+            sys.exit(1)
 
     # Hydra reads the name of the job and the folder of the configuration from the function it is given.
     shielded.__module__ = module

@@ -247,7 +247,7 @@ class Evaluate(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     resamples: Annotated[int, Field(ge=100)]
     keep_best_of: Annotated[list[Literal["head", "finetuned"]], Field(min_length=1)]
-    cross_validate: Annotated[int, Field(ge=0)]
+    splits: Annotated[int, Field(ge=0)]
     sure_enough: Annotated[float, Field(gt=0, lt=1)]
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from thaw.data.manifest import Record, Split
 from thaw.errors import UserError
-from thaw.evidence.scoring import Answers, Labels, Pair, accuracy, scores
+from thaw.evidence.scoring import Answers, Pair, accuracy, scores
 from thaw.evidence.significance import (
     NOTHING,
     UNDECIDED,
@@ -27,6 +27,10 @@ from thaw.evidence.significance import (
 from thaw.learning import examples
 from thaw.learning.calibration import losses, rescaled, temperature, threshold
 from thaw.learning.predictions import Predictions
+from thaw.networks.outputs import Labels
+
+# Fewer test images show no gain below 3 points (6 images, by McNemar's test), and fine-tuning often brings no more.
+FEW = 200
 
 
 def pair(predicted: Mapping[str, Predictions], records: list[Record], classes: list[str], split: Split) -> Pair:
@@ -66,7 +70,6 @@ def compare(
     resamples: int,
     seed: int,
     keep_best_of: Sequence[str],
-    cross_validate: int,
     sure_enough: float,
     tuned: bool = True,
 ) -> dict[str, Any]:
@@ -82,9 +85,8 @@ def compare(
     does not show.
 
     Where nothing was ``tuned``, before and after are one model: the keys are the same, and the head is kept, whatever
-    ``keep_best_of`` says. With fewer test images, or groups of them, than ``cross_validate``, accuracies and their
-    difference have intervals that hold for few (``share``, ``change``): those of the bootstrap are too narrow then, and
-    can be without any width.
+    ``keep_best_of`` says. Of ``few`` test images, or groups of them, accuracies and their difference have intervals
+    that hold for few (``share``, ``change``): those of the bootstrap are too narrow then, and can be without any width.
     """
     intervals = bootstrap(test, confidence=confidence, resamples=resamples, seed=seed)
     points = {
@@ -95,7 +97,7 @@ def compare(
     fixed, broken, p = mcnemar(test)
     images = len(test.labels)
     rights = {"head": test.before.argmax(1) == test.labels, "finetuned": test.after.argmax(1) == test.labels}
-    if test.units < cross_validate:
+    if few(test.units):
         for model, right in rights.items():
             intervals[model]["accuracy"] = share(right, test.groups, confidence)
         if tuned:
@@ -156,20 +158,6 @@ def among(test: Pair, which: NDArray[np.bool_], confidence: float) -> dict[str, 
     return {"images": count, **with_intervals({key: float(right.mean()) for key, right in rights.items()}, intervals)}
 
 
-def cross_validated(
-    labels: Labels, probabilities: NDArray[np.floating[Any]], confidence: float, groups: Labels | None = None
-) -> dict[str, Any]:
-    """Return what ``figures.json`` says of the head on images that it has not seen, each of them asked once.
-
-    The accuracy has Wilson's interval, as if one head had been asked about all images. Those of the folds have learnt
-    partly from the same images; how much wider that makes it cannot be known from one cross-validation (Bengio and
-    Grandvalet 2004).
-    """
-    interval = share(probabilities.argmax(1) == labels, groups, confidence)
-    found = with_intervals({"accuracy": accuracy(labels, probabilities)}, {"accuracy": interval})
-    return {**found, "images": len(labels)}
-
-
 def metrics(figures: Mapping[str, Any]) -> dict[str, float]:
     """Return the few of all ``figures`` that a person compares, for ``metrics.json``: as many as a table has room for.
 
@@ -192,6 +180,11 @@ def counted(metrics: Mapping[str, Any]) -> str:
     """Say how many test images there are, and how many groups of them, where there are such."""
     images = f"{metrics['n_test']} test images"
     return f"{images} in {metrics['n_groups']} groups" if "n_groups" in metrics else images
+
+
+def few(units: int) -> bool:
+    """Whether so many test images, or groups of them, are so few that what they cannot show is to be said first."""
+    return units < FEW
 
 
 def is_tuned(metrics: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from thaw.evidence import comparison
 from thaw.evidence.forecasting import Forecast
 from thaw.evidence.scoring import Answered
+from thaw.evidence.splits import Spread
 from thaw.evidence.wording import minus, percent, points
 from thaw.learning.curves import Row
 
@@ -72,6 +73,27 @@ def _track(
             }
             for name, tone, figures, key in rows
         ],
+    }
+
+
+def other_splits(spread: Spread) -> dict[str, Any]:
+    """Lay out the accuracies of other splits on one axis, where one more is to be expected, and the run's own split."""
+    own = [spread.own[1]] if spread.own else []
+    low, high = (min(1.0, max(0.0, end)) for end in spread.expected)
+    axis = ticks([*spread.accuracies, *own, low, high], 4)
+
+    def at(value: float) -> float:
+        return round(100 * (value - axis[0]) / (axis[-1] - axis[0]), 2)
+
+    return {
+        "ticks": [(at(tick), f"{round(100 * tick, 6):g}%") for tick in axis],
+        "dots": [at(value) for value in spread.accuracies],
+        "low": at(low),
+        "width": round(at(high) - at(low), 2),
+        "mean": at(spread.accuracy),
+        "text": percent(spread.accuracy),
+        "interval": f"{percent(low)} to {percent(high)}",
+        "own": [(at(value), percent(value)) for value in own],
     }
 
 

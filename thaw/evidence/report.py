@@ -41,9 +41,11 @@ from thaw.evidence.wording import (
     keeping,
     lagging,
     leaks,
+    luck,
     more_images,
     needed,
     next_steps,
+    other_splits,
     p_value,
     percent,
     plain,
@@ -70,6 +72,8 @@ def write_html(path: Path, story: Story) -> None:
         tracks=plots.tracks(story.metrics),
         growth=plots.growth(story.forecast) if story.forecast else None,
         gaining=gaining(story),
+        spread=story.spread,
+        others=plots.other_splits(story.spread) if story.spread else None,
         forecast=story.forecast,
         risk=plots.risk(scoring.risk_coverage(*story.kept), sure.get("coverage")),
         curves=plots.learning_curves(story.curves if story.tuned else {"train_head": story.curves["train_head"]}),
@@ -124,6 +128,7 @@ def _render(template: str, story: Story, **more: Any) -> str:
         confidence=story.config["evaluate"]["confidence"],
         shortfall=shortfall(story.metrics, story.config["evaluate"]["confidence"]) if story.few else [],
         cross_validated=cross_validated(story.metrics),
+        luck=luck(story.metrics),
         intervals=intervals(story),
         coverage=coverage(story.prepared["images"]),
         classes=story.classes,
@@ -158,7 +163,8 @@ def _confusion(story: Story) -> tuple[Counts, Counts]:
 
 def write_plots(folder: Path, story: Story) -> None:
     """Write what ``dvc plots`` draws: a curve_….csv, confusion_….csv and reliability_….csv of either model, the
-    risk_coverage.csv of the kept one, learning_curve.csv, whose last row is the forecast, and slices.csv.
+    risk_coverage.csv of the kept one, learning_curve.csv (its last row is the forecast), splits.csv (its last row is
+    the run's own split) and slices.csv.
     """
     folder.mkdir()
     classes, test = story.classes, story.test
@@ -182,6 +188,8 @@ def write_plots(folder: Path, story: Story) -> None:
         keys = [key for key in slices[0] if key not in ("column", "value")]
         named = ([f"{one['column']}: {one['value']}", *(one[key] for key in keys)] for one in slices)
         _write_csv(folder / "slices.csv", ["slice", *keys], named)
+    rows = ([name, images, f"{value:.6g}"] for name, images, value in (story.spread.rows() if story.spread else []))
+    _write_csv(folder / "splits.csv", ["split", "images", "accuracy"], rows)
 
 
 def summary(story: Story) -> str:
@@ -219,7 +227,7 @@ def summary(story: Story) -> str:
             columns("" if story.grouped else comparison.counted(metrics), "accuracy", f"{confidence:.0%} interval"),
             *answer,
             f"Kept: {keeping(metrics)}",
-            *filter(None, [leaks(metrics), cross_validated(metrics), *_first(lagging(metrics, confidence))]),
+            *filter(None, [leaks(metrics), *other_splits(story), *_first(lagging(metrics, confidence))]),
             *next_steps(story),
             *coverage(story.prepared["images"]),
             "",

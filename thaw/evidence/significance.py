@@ -228,6 +228,34 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
+def another(values: Sequence[float], confidence: float) -> Interval:
+    """Return where one more figure is to be expected beside some of its kind (Student's prediction interval)."""
+    from scipy.special import stdtrit
+
+    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * deviation * math.sqrt(1 + 1 / len(values))
+    return Interval(mean - half, mean + half)
+
+
+def resplit(values: Sequence[float], ratio: float, confidence: float) -> Interval:
+    """Return the interval of the mean of a figure over random splits of the same images.
+
+    Such splits share most of their training images, so that their figures say less than as many independent ones:
+    Student's t, with the variance of Nadeau and Bengio (2003, Machine Learning 52:239).
+
+    Args:
+        values: the figure of each split.
+        ratio: test images by training images, on average; 0 where all have the same test images, and the interval is of
+            other training on other training images alone.
+        confidence: of the interval.
+    """
+    from scipy.special import stdtrit
+
+    mean, variance = float(np.mean(values)), float(np.var(values, ddof=1))
+    half = float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * math.sqrt((1 / len(values) + ratio) * variance)
+    return Interval(mean - half, mean + half)
+
+
 def least_fixed(confidence: float) -> int:
     """Return the fewest images that have to be fixed, or broken, before a difference can be shown at all.
 

@@ -11,6 +11,7 @@ from thaw.data.manifest import Record
 from thaw.evidence import comparison
 from thaw.evidence.forecasting import Forecast
 from thaw.evidence.scoring import Answers, Pair
+from thaw.evidence.splits import Spread
 from thaw.learning import curves
 from thaw.learning.calibration import rescaled
 from thaw.learning.curves import Row
@@ -28,6 +29,7 @@ class Story:
         paths: the test images, relative to ``data``, in the order of ``test``.
         test: both models' probabilities for them.
         forecast: what more images would bring; None where there are too few to say.
+        spread: how heads fare on other splits; None where they were not asked, or there are too few images.
         curves: ``history.csv`` by stage.
         prepared: ``summary.json`` of prepare: images by split and class, refused files by kind, duplicates, splits.
         refused: rows of ``refused.csv``: path, reason.
@@ -44,6 +46,7 @@ class Story:
     paths: list[str]
     test: Pair
     forecast: Forecast | None
+    spread: Spread | None
     curves: Mapping[str, list[Row]]
     prepared: Mapping[str, Any]
     refused: Sequence[Mapping[str, str]]
@@ -56,7 +59,7 @@ class Story:
     @property
     def few(self) -> bool:
         """Whether there are so few test images, or groups of them, that what they cannot show is to be said first."""
-        return bool(self.metrics.get("n_groups", self.metrics["n_test"]) < self.config["evaluate"]["cross_validate"])
+        return comparison.few(self.metrics.get("n_groups", self.metrics["n_test"]))
 
     @property
     def tuned(self) -> bool:
@@ -82,6 +85,7 @@ def tell(
     test: Pair,
     metrics: Mapping[str, Any],
     forecast: Forecast | None,
+    spread: Spread | None,
     config: Mapping[str, Any],
 ) -> Story:
     """Put a story together from what was computed and what the stages before have left."""
@@ -94,6 +98,7 @@ def tell(
         paths=[record.path for record in records if record.split == "test"],
         test=test,
         forecast=forecast,
+        spread=spread,
         curves={stage: curves.read(paths.history(stage)) for stage in ("train_head", "finetune")},
         prepared=read_json(paths.manifest.with_name("summary.json")),
         refused=refused,

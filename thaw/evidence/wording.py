@@ -1,5 +1,6 @@
 """Figures in the words and digits of the report, the card and the summary."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,14 +72,45 @@ def lagging(metrics: Mapping[str, Any], confidence: float) -> list[str]:
 
 
 def cross_validated(metrics: Mapping[str, Any]) -> str:
-    """Say what the head's cross-validation has found; nothing where there was none."""
+    """Say what the head gets on all images, asked in folds; nothing where they were not."""
     if not (found := metrics.get("cross_validated")):
         return ""
-    interval = f"{percent(found['accuracy_low'])} to {percent(found['accuracy_high'])}"
+    value, low, high = (percent(found[key]) for key in ("accuracy", "accuracy_low", "accuracy_high"))
+    count = math.ceil(found["splits"] / found["folds"])
+    times = {1: "once", 2: "twice"}.get(count, f"{count} times")
     return (
-        f"Every image as a test image once ({found['folds']} folds, head only): {percent(found['accuracy'])} of "
-        f"{found['images']} images ({interval})"
+        f"Every image as a test image {times} ({found['folds']} folds, head only): {value} of {found['images']:,} "
+        f"images ({low} to {high})"
     )
+
+
+def is_odd(metrics: Mapping[str, Any]) -> bool:
+    """Whether the run's own split is so lucky, or unlucky, as seldom one is."""
+    found = metrics.get("cross_validated", {})
+    return "here" in found and not found["expected_low"] <= found["here"] <= found["expected_high"]
+
+
+def luck(metrics: Mapping[str, Any]) -> str:
+    """Say where the run's own split lies among others; nothing where it is not drawn as they are."""
+    found = metrics.get("cross_validated", {})
+    if "here" not in found:
+        return ""
+    here, mean = found["here"], found["accuracy"]
+    lucky = "lucky" if here > mean else "unlucky"
+    if is_odd(metrics):
+        which = f"a{'' if here > mean else 'n'} {lucky} one"
+    else:
+        which = f"among the {lucky.removesuffix('y')}ier" if abs(here - mean) > found["deviation"] else "like others"
+    return (
+        f"This split is {which}: {percent(here)} for a head here, {percent(mean)} ± {100 * found['deviation']:.1f} on "
+        f"{found['splits']} other splits ({found['better']} of them better)"
+    )
+
+
+def other_splits(story: Story) -> list[str]:
+    """Say, a line each, what of other splits matters: of few test images, what all say; of an odd split, that it is."""
+    said = [cross_validated(story.metrics)] if story.few else []
+    return [line for line in (*said, luck(story.metrics) if is_odd(story.metrics) else "") if line]
 
 
 def leaks(metrics: Mapping[str, Any]) -> str:

@@ -1,23 +1,110 @@
-"""Cross-validation of the head: every image is asked once, by a head that has not seen it.
+"""Cross-validation of the head: every image is asked by a head that has not seen it.
 
 It works on cached features, in folds (Stone 1974), and needs no TensorFlow. What it says is of the head alone: to
-fine-tune in every fold would take five times as long.
+fine-tune in every fold would take five times as long. ``predict`` asks every image once, of the head as it is
+configured; ``repeat`` asks again and again, of heads that are cheap, because each fold is another split of the data.
 """
 
+import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thaw.config.schema import Adam, Lbfgs
+from thaw.config.schema import Adam, ClassWeights, Lbfgs
 from thaw.data.manifest import Record
 from thaw.learning import heads
-from thaw.learning.examples import Examples, class_weights, labels
+from thaw.learning.examples import Examples, class_weights, examples, labels
+from thaw.learning.subsets import judged, ordered
 from thaw.networks.inference import softmax
 from thaw.networks.outputs import Array, Floats, Labels
 
 FOLDS = 5
+# Images × features × classes that a head of ``repeat`` learns from at most: some 2 s on one core.
+WORK = 5e8
+
+
+class Repeated(NamedTuple):
+    """What heads have said of images that they have not seen, in one cross-validation after the other.
+
+    Attributes:
+        right: whether they were right: repetitions × images.
+        folds: the fold that each image was in: repetitions × images.
+        here: whether such a head was right about this run's own test images; None where its split is none of the kind
+            that folds make.
+        images: how many each has learnt from.
+    """
+
+    right: NDArray[np.bool_]
+    folds: NDArray[np.int64]
+    here: NDArray[np.bool_] | None
+    images: int
+
+
+def repeat(
+    features: Path,
+    records: Sequence[Record],
+    classes: list[str],
+    weighted: ClassWeights,
+    candidates: list[float],
+    seed: int,
+    splits: int,
+    drawn: bool,
+) -> Repeated | None:
+    """Cross-validate until there are ``splits`` other splits than the run's own, or a few more.
+
+    A fold is the test set of another split. Where the run's test images were drawn, folds are as large, and every head
+    learns from as many images as the run's own training images are, so that their accuracies are what other seeds would
+    have given. Heads are logistic regressions on images as they are, all with one regularisation, which the run's own
+    validation images choose: it does not depend on the split, and to choose it anew takes five times as long.
+
+    Args:
+        features: the file of all images' features; augmented views have no part in it.
+        records: the manifest.
+        classes: the class names.
+        weighted: what images of each class count in the loss.
+        candidates: of the inverse regularisation.
+        seed: of the folds.
+        splits: how many, at least.
+        drawn: whether the run's test images were drawn from all images, and not named by the data.
+
+    Returns:
+        None where the images, or their groups, are too few: a fold has less than two classes to learn.
+    """
+    source = Array(np.load(features, mmap_mode="r")[:, :1])
+    train, val, test = (examples(records, classes, source, split) for split in ("train", "val", "test"))
+    everyone = Examples(source, np.arange(len(records)), labels(records, classes))
+    count = round(len(records) / len(test.rows))
+    alike = drawn and 2 <= count <= splits
+    count = count if alike else FOLDS
+    most = min(len(train.rows), int(WORK / (math.prod(source.shape) * len(classes))))
+    units = np.array([record.unit for record in records])
+    random = np.random.default_rng(seed)
+
+    def learns(rows: Labels) -> Labels:
+        return rows[ordered(everyone.y[rows], units[rows], random)[:most]]
+
+    folds = np.stack([deal(records, (seed, number), count) for number in range(math.ceil(splits / count))])
+    right = np.zeros(folds.shape, np.bool_)
+    own = learns(train.rows)
+    if len(np.unique(everyone.y[own])) < 2:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that few images have many classes is no mistake here
+        if len(candidates) > 1:
+            candidates = [judged(everyone, val, own, candidates, weighted, classes)[0]]
+        here = judged(everyone, test, own, candidates, weighted, classes)[1] if alike else None
+        for number, fold in np.ndindex(len(folds), count):
+            asked = folds[number] == fold
+            known = learns(np.flatnonzero(~asked))
+            if len(np.unique(everyone.y[known])) < 2:
+                return None
+            held_out = Examples(source, np.flatnonzero(asked), everyone.y[asked])
+            right[number, asked] = judged(everyone, held_out, known, candidates, weighted, classes)[1]
+    return Repeated(right, folds, here, len(own))
 
 
 def predict(
@@ -60,7 +147,7 @@ def predict(
     return probabilities
 
 
-def deal(records: Sequence[Record], seed: int) -> NDArray[np.int64]:
+def deal(records: Sequence[Record], seed: int | Sequence[int], count: int = FOLDS) -> NDArray[np.int64]:
     """Return the fold of each image; a group, and copies of an image, are in one; each class is dealt out evenly."""
     groups: dict[str, list[int]] = {}
     for row, record in enumerate(records):
@@ -71,5 +158,5 @@ def deal(records: Sequence[Record], seed: int) -> NDArray[np.int64]:
     for number, group in enumerate(
         sorted(dealt, key=lambda group: records[group[0]].label)
     ):  # keeps the order of equals
-        folds[group] = number % FOLDS
+        folds[group] = number % count
     return folds

@@ -75,25 +75,25 @@ def measure(
     train, val = (examples(records, classes, source, split) for split in ("train", "val"))
     random = np.random.default_rng(seed)
     units = [records[row].unit for row in train.rows]
-    every = _order(train.y, units, random)[: round(within * len(train.y))]
+    every = ordered(train.y, units, random)[: round(within * len(train.y))]
     largest = min(len(every), int(WORK / (math.prod(source.shape) * len(classes))))
     if min(largest, len(val.y)) < LEAST or len(np.unique(train.y[every[: largest // 8]])) < 2:
         return None
     sizes = [round(share * largest) for share in SHARES]
-    chosen, whole = _judged(train, val, every[:largest], CANDIDATES, weighted, classes)
+    chosen, whole = judged(train, val, every[:largest], CANDIDATES, weighted, classes)
     right: list[list[NDArray[np.bool_]]] = [[] for _ in sizes[:-1]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that few images have many classes is what is asked about
         for _ in range(DRAWS):
-            order = every[_order(train.y[every], [units[place] for place in every], random)]
+            order = every[ordered(train.y[every], [units[place] for place in every], random)]
             for size, found in zip(sizes, right, strict=False):
-                found.append(_judged(train, val, order[:size], [chosen], weighted, classes)[1])
+                found.append(judged(train, val, order[:size], [chosen], weighted, classes)[1])
     together = groups([records[row] for row in val.rows])
     return Measured(sizes, [*(np.stack(found) for found in right), whole[np.newaxis]], val.y, len(every), together)
 
 
-def _order(y: Labels, groups: Sequence[str], random: np.random.Generator) -> Labels:
-    """An order of images whose every beginning has about the same shares of classes, and whole groups but for one."""
+def ordered(y: Labels, groups: Sequence[str] | NDArray[np.str_], random: np.random.Generator) -> Labels:
+    """Return an order of images whose every beginning has about the shares of classes, and whole groups but for one."""
     _, unit = np.unique(groups, return_inverse=True)
     drawn = random.permutation(unit.max() + 1)[unit]
     order = np.lexsort((drawn, y))
@@ -103,18 +103,21 @@ def _order(y: Labels, groups: Sequence[str], random: np.random.Generator) -> Lab
     return order[np.argsort(place, kind="stable")]
 
 
-def _judged(
+def judged(
     train: Examples, val: Examples, which: Labels, candidates: list[float], weighted: ClassWeights, classes: list[str]
 ) -> tuple[float, NDArray[np.bool_]]:
     """Train a head on some of the training images; return its regularisation, and where it is right.
 
-    A class that is not among the images is never named.
+    Of several candidates, the images that are asked choose the regularisation. A class that is not among the images is
+    never named, so where there is no other one among those that are asked, no answer is right.
     """
     y = train.y[which]
     learnt = np.unique(y)
     number = np.full(len(classes), -1)
     number[learnt] = np.arange(len(learnt))
     chooses = np.isin(val.y, learnt)
+    if not chooses.any():
+        return candidates[0], chooses
     config = Lbfgs(solver="lbfgs", class_weights="none", inverse_l2=candidates, max_iterations=STEPS)
     weights = class_weights(weighted, classes, y)
     head, rows = heads.solve(

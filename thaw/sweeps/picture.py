@@ -1,10 +1,17 @@
-"""A picture of a sweep: parallel coordinates, an axis for each key that varied, and the last one for the figure."""
+"""Pictures of a sweep: parallel coordinates, an axis for each key that varied and the last one for the figure; and what
+fine-tuning adds with each seed.
+"""
 
 import math
 from collections.abc import Sequence
 from html import escape
 
+from thaw.evidence import wording
+from thaw.sweeps.ranking import CONFIDENCE
+from thaw.sweeps.seeds import Seeds
+
 WIDTH, HEIGHT, SIDE, TOP, BOTTOM = 180, 320, 90, 40, 24  # pixels: between axes, of an axis, and the margins
+ROW, LINE, LETTER = 44, 520, 7.5  # pixels: of a configuration's row, its axis, and a letter
 LABELS = 16  # of an axis, at most: what there is room for
 STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#1c2430;stroke:#fff;stroke-width:4px;paint-order:stroke}"
@@ -46,6 +53,47 @@ def picture(keys: Sequence[str], jobs: Sequence[tuple[Sequence[str], float]], fi
     ends = [(f"{low:.1%}", 0.0), (f"{high:.1%}", 1.0)] if high > low else [(f"{low:.1%}", 0.5)]
     parts += [*_axis(right, figure, ends), "</svg>", ""]
     return "\n".join(parts)
+
+
+def seeds(found: Sequence[Seeds]) -> str:
+    """Draw what fine-tuning adds: for each configuration a dot for each seed, their mean, and its interval.
+
+    Returns:
+        An SVG file; the axis is in percentage points, and a line marks no difference.
+    """
+    names = [", ".join(one.values) for one in found]
+    left = 24 + LETTER * max(len(name) for name in [*names, "accuracy"])
+    every = [0.0, *(value for one in found for value in (*one.gains, *one.interval))]
+    low, high = min(every), max(every)
+    width, bottom = left + LINE + SIDE / 2, TOP + ROW * len(found)
+
+    def at(value: float) -> float:
+        return round(left + LINE * (value - low) / (high - low if high > low else 1), 1)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {bottom + BOTTOM}" role="img">',
+        f"<style>{STYLE}circle{{fill:#1769c2;fill-opacity:.5}}.mean{{stroke:#1c2430;stroke-width:3}}</style>",
+        f'<rect width="{width:g}" height="{bottom + BOTTOM}" fill="#fff"/>',
+        f'<text class="key" x="12" y="{TOP - 18}">what fine-tuning adds, in points: '
+        f"a dot is a seed, the line the mean's {CONFIDENCE:.0%} interval</text>",
+    ]
+    ends = [end for end in (low, high) if abs(at(end) - at(0)) > 6 * LETTER]  # there is room for its text
+    for value in [*ends, 0.0]:
+        parts.append(f'<line x1="{at(value)}" y1="{TOP}" x2="{at(value)}" y2="{bottom}"/>')
+        parts.append(f'<text text-anchor="middle" x="{at(value)}" y="{bottom + 16}">{wording.points(value)}</text>')
+    for row, (name, one) in enumerate(zip(names, found, strict=True)):
+        y = TOP + ROW * row + ROW // 2
+        mean, span = sum(one.gains) / len(one.gains), one.interval
+        said = f"{wording.points(mean)}, {wording.points(span.low)} to {wording.points(span.high)}"
+        parts.append(f'<text x="12" y="{y + 4}">{escape(name)}</text>')
+        parts.append(
+            f'<g><title>{escape(said)}</title><line x1="{at(span.low)}" y1="{y}" x2="{at(span.high)}" y2="{y}"/>'
+        )
+        parts.append(f'<line class="mean" x1="{at(mean)}" y1="{y - 10}" x2="{at(mean)}" y2="{y + 10}"/></g>')
+        for seed, gain in zip(one.seeds, one.gains, strict=True):
+            title = escape(f"seed {seed}: {wording.points(gain)}")
+            parts.append(f'<circle cx="{at(gain)}" cy="{y}" r="5"><title>{title}</title></circle>')
+    return "\n".join([*parts, "</svg>", ""])
 
 
 def _ordered(values: Sequence[str]) -> list[str]:

@@ -6,12 +6,13 @@ A configuration is what its jobs have in common beside the seed: seeds are repet
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from thaw.artifacts import Paths, fingerprint, read_json
 from thaw.data import manifest
-from thaw.evidence import scoring, significance
+from thaw.evidence import scoring, significance, wording
 from thaw.learning import predictions
 
 CONFIDENCE = 0.95  # of the interval that a cross-validated accuracy is given with
@@ -164,6 +165,12 @@ def table(ranking: Sequence[Ranked], varied: Sequence[str]) -> list[list[str]]:
     ]
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay a table out in lines, its columns below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def shown(ranking: Sequence[Ranked], varied: Sequence[str]) -> list[str]:
     """Return the keys that tell configurations apart: the seed does not, if each has several."""
     return [key for key in varied if key != "seed" or len(ranking[0].records) == 1]
@@ -192,10 +199,7 @@ def summary(
     """
     lines: list[str] = []
     if ranking:
-        rows = table(ranking, varied)
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        lines.append("")
+        lines = [*aligned(table(ranking, varied)), ""]
         if (seeds := len(ranking[0].records)) > 1:
             lines.append(
                 f"Figures are means of {seeds} seeds, which differ in their split, ± their standard deviation."
@@ -216,7 +220,7 @@ def summary(
 
 
 def _winner(ranking: Sequence[Ranked], winners: Sequence[Paths]) -> list[str]:
-    best, name = ranking[0], winners[0].root.name[:SHORT]
+    best, name = ranking[0], ranking[0].records[0].job[:SHORT]  # also where the winner was finished as another job
     metrics = [read_json(one.figures) for one in winners]
     test = [one[one["kept"]] for one in metrics]
     count = f"the best of {len(ranking)} configurations" if len(ranking) > 1 else "one configuration"
@@ -232,8 +236,20 @@ def _winner(ranking: Sequence[Ranked], winners: Sequence[Paths]) -> list[str]:
     return [
         f"Winner: job {name}, {count} by validation accuracy ({best.figure}{flatters}{after}).",
         f"On {metrics[0]['n_test']} test images, which chose nothing: {found}.",
+        *_leaks(metrics),
         f"To make it the project's configuration: python -m stages.sweep --promote {name}",
     ]
+
+
+def _leaks(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what the audit has found of copies that are learnt from and asked about."""
+    leaking = [one for one in metrics if "without_copies" in one]
+    if len(metrics) == 1:
+        return [f"{wording.leaks(one)}." for one in leaking]
+    copies = sum(one["n_test"] - one["without_copies"]["images"] for one in leaking)
+    images = sum(one["n_test"] for one in metrics)
+    flatters = f"{copies} of {images} test images of all seeds have a copy among the training or validation images"
+    return [f"{flatters}, which flatters: each job's report says by how much."] if leaking else []
 
 
 def _best_backbone(ranking: Sequence[Ranked]) -> list[str]:

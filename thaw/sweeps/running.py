@@ -1,6 +1,6 @@
 """Sweeps: many configurations, each computed as little as possible, ranked, and none lost.
 
-    multirun/sweeps/<sweep>/          a record and a log of each job; summary.txt, table.csv, parallel.svg
+    multirun/sweeps/<sweep>/          a record and a log of each job; summary.txt, tables and pictures
 
 The stages are handed in by ``stages.sweep``; the library knows none of them. Which configurations there are is the
 matter of ``search``; Hydra's launchers do the jobs, wherever they are told to.
@@ -25,7 +25,7 @@ from thaw.config.composing import CONF, sources, validate
 from thaw.config.schema import SECTIONS
 from thaw.errors import UserError
 from thaw.networks.weights import weights_at_hand
-from thaw.sweeps import jobs, picture, publication
+from thaw.sweeps import jobs, picture, publication, seeds
 from thaw.sweeps.jobs import Job, Stages
 from thaw.sweeps.process import Worker, WorkerError
 from thaw.sweeps.ranking import (
@@ -215,23 +215,43 @@ def conclude(sweep: Sweep) -> bool:
         winners = [name] * bool(name)
     whole = [jobs.outputs(job) for job in winners if sweep.rank != "backbone"]
     text = summary(ranking, outcomes, sweep.varied, whole)
+    keys = shown(ranking, sweep.varied) if ranking else []
+    repeated = [seeds.of(one, keys) for one in ranking] if seeds.several(ranking) else []
+    if repeated:
+        text += "\n" + "\n".join(seeds.said(repeated, keys)) + "\n"
     if reason:
         text += f"\nThe best of them could not be finished: {reason}\n"
     write_text(sweep.folder / "summary.txt", text)
-    cells = io.StringIO()
-    csv.writer(cells, lineterminator="\n").writerows(table(ranking, sweep.varied) if ranking else [])
-    write_text(sweep.folder / "table.csv", cells.getvalue())
-    if ranking and (keys := shown(ranking, sweep.varied)):
+    _write_csv(sweep.folder / "table.csv", table(ranking, sweep.varied) if ranking else [])
+    if keys:
         lines = [([one.records[0].values.get(key, "") for key in keys], one.accuracy) for one in ranking]
         write_text(sweep.folder / "parallel.svg", picture.picture(keys, lines, JUDGED[sweep.rank]))
+    if repeated:
+        _write_csv(sweep.folder / "seeds.csv", seeds.rows(repeated, keys))
+    if drawn := [one for one in repeated if one.is_tuned]:
+        write_text(sweep.folder / "seeds.svg", picture.seeds(drawn))
     print(f"\n{text}", end="")
-    _publish(sweep, records, ranking, whole)
+    _publish(sweep, records, ranking, whole, repeated[0].figures() if repeated else {})
     return not reason and not any(one.reason for one in records)
 
 
-def _publish(sweep: Sweep, records: Sequence[Record], ranking: Sequence[Ranked], whole: Sequence[Paths]) -> None:
-    """Publish a sweep; ``whole`` are the outputs of the best configuration's whole jobs."""
-    figures = {"configurations": float(len(ranking))}
+def _write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    cells = io.StringIO()
+    csv.writer(cells, lineterminator="\n").writerows(rows)
+    write_text(path, cells.getvalue())
+
+
+def _publish(
+    sweep: Sweep,
+    records: Sequence[Record],
+    ranking: Sequence[Ranked],
+    whole: Sequence[Paths],
+    repeated: Mapping[str, float],
+) -> None:
+    """Publish a sweep; ``whole`` are the outputs of the best configuration's whole jobs, ``repeated`` its figures over
+    several seeds.
+    """
+    figures = {"configurations": float(len(ranking)), **repeated}
     if ranking:
         figures[JUDGED[sweep.rank].replace("-", "_")] = ranking[0].accuracy
     if whole:

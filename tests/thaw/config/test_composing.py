@@ -202,7 +202,7 @@ def test_a_command_hands_run_the_typed_sections_it_names(monkeypatch: pytest.Mon
     assert given == {
         "paths": Paths(),
         "evaluate": Evaluate(
-            confidence=0.95, resamples=123, keep_best_of=["head", "finetuned"], cross_validate=200, sure_enough=0.98
+            confidence=0.95, resamples=123, keep_best_of=["head", "finetuned"], splits=10, sure_enough=0.98
         ),
         "seed": 7,
     }

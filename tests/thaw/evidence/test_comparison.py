@@ -11,6 +11,7 @@ from sklearn import metrics as sklearn
 from statsmodels.stats import contingency_tables as statsmodels
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import DescrStatsW
 
 from tests.helpers.finished import softmax
 from thaw.evidence import comparison, scoring, significance
@@ -22,7 +23,6 @@ SURE = {
     "resamples": 300,
     "seed": 0,
     "keep_best_of": ["head", "finetuned"],
-    "cross_validate": 0,
     "sure_enough": 0.98,
 }
 
@@ -260,16 +260,36 @@ def test_the_paired_interval_holds_as_often_as_it_says() -> None:
     assert np.mean([low <= 0.1 <= high for low, high in held]) == pytest.approx(0.95, abs=0.025)
 
 
-def test_few_images_have_intervals_of_their_own() -> None:
+def test_few_images_have_intervals_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.zeros(20, int)
     right = one_hot([0] * 20, 2)
     pair = Pair(labels, right, right)
-    few, many = (comparison.compare(pair, pair, **SURE | {"cross_validate": limit}) for limit in (21, 20))
+    many = comparison.compare(pair, pair, **SURE)
+    monkeypatch.setattr(comparison, "FEW", 21)
+    few = comparison.compare(pair, pair, **SURE)
     assert (many["head"]["accuracy_low"], many["delta"]["accuracy_low"]) == (1, 0), "as if nothing could go wrong"
     assert few["head"]["accuracy_low"] == pytest.approx(significance.wilson(1, 20, 0.95).low, rel=1e-5)
     assert few["delta"]["accuracy_low"] == pytest.approx(-few["delta"]["accuracy_high"]) != 0
-    alone = comparison.compare(pair, pair, **SURE | {"cross_validate": 21}, tuned=False)
+    alone = comparison.compare(pair, pair, **SURE, tuned=False)
+    monkeypatch.setattr(comparison, "FEW", 20)
+    assert comparison.compare(pair, pair, **SURE) == many
     assert alone["delta"]["accuracy_low"] == alone["delta"]["accuracy_high"] == 0, "one model is like itself"
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_the_interval_over_splits_is_students_and_wider_where_they_overlap(count: int) -> None:
+    values = np.random.default_rng(count).normal(0.01, 0.01, count).tolist()
+    expected = DescrStatsW(values).tconfint_mean(0.05)
+    assert significance.resplit(values, 0, 0.95) == pytest.approx(expected)
+    wider = significance.resplit(values, 0.25, 0.95)
+    assert np.ptp(wider) == pytest.approx(np.ptp(expected) * np.sqrt(1 + 0.25 * count))
+    assert np.mean(wider) == pytest.approx(np.mean(values))
+
+
+def test_one_more_is_found_where_it_is_expected() -> None:
+    draws = np.random.default_rng(0).normal(0.9, 0.01, (4000, 11))
+    held = [low <= one <= high for *some, one in draws for low, high in [significance.another(some, 0.95)]]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.01)
 
 
 @pytest.mark.parametrize(("right", "images"), [(0, 7), (3, 9), (95, 100), (100, 100)])

@@ -168,10 +168,11 @@ def test_the_bootstrap_agrees_with_drawing_groups_one_by_one() -> None:
     assert [*fast["delta"]["macro_f1"]] == pytest.approx(expected[1], abs=0.012)
 
 
-def test_groups_of_one_image_change_nothing_but_the_draws() -> None:
+def test_groups_of_one_image_change_nothing_but_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "FEW", 201)
     labels, before = sample(1)
     alone, together = (Pair(labels, before, sample(2)[1], groups) for groups in (None, np.arange(200)[::-1]))
-    plain, found = (comparison.compare(one, one, **SURE | {"cross_validate": 201}) for one in (alone, together))
+    plain, found = (comparison.compare(one, one, **SURE) for one in (alone, together))
     assert {key: plain[key] for key in ("mcnemar_p", "sure", "n_test", "fixed") if key in plain} == {
         key: found[key] for key in ("mcnemar_p", "sure", "n_test", "fixed") if key in found
     }
@@ -227,7 +228,7 @@ def test_of_equal_models_it_seldom_shows_a_difference_and_mcnemars_often_does() 
 # At the ends.
 
 
-@pytest.mark.parametrize("cross_validate", [0, 1000])
+@pytest.mark.parametrize("limit", [0, 1000])
 @pytest.mark.parametrize(
     ("before", "after", "groups"),
     [
@@ -238,14 +239,15 @@ def test_of_equal_models_it_seldom_shows_a_difference_and_mcnemars_often_does() 
     ],
 )
 def test_at_the_ends_there_is_an_answer(
-    before: list[int], after: list[int], groups: list[int], cross_validate: int
+    before: list[int], after: list[int], groups: list[int], limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(comparison, "FEW", limit)
     pair = pair_of(before, after, groups)
-    figures = comparison.compare(pair, pair, **SURE | {"cross_validate": cross_validate})
+    figures = comparison.compare(pair, pair, **SURE)
     assert figures["verdict"] == "no difference shown"
     assert figures["n_groups"] == len({*groups})
     assert 0 < figures["mcnemar_p"] <= 1
-    if cross_validate:
+    if limit:
         assert figures["head"]["accuracy_low"] < figures["head"]["accuracy_high"]
         assert figures["delta"]["accuracy_low"] < figures["delta"]["accuracy_high"]
     found = significance.by_class(pair, 0.95)

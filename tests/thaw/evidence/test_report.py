@@ -16,7 +16,7 @@ from tests.helpers import finished
 from tests.helpers.browser import chromium
 from thaw.artifacts import Paths, read_json, write_json, write_text
 from thaw.data import manifest
-from thaw.evidence import plots, wording
+from thaw.evidence import comparison, plots, wording
 from thaw.learning import predictions
 from thaw.runs import publishing
 
@@ -219,10 +219,11 @@ def test_summary_says_it_all(tmp_path: Path) -> None:
     assert json.dumps(metrics)
 
 
-def few(paths: Paths, **changes: Any) -> dict[str, str]:
+def few(paths: Paths, limit: int = 61) -> dict[str, str]:
     """Evaluate as if the 60 test images were few, and return what a person reads."""
-    changed = {"cross_validate": 61} | changes
-    evaluate.run(paths, finished.EVALUATE.model_copy(update=changed), finished.SEED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "FEW", limit)
+        evaluate.run(paths, finished.EVALUATE, finished.SEED)
     page = paths.report.read_text(encoding="utf-8")
     return {
         "report": re.sub(r"<style>.*?</style>|<[^>]*>", "", page, flags=re.DOTALL),
@@ -277,11 +278,50 @@ def test_classes_that_a_split_lacks_are_said(tmp_path: Path, split: str) -> None
         "test": "1 of 3 classes (cow) has no test images: macro F1 is the mean of the other 2 classes",
         "val": "1 of 3 classes (cow) has no validation images",
     }
-    texts = few(paths, cross_validate=0)
+    texts = few(paths, limit=0)
     assert f"mean F1 of the {2 if split == 'test' else 3} classes with test images" in texts["report"]
     for name, text in texts.items():
         assert said[split] in text, name
         assert said["val" if split == "test" else "test"] not in text, name
+
+
+@pytest.mark.parametrize(
+    ("here", "which"),
+    [
+        (0.95, "like others"),
+        (0.96, "like others"),
+        (0.963, "among the luckier"),
+        (0.937, "among the unluckier"),
+        (0.981, "a lucky one"),
+        (0.919, "an unlucky one"),
+    ],
+)
+def test_a_split_is_as_lucky_as_it_is_far_from_others(here: float, which: str) -> None:
+    found = {
+        "accuracy": 0.95,
+        "deviation": 0.012,
+        "splits": 10,
+        "better": 2,
+        "expected_low": 0.92,
+        "expected_high": 0.98,
+    }
+    metrics = {"cross_validated": found | {"here": here}}
+    expected = f"This split is {which}: {here:.1%} for a head here, 95.0% ± 1.2 on 10 other splits (2 of them better)"
+    assert wording.luck(metrics) == expected
+    assert wording.is_odd(metrics) == which.endswith(" one")
+    assert not wording.luck({"cross_validated": found})
+    assert not wording.luck({})
+
+
+def test_other_splits_are_drawn_and_are_none_of_the_data_s_own(tmp_path: Path) -> None:
+    paths = finished.pipeline(tmp_path)
+    evaluate.run(paths, finished.EVALUATE.model_copy(update={"splits": 10}), finished.SEED)
+    page = paths.report.read_text(encoding="utf-8")
+    assert '<h3 id="splits" style="margin-top:18px">Other splits</h3>' in page
+    assert page.count('class="dot before each"') == 10
+    assert "The data have a split of their own, which is none of these." in page
+    assert "Every image as a test image twice (5 folds, head only)" in page
+    assert "Every image" not in paths.summary.read_text(encoding="utf-8")
 
 
 def test_many_classes_without_images_are_counted() -> None:

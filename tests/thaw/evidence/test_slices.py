@@ -218,7 +218,7 @@ def test_a_head_alone_has_slices_without_a_difference(tmp_path: Path) -> None:
     assert "Bonett" not in page.partition('id="slices"')[2].partition("</details>")[0]
 
 
-def test_groups_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_groups_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     paths = pipeline(tmp_path)
     records = manifest.read(paths.manifest)
     numbers = {path: n for n, path in enumerate(one.path for one in records if one.split == "test")}
@@ -227,15 +227,16 @@ def test_groups_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         for one in records
     ]
     manifest.write(paths.manifest, grouped)
-    for cross_validate in (0, 61):
-        evaluate.run(paths, finished.EVALUATE.model_copy(update={"cross_validate": cross_validate}), finished.SEED)
+    for limit in (0, 61):
+        monkeypatch.setattr(comparison, "FEW", limit)
+        evaluate.run(paths, finished.EVALUATE, finished.SEED)
         figures = read_json(paths.figures)
         assert (figures["n_test"], figures["n_groups"]) == (300, 60)
         lines = capsys.readouterr().out.splitlines()
         assert "300 test images in 60 groups" in lines
         assert any("(exact p over groups = " in line for line in lines)
         few = "300 test images in 60 groups are few: the true accuracy may lie anywhere in its 95% range."
-        assert (few in lines) == bool(cross_validate)
+        assert (few in lines) == bool(limit)
         for file in (paths.report, paths.finished / "README.md"):
             text = file.read_text(encoding="utf-8")
             assert "300 test images in 60 groups" in text

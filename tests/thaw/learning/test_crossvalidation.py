@@ -1,6 +1,8 @@
 """Cross-validation: every image is asked once, of a head that knows nothing of it, however few there are."""
 
+import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import PredefinedSplit, RepeatedStratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from tests.helpers import options
 from thaw.config.schema import Adam, Lbfgs
+from thaw.data import indexing
 from thaw.data.manifest import Record
+from thaw.evidence import splits
 from thaw.learning import crossvalidation, heads
 from thaw.learning.examples import labels
 
@@ -128,3 +137,129 @@ def test_folds_keep_groups_and_copies_together_and_classes_even(images: list[tup
         }
         counts = Counter(fold for _, fold in single)
         assert max(counts[fold] for fold in range(5)) - min(counts[fold] for fold in range(5)) <= 1 + groups
+
+
+# Repeated: folds as other splits.
+
+
+def resplit(
+    folder: Path, records: list[Record], features: Any, *, candidates: Sequence[float] = (0.1,), drawn: bool = True
+) -> Any:
+    classes = sorted({one.label for one in records})
+    np.save(folder / "features.npy", np.asarray(features)[:, np.newaxis].astype(np.float32))
+    given = (folder / "features.npy", records, classes, "none", [*candidates], 0, 10)
+    return crossvalidation.repeat(*given, drawn=drawn)
+
+
+def divided(labels: Sequence[str], val: float = 0.15, test: float = 0.2, groups: Sequence[str] = ()) -> list[Record]:
+    """Records whose splits are drawn as ``prepare`` draws them."""
+    found = [record(n, label, groups[n] if groups else "") for n, label in enumerate(labels)]
+    splits = indexing.draw(found, {"test": test, "val": val}, 0)
+    return [dataclasses.replace(one, split=splits[one.path]) for one in found]
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[list[Record], Any]:
+    images, numbers = load_digits(return_X_y=True)
+    return divided([str(number) for number in numbers]), images
+
+
+def test_it_is_what_scikit_learn_gives_on_these_folds_and_like_its_own(
+    tmp_path: Path, digits: tuple[list[Record], Any]
+) -> None:
+    records, images = digits
+    found = resplit(tmp_path, records, images)
+    y = np.array([one.label for one in records])
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=200))
+    theirs = cross_val_score(model, images, y, cv=PredefinedSplit(found.folds[1]))
+    ours = [found.right[1][found.folds[1] == fold].mean() for fold in range(5)]
+    # A head of ours learns from as many images as the run's own does: 65% of all, where theirs have 80%.
+    np.testing.assert_allclose(ours, theirs, atol=0.02)
+    again = cross_val_score(model, images, y, cv=RepeatedStratifiedKFold(n_splits=5, n_repeats=2, random_state=0))
+    every = [right[of == fold].mean() for right, of in zip(*found[:2], strict=True) for fold in range(5)]
+    assert np.mean(every) == pytest.approx(np.mean(again), abs=0.01)
+    assert np.std(every) == pytest.approx(np.std(again), abs=0.006)
+    train, test = (np.array([one.split == split for one in records]) for split in ("train", "test"))
+    own = model.fit(images[train], y[train]).predict(images[test]) == y[test]
+    assert (own != found.here).sum() <= 1, "the solver is not asked for the last digit"
+
+
+def test_it_is_the_same_twice_and_other_folds_in_each_repetition(
+    tmp_path: Path, digits: tuple[list[Record], Any]
+) -> None:
+    records, images = digits
+    one, two = (resplit(tmp_path, records, images) for _ in range(2))
+    np.testing.assert_array_equal(one.right, two.right)
+    np.testing.assert_array_equal(one.here, two.here)
+    assert one.folds.shape == (2, len(records))
+    assert (one.folds[0] == one.folds[1]).mean() < 0.3
+
+
+def test_every_head_learns_from_as_many_images_and_knows_none_it_is_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = [f"{label}{number}" for label in "ab" for number in range(60) for _ in range(3)]
+    records = divided([group[0] for group in groups], groups=groups)
+    judged, asked = crossvalidation.judged, []
+
+    def watched(train: Any, val: Any, which: Any, *rest: Any) -> Any:
+        known = {records[row].group for row in train.rows[which]}
+        assert known.isdisjoint(records[row].group for row in val.rows), "no group is torn"
+        assert len({*which}) == len(which) == sum(one.split == "train" for one in records)
+        asked.append(len(val.rows))
+        return judged(train, val, which, *rest)
+
+    monkeypatch.setattr(crossvalidation, "judged", watched)
+    found = resplit(tmp_path, records, np.random.default_rng(0).normal(size=(len(records), 4)))
+    assert found.images == sum(one.split == "train" for one in records)
+    assert sum(asked[1:]) == len(found.folds) * len(records), "in each repetition, every image once"
+    assert len(asked) == 1 + len(found.folds) * (found.folds.max() + 1)
+
+
+@pytest.mark.parametrize(
+    ("test", "drawn", "folds", "is_alike"),
+    [
+        (0.2, True, 5, True),
+        (0.1, True, 9, True),
+        (0.34, True, 3, True),
+        (0.2, False, 5, False),
+        (0.02, True, 5, False),
+    ],
+)
+def test_folds_are_as_large_as_a_drawn_test_set(
+    tmp_path: Path, test: float, drawn: bool, folds: int, is_alike: bool
+) -> None:
+    records = divided(["a", "b"] * 300, test=test)
+    found = resplit(tmp_path, records, np.random.default_rng(0).normal(size=(600, 4)), drawn=drawn)
+    assert found.folds.max() + 1 == folds
+    assert len(found.folds) * folds >= 10 > (len(found.folds) - 1) * folds
+    assert (found.here is not None) == is_alike
+
+
+def test_where_it_is_too_much_work_heads_learn_from_fewer_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = divided(["a", "b"] * 300)
+    monkeypatch.setattr(crossvalidation, "WORK", 4 * 2 * 100.5)
+    found = resplit(tmp_path, records, np.random.default_rng(0).normal(size=(600, 4)))
+    assert found.images == 100
+    assert found.right.shape == (2, 600), "all are asked"
+
+
+def test_of_several_candidates_validation_images_choose(tmp_path: Path, digits: tuple[list[Record], Any]) -> None:
+    records, images = digits
+    weak, chosen = (resplit(tmp_path, records, images, candidates=given) for given in ([1e-6], [1e-6, 0.1]))
+    assert chosen.right.mean() > weak.right.mean() + 0.05
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["", "", "x", "y", "z"])), min_size=3, max_size=40))
+def test_of_whatever_there_is_there_are_answers_or_none(
+    tmp_path_factory: pytest.TempPathFactory, images: list[tuple[str, str]]
+) -> None:
+    records = divided([label for label, _ in images], groups=[group for _, group in images])
+    if {one.split for one in records} != {"train", "val", "test"}:
+        return
+    found = resplit(tmp_path_factory.mktemp("splits"), records, np.random.default_rng(0).normal(size=(len(images), 3)))
+    if found is not None:
+        assert len(splits.spread(found, 0.95).accuracies) > 1

@@ -91,7 +91,7 @@ def test_every_beginning_has_the_shares_of_the_whole_and_whole_groups(data: st.D
     y = np.repeat(np.arange(len(counts)), counts)
     groups = data.draw(st.lists(st.sampled_from("abcdefgh"), min_size=len(y), max_size=len(y)))
     size = data.draw(st.integers(1, len(y)))
-    order = subsets._order(y, groups, np.random.default_rng(data.draw(st.integers(0, 9))))
+    order = subsets.ordered(y, groups, np.random.default_rng(data.draw(st.integers(0, 9))))
     assert sorted(order.tolist()) == list(range(len(y)))
     for number, count in enumerate(counts):
         own = order[y[order] == number]
