@@ -88,7 +88,7 @@ def rates(model: Any, backbone: Backbone, block_decay: float) -> dict[str, float
     _, above = cutting.span(model)
     starts = [
         cutting.first_layer(model, backbone, Unfreeze(blocks=count))
-        for count in range(1, len(cutting.blocks(backbone)) + 1)
+        for count in range(1, len(cutting.blocks(model, backbone)) + 1)
     ]
     found: dict[str, float] = {}
     for place, layer in enumerate(model.layers):

@@ -102,7 +102,7 @@ def _top(model: Any, backbone: Backbone, share: float) -> Unfreeze:
     """A share of a network, counted from its output, in blocks, or in layers if it has none that we know."""
     if share == 1:
         return Unfreeze(all=True)
-    if blocks := len(cutting.blocks(backbone)):
+    if blocks := len(cutting.blocks(model, backbone)):
         return Unfreeze(blocks=max(1, math.floor(share * blocks)))
     first, above = cutting.span(model)
     return Unfreeze(layers=max(1, math.floor(share * (above - first))))
