@@ -303,7 +303,6 @@ class Family:
         embedding: the attributes with what makes the embedding that images and texts share out of the network's output.
         tokens: the attribute with the last layer whose output is tokens, where the network goes on.
         resizes: whether its presets, made for one size, take another one.
-        licence: of the weights that KerasHub distributes.
     """
 
     vision: str = ""
@@ -311,7 +310,6 @@ class Family:
     embedding: tuple[str, ...] | None = None
     tokens: str = ""
     resizes: bool = False
-    licence: str = field(default="Apache-2.0", repr=False)
 
 
 # By KerasHub's name of the class. Families that are not here work as well, if they have one output: feature maps.
@@ -319,19 +317,17 @@ FAMILIES: Mapping[str, Family] = {
     # Oquab et al. 2023, https://arxiv.org/abs/2304.07193; Darcet et al. 2023, https://arxiv.org/abs/2309.16588
     "DINOV2Backbone": Family(class_tokens=1, resizes=True),
     # Siméoni et al. 2025, https://arxiv.org/abs/2508.10104
-    "DINOV3Backbone": Family(class_tokens=1, resizes=True, licence="the DINOv3 License, which Meta asks to accept"),
+    "DINOV3Backbone": Family(class_tokens=1, resizes=True),
     # Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929
     "ViTBackbone": Family(class_tokens=1),
     # Touvron et al. 2020, https://arxiv.org/abs/2012.12877: a class token, and one for the distillation
     "DeiTBackbone": Family(class_tokens=2),
     # Radford et al. 2021, https://arxiv.org/abs/2103.00020
-    "CLIPBackbone": Family(
-        "vision_encoder", class_tokens=1, embedding=("vision_pooler", "vision_projection"), licence="MIT"
-    ),
+    "CLIPBackbone": Family("vision_encoder", class_tokens=1, embedding=("vision_pooler", "vision_projection")),
     # Zhai et al. 2023, https://arxiv.org/abs/2303.15343; Tschannen et al. 2025, https://arxiv.org/abs/2502.14786
     "SigLIPBackbone": Family("vision_encoder", embedding=(), tokens="post_layer_norm"),
     # Liu et al. 2021, https://arxiv.org/abs/2103.14030
-    "SwinTransformerBackbone": Family(licence="MIT"),
+    "SwinTransformerBackbone": Family(),
 }
 # Layers of KerasHub that hold a whole encoder or stage, and what they run one after the other: attributes with a layer,
 # or a list of them.

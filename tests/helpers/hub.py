@@ -104,7 +104,7 @@ PRESETS: dict[str, Callable[[Any], Any]] = {
     "clip": lambda models: _towers(models, "clip"),
     "siglip": lambda models: _towers(models, "siglip"),
     "swin": lambda models: models.SwinTransformerBackbone(
-        image_shape=IMAGE, embed_dim=24, depths=(2, 2), num_heads=(2, 4), window_size=4
+        image_shape=IMAGE, embed_dim=24, depths=(2, 2), num_heads=(2, 4), window_size=4, drop_path=0.0
     ),
     "resnet": _resnet,
     "efficientnet": _efficientnet,

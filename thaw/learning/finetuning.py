@@ -112,7 +112,7 @@ def above(model: Any, operation: int) -> Any:
     """The part of ``model`` above an operation, as a model of its own that shares the layers and is fast to train."""
     import keras
 
-    return folding.folded(keras.Model(model.operations[operation].output, model.output))
+    return folding.folded(keras.Model(cutting.output(model.operations[operation]), model.output))
 
 
 def check_start(model: Any, images: Inputs, head: Head, bottleneck: Inputs, precision: str = "float32") -> None:

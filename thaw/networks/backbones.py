@@ -20,7 +20,7 @@ from thaw.config.schema import Backbone
 from thaw.errors import UserError
 from thaw.machine import has_gpu
 from thaw.networks import hub
-from thaw.networks.cutting import POOLING, PREPROCESSING, flat, kept_operation
+from thaw.networks.cutting import POOLING, PREPROCESSING, flat, kept_operation, output
 from thaw.networks.hub import Seen
 from thaw.networks.weights import load_weights, weights_id, weights_path
 
@@ -101,9 +101,9 @@ class FrozenNetwork:
 
         whole = network(self.backbone, self.statistics)
         last = whole.get_layer(POOLING) if self.operation is None else whole.operations[self.operation]
-        outputs = [last.output]
+        outputs = [output(last)]
         if self.outputs == 2:
-            outputs.append(whole.operations[kept_operation(whole, self.backbone)].output)
+            outputs.append(output(whole.operations[kept_operation(whole, self.backbone)]))
         return keras.Model(whole.input, outputs)
 
 
@@ -221,7 +221,7 @@ def _custom(backbone: Backbone, scaled: Any) -> Any:
             f"weights: expected other names for the layers of {path.name} than {', '.join(sorted(own_names))}, which "
             f"thaw uses itself; rename them and save the model again"
         )
-    last = model.get_layer(backbone.custom.feature_layer)._inbound_nodes[-1].output_tensors[0]
+    last = output(model.get_layer(backbone.custom.feature_layer))
     features = flat(keras.Model(model.inputs, last), scaled)
     if len(features.shape) not in (2, 4):
         raise UserError(

@@ -76,6 +76,11 @@ def first_layer(model: Any, backbone: Backbone, top: Unfreeze) -> int:
     return names.index(block) + (1 if below else 0)
 
 
+def output(operation: Any) -> Any:
+    """What an operation gives in the graph that it was last put into (its own ``output`` is of the first one)."""
+    return operation._inbound_nodes[-1].output_tensors[0]
+
+
 def cut(model: Any, first: int, batchnorm: bool = False) -> int:
     """Find where a network can be split below a layer: nothing that is trained is below, all that is is above.
 

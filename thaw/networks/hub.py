@@ -145,8 +145,7 @@ def apply(preset: Preset, scaled: Any, pooling: str) -> Seen:
         return Seen(seen)
     above = family.class_tokens + getattr(vision, "num_register_tokens", 0)
     side = math.isqrt(seen.shape[1] - above)
-    # The last ones, not those above: KerasHub's SigLIP says that it gives a token more than it does.
-    maps = keras.layers.Reshape((side, side, seen.shape[2]), name="patches")(seen[:, -side * side :])
+    maps = keras.layers.Reshape((side, side, seen.shape[2]), name="patches")(seen[:, above:])
     return Seen(maps, seen[:, 0] if family.class_tokens else None)
 
 
@@ -174,6 +173,8 @@ def _unrolled(model: Any, tensor: Any) -> Any:
         kind = type(layer).__name__
         if kind.endswith("RopePositionEmbedding"):  # says where patches are, the same for all images: no part of a cut
             return keras.tree.map_structure(keras.ops.convert_to_numpy, layer(keras.ops.zeros((1, *tensor.shape[1:]))))
+        if kind == "SigLIPVisionEmbedding":  # says that it gives a token more than it does
+            return layer(x, **options)[:, -layer.num_positions :]
         if kind not in SEQUENCES:
             return layer(x, **options)
         if kind == "DeiTEncoder":  # its blocks would return None as well, which a graph cannot hold
