@@ -91,7 +91,7 @@ def paced(rung: Rung, config: Finetune | Auto, model: Any, train: Examples, seed
 def _multiplications(model: Any, first: int) -> int:
     """How many a model needs for an image from its ``first``-th layer on: each weight once for each place of a map."""
     return sum(
-        math.prod(weight.shape) * math.prod(cutting.output(layer).shape[1:-1])
+        math.prod(weight.shape) * math.prod(cutting.output(model, layer).shape[1:-1])
         for layer in model.layers[first:]
         for weight in layer.weights
         if len(weight.shape) > 1

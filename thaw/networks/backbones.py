@@ -101,9 +101,9 @@ class FrozenNetwork:
 
         whole = network(self.backbone, self.statistics)
         last = whole.get_layer(POOLING) if self.operation is None else whole.operations[self.operation]
-        outputs = [output(last)]
+        outputs = [output(whole, last)]
         if self.outputs == 2:
-            outputs.append(output(whole.operations[kept_operation(whole, self.backbone)]))
+            outputs.append(output(whole, whole.operations[kept_operation(whole, self.backbone)]))
         return keras.Model(whole.input, outputs)
 
 
@@ -143,10 +143,15 @@ def network(backbone: Backbone, statistics: Path | None = None) -> Any:
 
 
 def batchnorms(model: Any) -> list[Any]:
-    """Its BatchNorm layers, in the order of ``model.layers`` (some architectures give them no names of their own)."""
+    """Its BatchNorm layers, also inside others, in the order of ``model.layers`` (not all have names of their own)."""
     import keras
 
-    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    return [
+        one
+        for layer in model.layers
+        for one in layer._flatten_layers()
+        if isinstance(one, keras.layers.BatchNormalization)
+    ]
 
 
 def _application(backbone: Backbone, scaled: Any) -> Any:
@@ -221,7 +226,7 @@ def _custom(backbone: Backbone, scaled: Any) -> Any:
             f"weights: expected other names for the layers of {path.name} than {', '.join(sorted(own_names))}, which "
             f"thaw uses itself; rename them and save the model again"
         )
-    last = output(model.get_layer(backbone.custom.feature_layer))
+    last = output(model, model.get_layer(backbone.custom.feature_layer))
     features = flat(keras.Model(model.inputs, last), scaled)
     if len(features.shape) not in (2, 4):
         raise UserError(

@@ -41,7 +41,8 @@ def blocks(model: Any, backbone: Backbone) -> tuple[str, ...]:
         for layer in model.layers[first:above]:
             if layer.weights and (found := BLOCK.search(layer.name)):
                 starts.setdefault(layer.name[: found.end()], layer.name)
-        return tuple(reversed(starts.values()))
+        stem = next(layer.name for layer in model.layers[first:above] if layer.weights)
+        return tuple(dict.fromkeys([*reversed(starts.values()), stem])) if starts else ()
     return ARCHITECTURES[backbone.network].blocks
 
 
@@ -76,9 +77,9 @@ def first_layer(model: Any, backbone: Backbone, top: Unfreeze) -> int:
     return names.index(block) + (1 if below else 0)
 
 
-def output(operation: Any) -> Any:
-    """What an operation gives in the graph that it was last put into (its own ``output`` is of the first one)."""
-    return operation._inbound_nodes[-1].output_tensors[0]
+def output(model: Any, operation: Any) -> Any:
+    """What an operation gives in a model; its own ``output`` is of the graph that it was first put into."""
+    return next(node for node in model._nodes if node.operation is operation).output_tensors[0]
 
 
 def cut(model: Any, first: int, batchnorm: bool = False) -> int:
