@@ -71,7 +71,7 @@ def main() -> None:
             measure(Paths(folder, Path(root)), configuration(weights, given.alpha, int(seed)))
             return
         require(given.python)
-        identity = weights_id(str(weights))
+        identity = weights_id(configuration(weights, given.alpha, given.seeds[0])["backbone"])
     except UserError as error:
         fail(error)
     found: dict[str, list[Figures]] = {name: [] for name in data}

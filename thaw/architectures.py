@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from string import ascii_lowercase
 
+HUB = "hub"  # the network is one of KerasHub's
 Channels = float | tuple[float, float, float]  # one number for all channels, or one for each
 
 
@@ -290,3 +291,53 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         licence="MIT",
     ),
 }
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is particular about one family of KerasHub's image networks.
+
+    Attributes:
+        vision: the attribute with the network that sees, where there is one that reads as well.
+        class_tokens: how many tokens stand before the patches, registers not counted: the first says what the image is.
+        embedding: the attributes with what makes the embedding that images and texts share out of the network's output.
+        tokens: the attribute with the last layer whose output is tokens, where the network goes on.
+        resizes: whether its presets, made for one size, take another one.
+    """
+
+    vision: str = ""
+    class_tokens: int = 0
+    embedding: tuple[str, ...] | None = None
+    tokens: str = ""
+    resizes: bool = False
+
+
+# By KerasHub's name of the class. Families that are not here work as well, if they have one output: feature maps.
+FAMILIES: Mapping[str, Family] = {
+    # Oquab et al. 2023, https://arxiv.org/abs/2304.07193; Darcet et al. 2023, https://arxiv.org/abs/2309.16588
+    "DINOV2Backbone": Family(class_tokens=1, resizes=True),
+    # Siméoni et al. 2025, https://arxiv.org/abs/2508.10104
+    "DINOV3Backbone": Family(class_tokens=1, resizes=True),
+    # Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929
+    "ViTBackbone": Family(class_tokens=1),
+    # Touvron et al. 2020, https://arxiv.org/abs/2012.12877: a class token, and one for the distillation
+    "DeiTBackbone": Family(class_tokens=2),
+    # Radford et al. 2021, https://arxiv.org/abs/2103.00020
+    "CLIPBackbone": Family("vision_encoder", class_tokens=1, embedding=("vision_pooler", "vision_projection")),
+    # Zhai et al. 2023, https://arxiv.org/abs/2303.15343; Tschannen et al. 2025, https://arxiv.org/abs/2502.14786
+    "SigLIPBackbone": Family("vision_encoder", embedding=(), tokens="post_layer_norm"),
+    # Liu et al. 2021, https://arxiv.org/abs/2103.14030
+    "SwinTransformerBackbone": Family(),
+}
+# Layers of KerasHub that hold a whole encoder or stage, and what they run one after the other: attributes with a layer,
+# or a list of them.
+SEQUENCES: Mapping[str, tuple[str, ...]] = {
+    "DINOV2Encoder": ("layers",),
+    "DINOV3Encoder": ("layers",),
+    "ViTEncoder": ("dropout", "encoder_layers", "layer_norm"),
+    "DeiTEncoder": ("encoder_layers", "layer_norm"),
+    "SwinTransformerStage": ("blocks", "downsample"),
+    "HGNetV2Encoder": ("stages_list",),
+    "HGNetV2Stage": ("downsample_layer", "blocks_list"),
+}
+STAGED = {"HGNetV2Encoder"}  # where what stands between them is an output as well

@@ -1,21 +1,41 @@
-"""The backbones of the table, for tests that hold for each; the ones that take long to build are slow tests."""
+"""The backbones of the table and of KerasHub, for tests that hold for each; most take long to build: slow tests."""
 
+import tempfile
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from thaw.architectures import ARCHITECTURES
-from thaw.config.schema import Backbone
+from tests.helpers import hub
+from thaw.architectures import ARCHITECTURES, HUB
+from thaw.config.schema import Backbone, Unfreeze
 
+FAST = ("mobilenet_v2", "vgg16", "hub dinov2")
 FAMILIES: list[Any] = [
-    name if name in ("mobilenet_v2", "vgg16") else pytest.param(name, marks=pytest.mark.slow)
-    for name in sorted(ARCHITECTURES)
+    name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
+    for name in (*sorted(ARCHITECTURES), *(f"{HUB} {name}" for name in hub.PRESETS))
 ]
+
+
+@cache
+def preset(name: str) -> Path:
+    """A random preset of a family of KerasHub, written once."""
+    return hub.write(name, Path(tempfile.mkdtemp(prefix="preset")) / name)
+
+
+def tops(backbone: Backbone) -> list[Unfreeze]:
+    """Parts of a network that may be trained; those for tests are small if they are KerasHub's."""
+    few = backbone.network == HUB
+    return [Unfreeze(blocks=1), Unfreeze(blocks=2 if few else 3), Unfreeze(layers=3 if few else 12)]
 
 
 def family(toy: Backbone, name: str, **changes: Any) -> Backbone:
     """The toy backbone as another network, with the smallest images that it takes."""
+    if name.startswith(HUB):
+        random = {"weights": str(preset(name.split()[1])), "input_size": hub.SIDE, "keep_blocks": 0, "alpha": 1.0}
+        return toy.model_copy(update={"network": HUB, **random, **changes})
     facts = ARCHITECTURES[name]
     return toy.model_copy(
         update={"network": name, "alpha": facts.alphas[0], "input_size": facts.least, "weights": "random", **changes}

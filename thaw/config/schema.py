@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from thaw.architectures import ARCHITECTURES
+from thaw.architectures import ARCHITECTURES, HUB
 from thaw.config.wording import nearest
 
 # Keys that say how something is computed or where it is kept, and change no result by more than rounding.
@@ -80,14 +80,17 @@ class Custom(Section):
 
 
 class Backbone(Section):
-    """The pretrained network, its input and how it is run."""
+    """The pretrained network, its input and how it is run.
+
+    ``network: hub`` is the preset of KerasHub that ``weights`` names: one of its presets, a handle, or a folder.
+    """
 
     network: str
     alpha: Positive
     input_size: Annotated[int, Field(ge=32, le=1024)]
     fit: Literal["crop", "stretch"]
     weights: Annotated[str, Field(min_length=1)]
-    pooling: Literal["avg", "max", "avg+max", "flatten"]
+    pooling: Literal["avg", "max", "avg+max", "flatten", "token", "token+avg", "embedding"]
     engine: Literal["auto", "openvino", "tensorflow"]
     precision: Literal["float32", "bfloat16"]
     keep_blocks: Annotated[int, Field(ge=0)]
@@ -97,8 +100,8 @@ class Backbone(Section):
     @field_validator("network")
     @classmethod
     def _is_known(cls, network: str) -> str:
-        if network not in (*ARCHITECTURES, "custom"):
-            valid = [*ARCHITECTURES, "custom"]
+        valid = [*ARCHITECTURES, "custom", HUB]
+        if network not in valid:
             raise ValueError(f"expected one of {', '.join(valid)}, found {network!r}{nearest(network, valid)}")
         return network
 
@@ -114,9 +117,12 @@ class Backbone(Section):
             raise ValueError(
                 f"input_size must be at least {facts.least} for {self.network}, and is {self.input_size}; enlarge it"
             )
-        if self.custom and self.weights in ("imagenet", "bundled", "random"):
+        wanted = {"custom": "the path of a .keras file", HUB: "a preset of KerasHub"}.get(self.network)
+        if wanted and self.weights in ("imagenet", "bundled", "random"):
+            raise ValueError(f"weights must be {wanted} for network: {self.network}, and is {self.weights}; correct it")
+        if self.network != HUB and self.pooling in ("token", "token+avg", "embedding"):
             raise ValueError(
-                f"weights must be the path of a .keras file for a custom network, and is {self.weights}; correct it"
+                f"pooling must be avg, max, avg+max or flatten for {self.network}, and is {self.pooling}; correct it"
             )
         return self
 

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from thaw.architectures import ARCHITECTURES
+from thaw.architectures import ARCHITECTURES, HUB
 from thaw.artifacts import write_text
 from thaw.data import images
 from thaw.evidence import comparison, plots, scoring
@@ -96,12 +96,16 @@ def write_html(path: Path, story: Story) -> None:
 
 def card(story: Story) -> str:
     """Return the model card (Markdown; Mitchell et al. 2019, arXiv:1810.03993): data, figures, limits, licence."""
-    architecture = ARCHITECTURES.get(story.config["backbone"]["network"])
+    network, weights = (story.config["backbone"][key] for key in ("network", "weights"))
+    architecture = ARCHITECTURES.get(network)
+    unknown = (
+        f"that of {weights}, which its page says" if network == HUB else "that of the file, which thaw does not know"
+    )
     licence = {
         "imagenet": architecture and f"{architecture.licence}, as Keras distributes them",
         "bundled": "trained on Tiny ImageNet, whose terms are non-commercial research; the code is Apache-2.0",
         "random": "none: they were never trained",
-    }.get(story.config["backbone"]["weights"], "that of the file, which thaw does not know")
+    }.get(weights, unknown)
     tested = [row for row in split_table(story.prepared["images"], story.classes)[:-1] if row["test"]]
     fewest = min(tested, key=lambda row: row["test"])
     return _render("card.md.j2", story, licence=licence, fewest=fewest, formats=images.READ)

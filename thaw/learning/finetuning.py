@@ -73,10 +73,10 @@ def unfreeze(model: Any, first: int, batchnorm: bool = False) -> None:
     batches they destroy what the layers above have learnt (and ``training=False`` does not protect them in ``fit``,
     keras#20285). The model has to be compiled afterwards.
     """
-    import keras
-
     for place, layer in enumerate(model.layers):
-        layer.trainable = place >= first and (batchnorm or not isinstance(layer, keras.layers.BatchNormalization))
+        layer.trainable = place >= first
+    for layer in backbones.batchnorms(model):
+        layer.trainable = layer.trainable and batchnorm
 
 
 def rates(model: Any, backbone: Backbone, block_decay: float) -> dict[str, float]:
@@ -88,7 +88,7 @@ def rates(model: Any, backbone: Backbone, block_decay: float) -> dict[str, float
     _, above = cutting.span(model)
     starts = [
         cutting.first_layer(model, backbone, Unfreeze(blocks=count))
-        for count in range(1, len(cutting.blocks(backbone)) + 1)
+        for count in range(1, len(cutting.blocks(model, backbone)) + 1)
     ]
     found: dict[str, float] = {}
     for place, layer in enumerate(model.layers):
@@ -112,7 +112,7 @@ def above(model: Any, operation: int) -> Any:
     """The part of ``model`` above an operation, as a model of its own that shares the layers and is fast to train."""
     import keras
 
-    return folding.folded(keras.Model(model.operations[operation].output, model.output))
+    return folding.folded(keras.Model(cutting.output(model, model.operations[operation]), model.output))
 
 
 def check_start(model: Any, images: Inputs, head: Head, bottleneck: Inputs, precision: str = "float32") -> None:

@@ -91,7 +91,7 @@ def paced(rung: Rung, config: Finetune | Auto, model: Any, train: Examples, seed
 def _multiplications(model: Any, first: int) -> int:
     """How many a model needs for an image from its ``first``-th layer on: each weight once for each place of a map."""
     return sum(
-        math.prod(weight.shape) * math.prod(layer.output.shape[1:-1])
+        math.prod(weight.shape) * math.prod(cutting.output(model, layer).shape[1:-1])
         for layer in model.layers[first:]
         for weight in layer.weights
         if len(weight.shape) > 1
@@ -102,7 +102,7 @@ def _top(model: Any, backbone: Backbone, share: float) -> Unfreeze:
     """A share of a network, counted from its output, in blocks, or in layers if it has none that we know."""
     if share == 1:
         return Unfreeze(all=True)
-    if blocks := len(cutting.blocks(backbone)):
+    if blocks := len(cutting.blocks(model, backbone)):
         return Unfreeze(blocks=max(1, math.floor(share * blocks)))
     first, above = cutting.span(model)
     return Unfreeze(layers=max(1, math.floor(share * (above - first))))

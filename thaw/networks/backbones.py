@@ -14,16 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from thaw.architectures import ARCHITECTURES, DEVIATION, Preprocessing
+from thaw.architectures import ARCHITECTURES, DEVIATION, FAMILIES, HUB, SEQUENCES, Preprocessing
 from thaw.artifacts import fingerprint
 from thaw.config.schema import Backbone
 from thaw.errors import UserError
 from thaw.machine import has_gpu
-from thaw.networks.cutting import POOLING, PREPROCESSING, kept_operation
+from thaw.networks import hub
+from thaw.networks.cutting import POOLING, PREPROCESSING, flat, kept_operation, output
+from thaw.networks.hub import Seen
 from thaw.networks.weights import load_weights, weights_id, weights_path
 
 # What a network's outputs depend on, beside the engine.
-_CODE = [Path(__file__).with_name(f"{module}.py") for module in ("backbones", "cutting", "weights")]
+_CODE = [Path(__file__).with_name(f"{module}.py") for module in ("backbones", "cutting", "hub", "weights")]
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class FrozenNetwork:
     @property
     def fingerprint(self) -> str:
         """A hash of all that the outputs depend on; needs no TensorFlow."""
-        known = {"weights": weights_id(self.backbone.weights), "engine": self.engine, "cache_limit_gb": 0.0}
+        known = {"weights": weights_id(self.backbone), "engine": self.engine, "cache_limit_gb": 0.0}
         if self.operation is not None:  # below any pooling
             known |= {"pooling": "avg", "keep_blocks": 0}
         return fingerprint(
@@ -78,7 +80,7 @@ class FrozenNetwork:
             self.operation,
             self.statistics,
             *_CODE,
-            repr(ARCHITECTURES.get(self.backbone.network)),
+            repr(ARCHITECTURES.get(self.backbone.network, (FAMILIES, SEQUENCES))),
             version("keras"),
             version("pillow"),
             version({"openvino": "openvino", "tensorflow": "keras"}[self.engine]),
@@ -99,9 +101,9 @@ class FrozenNetwork:
 
         whole = network(self.backbone, self.statistics)
         last = whole.get_layer(POOLING) if self.operation is None else whole.operations[self.operation]
-        outputs = [last.output]
+        outputs = [output(whole, last)]
         if self.outputs == 2:
-            outputs.append(whole.operations[kept_operation(whole, self.backbone)].output)
+            outputs.append(output(whole, whole.operations[kept_operation(whole, self.backbone)]))
         return keras.Model(whole.input, outputs)
 
 
@@ -117,15 +119,21 @@ def network(backbone: Backbone, statistics: Path | None = None) -> Any:
     """
     import keras
 
-    if backbone.custom:
+    preset = hub.load(backbone) if backbone.network == HUB else None
+    if preset:
+        preprocessing = preset.preprocessing
+    elif backbone.custom:
         preprocessing = Preprocessing(backbone.custom.scale, backbone.custom.offset)
     else:
         preprocessing = ARCHITECTURES[backbone.network].preprocessing
     image = keras.Input((backbone.input_size, backbone.input_size, 3), dtype="uint8", name="image")
     channels = keras.ops.flip(image, axis=-1) if preprocessing.bgr else image
     scaled = keras.layers.Rescaling(preprocessing.scale, preprocessing.offset, name=PREPROCESSING)(channels)
-    maps = _custom(backbone, scaled) if backbone.custom else _application(backbone, scaled)
-    whole = keras.Model(image, _pooled(maps, backbone.pooling), name=backbone.network)
+    if preset:
+        seen = hub.apply(preset, scaled, backbone.pooling)
+    else:
+        seen = Seen(_custom(backbone, scaled) if backbone.custom else _application(backbone, scaled))
+    whole = keras.Model(image, _pooled(seen, backbone.pooling), name=backbone.network)
     if statistics:
         with np.load(statistics) as known:
             for place, layer in enumerate(batchnorms(whole)):
@@ -135,10 +143,15 @@ def network(backbone: Backbone, statistics: Path | None = None) -> Any:
 
 
 def batchnorms(model: Any) -> list[Any]:
-    """Its BatchNorm layers, in the order of ``model.layers`` (some architectures give them no names of their own)."""
+    """Its BatchNorm layers, also inside others, in the order of ``model.layers`` (not all have names of their own)."""
     import keras
 
-    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    return [
+        one
+        for layer in model.layers
+        for one in layer._flatten_layers()
+        if isinstance(one, keras.layers.BatchNormalization)
+    ]
 
 
 def _application(backbone: Backbone, scaled: Any) -> Any:
@@ -184,7 +197,7 @@ def _custom(backbone: Backbone, scaled: Any) -> Any:
     import keras
 
     assert backbone.custom is not None  # the caller has looked
-    weights_id(backbone.weights)  # exists
+    weights_id(backbone)  # exists
     path = weights_path(backbone.weights)
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
@@ -213,8 +226,8 @@ def _custom(backbone: Backbone, scaled: Any) -> Any:
             f"weights: expected other names for the layers of {path.name} than {', '.join(sorted(own_names))}, which "
             f"thaw uses itself; rename them and save the model again"
         )
-    last = model.get_layer(backbone.custom.feature_layer)._inbound_nodes[-1].output_tensors[0]
-    features = _flat(keras.Model(model.inputs, last), scaled)
+    last = output(model, model.get_layer(backbone.custom.feature_layer))
+    features = flat(keras.Model(model.inputs, last), scaled)
     if len(features.shape) not in (2, 4):
         raise UserError(
             f"custom.feature_layer: expected a layer that gives features or feature maps, found the shape "
@@ -223,28 +236,19 @@ def _custom(backbone: Backbone, scaled: Any) -> Any:
     return features
 
 
-def _flat(model: Any, tensor: Any) -> Any:
-    """Apply a model so that its layers, and those of models inside it, stand in the graph themselves."""
-    import keras
-
-    def call(layer: Any, *arguments: Any, **options: Any) -> Any:
-        return _flat(layer, *arguments) if isinstance(layer, keras.Model) else layer(*arguments, **options)
-
-    functional = getattr(model, "_functional", None) or model  # a Sequential has one inside
-    (output,) = keras.tree.flatten(functional._run_through_graph(tensor, operation_fn=lambda one: one, call_fn=call))
-    for layer in model.layers:
-        layer.trainable = True  # until fine-tuning says what stays frozen
-    return output
-
-
-def _pooled(maps: Any, pooling: str) -> Any:
+def _pooled(seen: Seen, pooling: str) -> Any:
     """From feature maps to features; what has no height and width any more is taken as it is."""
     from keras import layers
 
     average, maximum = layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D
-    if len(maps.shape) == 2:
-        return layers.Identity(name=POOLING)(maps)
-    if pooling == "avg+max":
-        both = [average(name=f"{POOLING}_avg")(maps), maximum(name=f"{POOLING}_max")(maps)]
+    if len(seen.maps.shape) == 2:
+        return layers.Identity(name=POOLING)(seen.maps)
+    if pooling == "token":
+        return layers.Identity(name=POOLING)(seen.token)
+    if pooling == "token+avg":
+        both = [layers.Identity(name=f"{POOLING}_token")(seen.token), average(name=f"{POOLING}_avg")(seen.maps)]
         return layers.Concatenate(name=POOLING)(both)
-    return {"avg": average, "max": maximum, "flatten": layers.Flatten}[pooling](name=POOLING)(maps)
+    if pooling == "avg+max":
+        both = [average(name=f"{POOLING}_avg")(seen.maps), maximum(name=f"{POOLING}_max")(seen.maps)]
+        return layers.Concatenate(name=POOLING)(both)
+    return {"avg": average, "max": maximum, "flatten": layers.Flatten}[pooling](name=POOLING)(seen.maps)

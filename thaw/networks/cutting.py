@@ -3,13 +3,18 @@
 Networks are those of ``backbones``: one flat Keras graph, whose backbone stands between two layers of known names.
 """
 
+import re
+from collections.abc import Callable
 from typing import Any
 
-from thaw.architectures import ARCHITECTURES
+from thaw.architectures import ARCHITECTURES, HUB
 from thaw.config.schema import Backbone, Unfreeze
 from thaw.errors import UserError
 
 PREPROCESSING, POOLING = "preprocessing", "pooling"
+# What the layers of one block have in their names in KerasHub: transformers and MobileNet, ResNet and DenseNet,
+# EfficientNet.
+BLOCK = re.compile(r"block_\d+(_\d+)?|stack\d+_block\d+|transition\d+|block\d+[a-z]")
 
 
 def kept_operation(model: Any, backbone: Backbone) -> int | None:
@@ -26,10 +31,18 @@ def span(model: Any) -> tuple[int, int]:
     return names.index(PREPROCESSING) + 1, above
 
 
-def blocks(backbone: Backbone) -> tuple[str, ...]:
+def blocks(model: Any, backbone: Backbone) -> tuple[str, ...]:
     """The names that ``first_layer`` finds blocks by, from the output to the input."""
     if backbone.custom:
         return tuple(backbone.custom.blocks)
+    if backbone.network == HUB:
+        first, above = span(model)
+        starts: dict[str, str] = {}
+        for layer in model.layers[first:above]:
+            if layer.weights and (found := BLOCK.search(layer.name)):
+                starts.setdefault(layer.name[: found.end()], layer.name)
+        stem = next(layer.name for layer in model.layers[first:above] if layer.weights)
+        return tuple(dict.fromkeys([*reversed(starts.values()), stem])) if starts else ()
     return ARCHITECTURES[backbone.network].blocks
 
 
@@ -50,7 +63,7 @@ def first_layer(model: Any, backbone: Backbone, top: Unfreeze) -> int:
             )
         return above - top.layers
     assert top.blocks is not None  # Unfreeze holds exactly one of them
-    named = blocks(backbone)
+    named = blocks(model, backbone)
     if top.blocks > len(named):
         raise UserError(
             f"unfreeze.blocks: expected at most {len(named)} for {backbone.network}, found {top.blocks}; lower it"
@@ -60,8 +73,13 @@ def first_layer(model: Any, backbone: Backbone, top: Unfreeze) -> int:
         raise UserError(
             f"custom.blocks: expected names of layers, found {block!r}, which the network has not; correct it"
         )
-    below = not backbone.custom and ARCHITECTURES[backbone.network].below
+    below = backbone.network in ARCHITECTURES and ARCHITECTURES[backbone.network].below
     return names.index(block) + (1 if below else 0)
+
+
+def output(model: Any, operation: Any) -> Any:
+    """What an operation gives in a model; its own ``output`` is of the graph that it was first put into."""
+    return next(node for node in model._nodes if node.operation is operation).output_tensors[0]
 
 
 def cut(model: Any, first: int, batchnorm: bool = False) -> int:
@@ -93,3 +111,28 @@ def cut(model: Any, first: int, batchnorm: bool = False) -> int:
     never = keras.layers.Normalization if batchnorm else (keras.layers.Normalization, keras.layers.BatchNormalization)
     trained = next(place[id(layer)] for layer in model.layers[first:] if layer.weights and not isinstance(layer, never))
     return max(index for index in range(trained) if all(last_use.get(earlier, 0) <= index for earlier in range(index)))
+
+
+def flat(model: Any, tensor: Any, run: Callable[..., Any] | None = None) -> Any:
+    """Apply a model so that its layers, and those of models inside it, stand in the graph themselves.
+
+    Args:
+        model: a functional model or a Sequential, of one input.
+        tensor: its input.
+        run: what applies a layer, in its place; without it, each is called.
+
+    Returns:
+        Its output; the last one, if it has several.
+    """
+    import keras
+
+    def call(layer: Any, *given: Any, **options: Any) -> Any:
+        if isinstance(layer, keras.Model):
+            return flat(layer, given[0], run)
+        return run(layer, *given, **options) if run else layer(*given, **options)
+
+    functional = getattr(model, "_functional", None) or model  # a Sequential has one inside
+    outputs = functional._run_through_graph(tensor, operation_fn=lambda one: one, call_fn=call)
+    for layer in model.layers:
+        layer.trainable = True  # until fine-tuning says what stays frozen
+    return [*outputs.values()][-1] if isinstance(outputs, dict) else keras.tree.flatten(outputs)[-1]

@@ -121,7 +121,7 @@ def save_ir(model: Any, outputs: int, path: Path) -> None:
     # from Python 3.13 on.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # Windows: the reader may map it
         graph = Path(scratch, "graph.pb")
-        graph.write_bytes(frozen.graph.as_graph_def().SerializeToString(deterministic=True))
+        graph.write_bytes(_folded(frozen).SerializeToString(deterministic=True))
         ir = openvino.Core().read_model(graph)
     # By name: a graph has no order of its own, and what it would need for its gradients may be further outputs.
     results = [ir.output(tensor.name).get_node() for tensor in frozen.outputs[:outputs]]
@@ -134,3 +134,41 @@ def save_ir(model: Any, outputs: int, path: Path) -> None:
     with atomic(path) as partial:
         openvino.save_model(ir, partial, compress_to_fp16=False)
         partial.with_suffix(".bin").replace(path.with_suffix(".bin"))
+
+
+def _folded(frozen: Any) -> Any:
+    """The graph of a function without variables, in which what depends on no image is a constant.
+
+    Windows of attention are such a thing, and KerasHub computes them with operations that OpenVINO does not know.
+    """
+    import tensorflow as tf
+
+    constant: dict[str, bool] = {}
+    for operation in frozen.graph.get_operations():  # each stands behind its inputs
+        known = operation.type != "Placeholder" and all(constant[one.op.name] for one in operation.inputs)
+        constant[operation.name] = known and not operation.control_inputs
+    wanted = {
+        one.op.name: one
+        for operation in frozen.graph.get_operations()
+        if not constant[operation.name]
+        for one in operation.inputs
+        if constant[one.op.name] and one.op.type != "Const" and len(one.op.outputs) == 1
+    }
+    graph = frozen.graph.as_graph_def()
+    values = dict(zip(wanted, frozen.prune([], [*wanted.values()])(), strict=True)) if wanted else {}
+    for node in graph.node:
+        if node.name in values:
+            value = values[node.name]
+            node.op = "Const"
+            del node.input[:]
+            node.attr.clear()
+            node.attr["dtype"].type = value.dtype.as_datatype_enum
+            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value.numpy()))
+    needed = {tensor.op.name for tensor in frozen.outputs} | {tensor.op.name for tensor in frozen.inputs}
+    for node in reversed(graph.node):
+        if node.name in needed:
+            needed |= {name.lstrip("^").partition(":")[0] for name in node.input}
+    kept = [node for node in graph.node if node.name in needed]
+    del graph.node[:]
+    graph.node.extend(kept)
+    return graph

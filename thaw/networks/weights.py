@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from thaw.architectures import ARCHITECTURES
-from thaw.artifacts import PROJECT, workspace
+from thaw.architectures import ARCHITECTURES, HUB
+from thaw.artifacts import PROJECT, fingerprint, workspace
 from thaw.config.schema import Backbone
 from thaw.errors import UserError
 
@@ -15,16 +15,26 @@ BUNDLED = PROJECT / "weights" / "thaw_mobilenet_v2_035.weights.h5"
 BUNDLED_SHA256 = "223ff0010275fd99e7d176c73cbfca4bef0e4c6aa0b7ccd864f1f351d7ce65d3"
 
 
-def weights_id(weights: str) -> str:
+def weights_id(backbone: Backbone) -> str:
     """Say which weights a configuration means, by content: part of every fingerprint, found without TensorFlow.
 
     Raises:
         UserError: the file is missing, or the bundled one is not what was shipped.
     """
+    weights = backbone.weights
     if weights == "imagenet":
         return f"imagenet of keras {version('keras')}"  # Keras checks what it downloads
     if weights == "random":
         return "random"
+    if backbone.network == HUB:
+        folder = preset_folder(weights)
+        if folder is None:
+            return f"{weights} of keras-hub {_hub_version()}"  # which names a version of each preset
+        # Not metadata.json, which says when it was saved.
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "metadata.json"]
+        return (
+            f"sha256 {fingerprint(*(part for path in files for part in (path.relative_to(folder).as_posix(), path)))}"
+        )
     path = weights_path(weights)
     if not path.is_file():
         raise UserError(
@@ -40,13 +50,29 @@ def weights_id(weights: str) -> str:
     return f"sha256 {found}"
 
 
+def _hub_version() -> str:
+    try:
+        return version("keras-hub")
+    except PackageNotFoundError:
+        return "none"  # which is said when the network is built
+
+
+def preset_folder(weights: str) -> Path | None:
+    """The folder of a preset of KerasHub, if ``weights`` is one and not a preset's name."""
+    folder = workspace() / Path(weights).expanduser()
+    return folder if folder.is_dir() else None
+
+
 def weights_path(weights: str) -> Path:
     """The file that holds ``weights``; a relative path is looked up in the project."""
     return BUNDLED if weights == "bundled" else workspace() / Path(weights).expanduser()
 
 
 def weights_at_hand(weights: str, network: str, alpha: float) -> bool:
-    """Whether weights are on this machine: shipped, in a file, or downloaded by Keras before."""
+    """Whether weights are on this machine: shipped, in a file, or downloaded by Keras or KerasHub before."""
+    if network == HUB:
+        home = Path(os.environ.get("KAGGLEHUB_CACHE") or Path("~/.cache/kagglehub").expanduser())  # as kagglehub has it
+        return preset_folder(weights) is not None or any(home.glob(f"models/*/*/*/{weights}/*/model.weights.h5"))
     if weights != "imagenet":
         return weights_path(weights).is_file()
     home = Path(os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser())  # as Keras has it
@@ -57,7 +83,7 @@ def load_weights(base: Any, backbone: Backbone) -> None:
     """Load a weights file into the headless backbone, all of it or not at all."""
     import keras
 
-    weights_id(backbone.weights)  # exists, and is what was shipped
+    weights_id(backbone)  # exists, and is what was shipped
     path = weights_path(backbone.weights)
     try:
         if path.suffix == ".keras":

@@ -1,0 +1,137 @@
+"""Presets of KerasHub, tiny and random, written as KerasHub writes them: a family each."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SIDE = 64  # pixels
+SCALE, OFFSET = [1 / 127.5, 1 / 120, 1 / 110], [-1.0, -0.9, -1.1]
+IMAGE = (SIDE, SIDE, 3)
+TRANSFORMER = {"num_layers": 3, "hidden_dim": 32, "num_heads": 2}
+
+
+def _resnet(models: Any) -> Any:
+    return models.ResNetBackbone(
+        input_conv_filters=[16, 16, 64],
+        input_conv_kernel_sizes=[3, 3, 3],
+        stackwise_num_filters=[64, 64],
+        stackwise_num_blocks=[2, 1],
+        stackwise_num_strides=[1, 2],
+        block_type="bottleneck_block_vd",
+    )
+
+
+def _efficientnet(models: Any) -> Any:
+    return models.EfficientNetBackbone(
+        stackwise_kernel_sizes=[3, 3, 5],
+        stackwise_num_repeats=[1, 2, 2],
+        stackwise_input_filters=[16, 8, 8],
+        stackwise_output_filters=[8, 8, 16],
+        stackwise_expansion_ratios=[1, 6, 6],
+        stackwise_squeeze_and_excite_ratios=[0.25] * 3,
+        stackwise_strides=[1, 2, 2],
+        stackwise_block_types=["v1"] * 3,
+        stackwise_width_coefficients=[1.0] * 3,
+        stackwise_depth_coefficients=[1.0] * 3,
+    )
+
+
+def _mobilenet(models: Any) -> Any:
+    return models.MobileNetBackbone(
+        stackwise_expansion=[[40, 56], [64, 144]],
+        stackwise_num_blocks=[2, 2],
+        stackwise_num_filters=[[16, 16], [24, 24]],
+        stackwise_kernel_size=[[3, 3], [5, 5]],
+        stackwise_num_strides=[[2, 1], [1, 1]],
+        stackwise_se_ratio=[[None, None], [0.25, 0.25]],
+        stackwise_activation=[["relu", "relu"], ["hard_swish", "hard_swish"]],
+        stackwise_padding=[[1, 1], [2, 2]],
+        output_num_filters=64,
+        input_num_filters=16,
+        depthwise_filters=8,
+        depthwise_stride=2,
+        depthwise_residual=False,
+        last_layer_filter=32,
+        squeeze_and_excite=0.5,
+        image_shape=IMAGE,
+    )
+
+
+def _hgnet(models: Any) -> Any:
+    return models.HGNetV2Backbone(
+        depths=[1, 2],
+        embedding_size=16,
+        hidden_sizes=[32, 64],
+        stem_channels=[3, 8, 16],
+        hidden_act="relu",
+        use_learnable_affine_block=False,
+        stackwise_stage_filters=[[16, 16, 32, 1, 2, 3], [32, 16, 64, 2, 2, 3]],
+        apply_downsample=[False, True],
+        use_lightweight_conv_block=[False, True],
+        image_shape=IMAGE,
+    )
+
+
+def _towers(models: Any, kind: str) -> Any:
+    """A network for images and texts; KerasHub offers its towers only together."""
+    vision = {"patch_size": 16, "intermediate_dim": 64, "image_shape": IMAGE, **TRANSFORMER}
+    text = {"vocabulary_size": 64, "embedding_dim": 32, "intermediate_dim": 64, "max_sequence_length": 8, **TRANSFORMER}
+    if kind == "clip":
+        from keras_hub.src.models.clip.clip_text_encoder import CLIPTextEncoder
+        from keras_hub.src.models.clip.clip_vision_encoder import CLIPVisionEncoder
+
+        return models.CLIPBackbone(CLIPVisionEncoder(**vision), CLIPTextEncoder(**text), projection_dim=24)
+    from keras_hub.src.models.siglip.siglip_text_encoder import SigLIPTextEncoder
+    from keras_hub.src.models.siglip.siglip_vision_encoder import SigLIPVisionEncoder
+
+    return models.SigLIPBackbone(SigLIPVisionEncoder(**vision), SigLIPTextEncoder(**text))
+
+
+PRESETS: dict[str, Callable[[Any], Any]] = {
+    "dinov2": lambda models: models.DINOV2Backbone(
+        patch_size=16,
+        intermediate_dim=64,
+        num_register_tokens=2,
+        image_shape=(96, 96, 3),
+        position_embedding_shape=(96, 96, 3),
+        **TRANSFORMER,
+    ),
+    "dinov3": lambda models: models.DINOV3Backbone(
+        patch_size=16, intermediate_dim=64, num_register_tokens=2, image_shape=(96, 96, 3), **TRANSFORMER
+    ),
+    "vit": lambda models: models.ViTBackbone(image_shape=IMAGE, patch_size=16, mlp_dim=64, **TRANSFORMER),
+    "deit": lambda models: models.DeiTBackbone(image_shape=IMAGE, patch_size=16, intermediate_dim=64, **TRANSFORMER),
+    "clip": lambda models: _towers(models, "clip"),
+    "siglip": lambda models: _towers(models, "siglip"),
+    "swin": lambda models: models.SwinTransformerBackbone(
+        image_shape=IMAGE, embed_dim=24, depths=(2, 2), num_heads=(2, 4), window_size=4, drop_path=0.0
+    ),
+    "resnet": _resnet,
+    "efficientnet": _efficientnet,
+    "mobilenet": _mobilenet,
+    "densenet": lambda models: models.DenseNetBackbone(stackwise_num_repeats=[2, 2], growth_rate=8),
+    "hgnetv2": _hgnet,
+}
+
+
+def write(family: str, folder: Path) -> Path:
+    """Write a preset of a family: its backbone and its image converter, with random weights."""
+    import keras
+    import keras_hub
+
+    keras.utils.set_random_seed(0)
+    model = PRESETS[family](keras_hub.models)
+    # Where weights start at zero or one, as LayerScale, tokens and statistics do, an error would not be seen.
+    for weight in model.weights:
+        if "seed" not in weight.path:
+            weight.assign(weight + keras.random.normal(weight.shape, stddev=0.05, seed=1) * (1 if weight.ndim else 0))
+    kinds = keras_hub.layers.ImageConverter
+    converters = {one.backbone_cls: one for one in vars(keras_hub.layers).values() if _converts(one, kinds)}
+    converter = converters[type(model)](image_size=(SIDE, SIDE), scale=SCALE, offset=OFFSET)
+    model.save_to_preset(str(folder))
+    converter.save_to_preset(str(folder))
+    return folder
+
+
+def _converts(one: Any, kinds: Any) -> bool:
+    return isinstance(one, type) and issubclass(one, kinds) and one is not kinds and one.backbone_cls is not None
