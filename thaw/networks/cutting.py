@@ -79,7 +79,8 @@ def first_layer(model: Any, backbone: Backbone, top: Unfreeze) -> int:
 
 def output(model: Any, operation: Any) -> Any:
     """What an operation gives in a model; its own ``output`` is of the graph that it was first put into."""
-    return next(node for node in model._nodes if node.operation is operation).output_tensors[0]
+    nodes = (node for level in model._nodes_by_depth.values() for node in level)
+    return next(node for node in nodes if node.operation is operation).output_tensors[0]
 
 
 def cut(model: Any, first: int, batchnorm: bool = False) -> int:
