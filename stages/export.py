@@ -52,8 +52,7 @@ def run(paths: Paths, formats: list[str]) -> None:
     for name in formats:
         file = paths.root / "export" / FORMATS[name].name
         with atomic(file) as partial:
-            FORMATS[name].write(model, partial)
-            runner = FORMATS[name].load(partial)
+            runner = exporting.written(name, model, partial)
             worst = compare(name, runner(pictures), expected)
             size_and_speed = f"{megabytes(partial):.1f} | {latency(runner, pictures):.1f}"
             del runner  # Windows renames no folder of which something is open
@@ -69,6 +68,7 @@ def run(paths: Paths, formats: list[str]) -> None:
         f"Input: images × {size} × {size} × 3, uint8 RGB, {'the middle' if fit == 'crop' else 'all'} of each picture. "
         f"Output: images × {len(reference.facts.classes)} calibrated probabilities: "
         f"{', '.join(reference.facts.classes)}.",
+        *(["Whoever loads `model.keras` has to `import keras_hub` first."] if exporting.of_keras_hub(paths) else []),
         *([f"Below {sure:.1%}, the highest of them is unsure."] if (sure := reference.facts.threshold) else []),
         "",
     ]

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages import audit, evaluate, export, extract_features, finetune, prepare, train_head
+from stages import audit, evaluate, export, extract_features, finetune, predict, prepare, train_head
 from tests.helpers import finished, options
+from tests.helpers.families import family
 from tests.helpers.project import squares
 from thaw.artifacts import Paths, read_json
 from thaw.config.schema import Augment, Backbone, Dataset, Finetune, HeadOnly, Lbfgs
@@ -46,11 +47,9 @@ def test_without_a_finished_model_the_next_step_is_said(tmp_path: Path) -> None:
         export.run(Paths(tmp_path / "data", tmp_path / "artifacts"), ["openvino"])
 
 
-@pytest.fixture(scope="module")
-def paths(tmp_path_factory: pytest.TempPathFactory) -> Paths:
-    """A pipeline on colour squares, everything but published."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    found, backbone = Paths(squares(folder / "data"), folder / "artifacts"), Backbone.model_validate(options.BACKBONE)
+def _pipeline(folder: Path, backbone: Backbone) -> Paths:
+    """A pipeline on colour squares, everything but evaluated and published."""
+    found = Paths(squares(folder / "data"), folder / "artifacts")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THAW_CACHE", str(folder / "cache"))
         patch.setattr(publishing, "publish", lambda *_: None)
@@ -61,6 +60,12 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Paths:
         train_head.run(found, Lbfgs.model_validate(options.LBFGS), seed=0)
         finetune.run(found, backbone, augment, Finetune.model_validate(options.FINETUNE), seed=0)
     return found
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> Paths:
+    """A pipeline with the toy backbone."""
+    return _pipeline(tmp_path_factory.mktemp("pipeline"), Backbone.model_validate(options.BACKBONE))
 
 
 @pytest.mark.slow
@@ -80,6 +85,32 @@ def test_every_format_gives_the_same_answers(
     assert [line.split(" | ")[0] for line in report.splitlines() if line.startswith("| ")][1:] == [
         f"| {name}" for name in FORMATS
     ]
+
+
+@pytest.mark.slow
+def test_a_network_of_keras_hub_is_exported_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DINOv2 in all formats, and used as any other: by predict, from its folder."""
+    monkeypatch.setattr(publishing, "publish", lambda *_: None)
+    paths = _pipeline(tmp_path, family(Backbone.model_validate(options.BACKBONE), "hub dinov2"))
+    evaluate.run(paths, finished.EVALUATE.model_copy(update={"keep_best_of": ["finetuned"]}), 0)
+    export.run(paths, [*FORMATS])
+    report = (paths.root / "export" / "report.md").read_text(encoding="utf-8")
+    assert "Whoever loads `model.keras` has to `import keras_hub` first." in report
+    photo = next(paths.data.rglob("*.png"))
+    capsys.readouterr()
+    predict.main([str(photo), "--model", str(paths.finished)])
+    assert photo.parent.name in capsys.readouterr().out
+
+
+def test_what_a_format_does_not_know_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(model: object, path: Path) -> None:
+        raise TypeError("get_config() is missing")
+
+    monkeypatch.setitem(exporting.FORMATS, "keras", Format("model.keras", fails, lambda _: lambda images: images, {}))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"keras: expected to write the .* get_config\(\) is missing; take another"):
+        exporting.written("keras", None, tmp_path / "model.keras")
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thaw.architectures import HUB
 from thaw.artifacts import Paths, read_json
 from thaw.chatter import without_information
 from thaw.config.schema import SECTIONS, HeadOnly
@@ -24,8 +25,6 @@ from thaw.learning import finetuning
 from thaw.learning.heads import Head
 from thaw.networks import engine
 from thaw.networks.inference import OpenVino
-
-pass
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -71,6 +70,11 @@ def classifier(paths: Paths) -> Any:
     return keras.Model(model.input, keras.layers.Softmax(name="probabilities")(scaled), name="classifier")
 
 
+def of_keras_hub(paths: Paths) -> bool:
+    """Whether the network's layers are KerasHub's, which Keras does not know by itself."""
+    return bool(read_json(paths.config("finetune"))["backbone"]["network"] == HUB)
+
+
 def require(wanted: Format) -> None:
     """Make sure that what a format needs is installed.
 
@@ -99,6 +103,19 @@ def _write_tflite(model: Any, path: Path) -> None:
 
 
 def _write_onnx(model: Any, path: Path) -> None:
+    from tf2onnx.handler import tf_op
+
+    @tf_op("Erfc")
+    class Erfc:
+        """What tf2onnx does not know of exact GELU: 1 - erf(x)."""
+
+        @classmethod
+        def version_9(cls, context: Any, node: Any, **_: Any) -> None:
+            erf = context.insert_new_node_on_input(node, "Erf", node.input[0])
+            one = context.make_const(f"{node.name}_one", np.array(1, np.float32))
+            node.type = "Sub"
+            context.replace_inputs(node, [one.output[0], erf.output[0]])
+
     model.predict_on_batch(np.zeros((1, *model.input.shape[1:]), np.uint8))  # Keras wants it to have been called
     model.export(path, format="onnx", verbose=False)
 
@@ -165,6 +182,23 @@ FORMATS: Mapping[str, Format] = {
     "onnx": Format("model.onnx", _write_onnx, _load_onnx, {"tf2onnx": "tf2onnx", "onnxruntime": "onnxruntime"}),
     "openvino": Format("openvino", _write_openvino, _load_openvino, {}),
 }
+
+
+def written(name: str, model: Any, path: Path) -> Runner:
+    """Write a format and read it again.
+
+    Raises:
+        UserError: it does not know something that the network does.
+    """
+    wanted = FORMATS[name]
+    try:
+        wanted.write(model, path)
+        return wanted.load(path)
+    except Exception as error:  # of MLIR, of ONNX Runtime, of a layer's own code
+        raise UserError(
+            f"{name}: expected to write the finished model, found that this format or its network does not allow it: "
+            f"{' '.join(str(error).split())[:200]}; take another format"
+        ) from error
 
 
 def compare(name: str, found: Floats, expected: Floats) -> float:
