@@ -38,8 +38,6 @@ def run(
         return
     records, classes, head = manifest.read(paths.manifest), read_json(paths.classes), heads.Head.load(paths.head)
     wanted = views.of(records, augment, seed)
-    if finetune.batchnorm == "train":
-        print("finetune: BatchNorm is trained as well; small batches can spoil what the network has learnt")
     with (
         training.resumable(backbone, augment, finetune, seed, paths.manifest, paths.head) as checkpoint,
         paths.stage("finetune", backbone=backbone, augment=augment, finetune=finetune, seed=seed) as out,

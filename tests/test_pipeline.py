@@ -124,7 +124,7 @@ def test_dvc_shows_the_plots(project: Project) -> None:
 def test_the_pipeline_leaves_for_git_its_lock_and_what_people_compare(finished: Project) -> None:
     names = finished.shell("git", "show", "--name-only", "--format=", "HEAD").split()
     plots = [f"plots/{kind}_{model}.csv" for kind in ("confusion", "curve", "reliability") for model in MODELS]
-    plots += ["plots/learning_curve.csv", "plots/risk_coverage.csv"]
+    plots += ["plots/learning_curve.csv", "plots/risk_coverage.csv", "plots/splits.csv"]
     files = ["environment.json", "figures.json", "metrics.json", *sorted(plots)]
     assert names == [*(f"artifacts/evaluate/{file}" for file in files), "dvc.lock"]
 

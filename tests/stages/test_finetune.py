@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from stages import extract_features, finetune, prepare, train_head
-from tests.helpers import options
+from tests.helpers import hub, options
+from tests.helpers.families import family
 from tests.helpers.killing import killed_after
 from tests.test_pipeline import squares
 from thaw.artifacts import PROJECT, Paths, read_json
@@ -156,6 +157,28 @@ def test_a_ladder_that_was_killed_in_any_rung_goes_on_to_the_very_same_bytes(
         _auto(paths)
     assert len(done) == 4 - epoch
     assert _bytes(paths) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", hub.PRESETS)
+def test_a_network_of_keras_hub_that_was_killed_goes_on_to_the_very_same_bytes(
+    prepared: Paths, tmp_path: Path, name: str
+) -> None:
+    """From extraction, which keeps what stands below a block, to the model; what drops out at random included."""
+    backbone = family(TOY, f"hub {name}", keep_blocks=1)
+    config = Finetune.model_validate(options.FINETUNE | {"epochs": 3, "dropout": 0.2})
+    made = []
+    for place in ("undisturbed", "killed"):
+        paths = Paths(prepared.data, tmp_path / place)
+        shutil.copytree(prepared.root / "prepare", paths.root / "prepare")
+        extract_features.run(paths, backbone, AUGMENT, seed=0)
+        train_head.run(paths, Lbfgs.model_validate(options.LBFGS), seed=0)
+        if place == "killed":
+            with killed_after(1):
+                finetune.run(paths, backbone, AUGMENT, config, seed=0)
+        finetune.run(paths, backbone, AUGMENT, config, seed=0)
+        made.append(_bytes(paths))
+    assert made[0] == made[1]
 
 
 @pytest.mark.slow

@@ -119,7 +119,9 @@ class Backbone(Section):
             )
         wanted = {"custom": "the path of a .keras file", HUB: "a preset of KerasHub"}.get(self.network)
         if wanted and self.weights in ("imagenet", "bundled", "random"):
-            raise ValueError(f"weights must be {wanted} for network: {self.network}, and is {self.weights}; correct it")
+            raise ValueError(
+                f"weights must be {wanted} for a {self.network} network, and is {self.weights}; correct it"
+            )
         if self.network != HUB and self.pooling in ("token", "token+avg", "embedding"):
             raise ValueError(
                 f"pooling must be avg, max, avg+max or flatten for {self.network}, and is {self.pooling}; correct it"

@@ -75,8 +75,13 @@ def unfreeze(model: Any, first: int, batchnorm: bool = False) -> None:
     """
     for place, layer in enumerate(model.layers):
         layer.trainable = place >= first
-    for layer in backbones.batchnorms(model):
+    found = backbones.batchnorms(model)
+    for layer in found:
         layer.trainable = layer.trainable and batchnorm
+    if batchnorm and found:
+        print("finetune: BatchNorm is trained as well; small batches can spoil what the network has learnt")
+    elif batchnorm:
+        print("finetune: 'batchnorm: train' has nothing to do: the network has no BatchNorm")
 
 
 def rates(model: Any, backbone: Backbone, block_decay: float) -> dict[str, float]:

@@ -59,7 +59,7 @@ def _moments(backbone: Backbone, views: Sequence[View], data: Path) -> dict[str,
             "batchnorm: expected weights with BatchNorm statistics of their own, found means of 0 throughout, as where "
             "they are folded into the convolutions; set it to frozen"
         )
-    for layer in whole.layers:
+    for layer in whole._flatten_layers():
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0  # only BatchNorm is to behave as in training
     for layer in layers:

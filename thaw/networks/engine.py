@@ -146,7 +146,9 @@ def _folded(frozen: Any) -> Any:
     constant: dict[str, bool] = {}
     for operation in frozen.graph.get_operations():  # each stands behind its inputs
         known = operation.type != "Placeholder" and all(constant[one.op.name] for one in operation.inputs)
-        constant[operation.name] = known and not operation.control_inputs
+        # OpenVINO reads no constant of bfloat16.
+        plain = not operation.control_inputs and all(one.dtype != tf.bfloat16 for one in operation.outputs)
+        constant[operation.name] = known and plain
     wanted = {
         one.op.name: one
         for operation in frozen.graph.get_operations()

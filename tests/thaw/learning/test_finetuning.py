@@ -147,6 +147,12 @@ def test_three_steps_lead_to_the_same_weights_and_leave_batchnorm_alone(toy: Bac
         np.testing.assert_allclose(parts, whole, atol=max(1e-3 * np.abs(whole).max(), rounding), rtol=1e-2)
 
 
+def test_without_batchnorm_there_is_none_to_train(toy: Backbone, capsys: pytest.CaptureFixture[str]) -> None:
+    model, _ = _family(toy, "hub dinov2")
+    unfreeze(model, len(model.layers) - 1, batchnorm=True)
+    assert "'batchnorm: train' has nothing to do: the network has no BatchNorm" in capsys.readouterr().out
+
+
 def test_only_what_is_unfrozen_moves_and_no_batchnorm_does(toy: Backbone, head: Head) -> None:
     model = classifier(toy, head, dropout=0, seed=0)
     _unfrozen(model, toy, Unfreeze(blocks=2))

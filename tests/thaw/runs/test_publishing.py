@@ -303,6 +303,7 @@ def test_a_taken_port_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         other.listen()
         port = other.getsockname()[1]
         monkeypatch.setattr(sys, "argv", ["tracking", "ui", "--port", str(port)])
+        monkeypatch.setattr(__main__, "catch_up", lambda _: None)
         with pytest.raises(SystemExit, match=f"error: expected port {port} to be free"):
             __main__.main()
     assert capsys.readouterr().out == ""
