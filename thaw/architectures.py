@@ -4,9 +4,11 @@ Blocks are the repeated units of an architecture, under Keras' names: a residual
 unit, an Inception module. They are listed from the output to the input, as fine-tuning counts them.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from string import ascii_lowercase
+from typing import Any
 
 HUB = "hub"  # the network is one of KerasHub's
 Channels = float | tuple[float, float, float]  # one number for all channels, or one for each
@@ -72,6 +74,13 @@ class Architecture:
         """The name of the file that Keras keeps its ImageNet weights in."""
         tenths = "1_0" if alpha == 1 else f"{10 * alpha:.1f}".replace(".", "_")
         return self.file.format(name=self.builder.lower(), alpha=alpha, tenths=tenths)
+
+
+def named(backbone: Mapping[str, Any]) -> str:
+    """The name that people know a backbone's network by; KerasHub's are known by their presets."""
+    if backbone["network"] != HUB:
+        return str(backbone["network"])
+    return [part for part in re.split(r"[/\\]", backbone["weights"]) if part and not part.isdigit()][-1]  # of a handle
 
 
 def _units(name: str, units: Mapping[int, int]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from thaw.architectures import ARCHITECTURES, HUB
+from thaw.architectures import ARCHITECTURES, HUB, named
 from thaw.artifacts import write_text
 from thaw.data import images
 from thaw.evidence import comparison, plots, scoring
@@ -108,7 +108,14 @@ def card(story: Story) -> str:
     }.get(weights, unknown)
     tested = [row for row in split_table(story.prepared["images"], story.classes)[:-1] if row["test"]]
     fewest = min(tested, key=lambda row: row["test"])
-    return _render("card.md.j2", story, licence=licence, fewest=fewest, formats=images.READ)
+    return _render(
+        "card.md.j2",
+        story,
+        network=named(story.config["backbone"]),
+        licence=licence,
+        fewest=fewest,
+        formats=images.READ,
+    )
 
 
 def _render(template: str, story: Story, **more: Any) -> str:

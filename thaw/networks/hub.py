@@ -6,10 +6,9 @@ can be cut below every block, as those of ``keras.applications`` can.
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from thaw.architectures import FAMILIES, SEQUENCES, STAGED, Family, Preprocessing
+from thaw.architectures import FAMILIES, HUB, SEQUENCES, STAGED, Family, Preprocessing, named
 from thaw.config.schema import Backbone
 from thaw.config.wording import nearest
 from thaw.errors import UserError
@@ -90,7 +89,7 @@ def load(backbone: Backbone) -> Preset:
             f"to their folder"
         ) from error
     pixels = Preprocessing(_channels(converter.scale, 1), _channels(converter.offset, 0))
-    return Preset(Path(preset).name, model, family, pixels)
+    return Preset(named({"network": HUB, "weights": backbone.weights}), model, family, pixels)
 
 
 def _channels(value: Any, default: float) -> Any:
@@ -125,12 +124,14 @@ def apply(preset: Preset, scaled: Any, pooling: str) -> Seen:
     family, vision = preset.family, preset.model
     if family.vision:
         vision = getattr(vision, family.vision)
+    if len(vision.inputs) != 1:
+        raise UserError(
+            f"weights: expected a network that takes images alone, found {preset.name}; take another preset"
+        )
     size, wanted = scaled.shape[1], vision.inputs[0].shape[1]
-    if len(vision.inputs) != 1 or wanted not in (None, size):
+    if wanted not in (None, size):
         raise UserError(
             f"input_size: expected {wanted} pixels, which {preset.name} was trained with, found {size}; correct it"
-            if wanted
-            else f"weights: expected a network that takes images alone, found {preset.name}; take another preset"
         )
     if pooling == "embedding":
         return Seen(_embedding(preset, vision, scaled))

@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from thaw.architectures import named
 from thaw.artifacts import Paths, fingerprint, git
 from thaw.config.schema import NO_MATTER
 from thaw.evidence.comparison import counted, is_tuned
@@ -31,7 +32,7 @@ def run_name(config: Mapping[str, Any]) -> str:
     """Return a name that tells runs apart in the run table, what is varied most first: columns there are narrow."""
     backbone, head, finetune = config["backbone"], config["train_head"], config["finetune"]
     depths = "probe" if config.get("rank") == "backbone" else _depth(finetune)
-    network = f"{backbone['network']} {backbone['alpha']:g} at {backbone['input_size']} px"
+    network = f"{named(backbone)} {backbone['alpha']:g} at {backbone['input_size']} px"
     hidden = "".join(f" {units}" for units in head.get("hidden", []))
     views = f"{config['augment']['views']} views"
     augmented = [views] if config["augment"]["views"] else []

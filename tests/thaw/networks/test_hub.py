@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers import hub as presets
 from tests.helpers.families import FAST, family, pictures, preset
-from thaw.architectures import HUB
+from thaw.architectures import HUB, named
 from thaw.config.composing import compose
 from thaw.config.schema import Backbone
 from thaw.errors import UserError
@@ -120,6 +120,15 @@ def test_weights_are_known_by_content_not_by_place_or_date(toy: Backbone, tmp_pa
     with (tmp_path / "elsewhere" / "model.weights.h5").open("ab") as file:
         file.write(b"x")
     assert weights_id(same) != weights_id(backbone)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    ["dinov2_small", "kaggle://keras/dinov2/keras/dinov2_small/1", "presets/dinov2_small/", "C:\\x\\dinov2_small"],
+)
+def test_people_know_it_by_its_preset(weights: str) -> None:
+    assert named({"network": HUB, "weights": weights}) == "dinov2_small"
+    assert named({"network": "vgg16", "weights": "imagenet"}) == "vgg16"
 
 
 def test_what_was_downloaded_is_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
