@@ -1,6 +1,7 @@
 """The backbones of the table and of KerasHub, for tests that hold for each; most take long to build: slow tests."""
 
 import tempfile
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,14 @@ from thaw.architectures import ARCHITECTURES, HUB
 from thaw.config.schema import Backbone, Unfreeze
 
 FAST = ("mobilenet_v2", "vgg16", "hub dinov2")
-FAMILIES: list[Any] = [
-    name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
-    for name in (*sorted(ARCHITECTURES), *(f"{HUB} {name}" for name in hub.PRESETS))
-]
+
+
+def _marked(names: Iterable[str]) -> list[Any]:
+    return [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+TABLE = _marked(sorted(ARCHITECTURES))
+FAMILIES = [*TABLE, *_marked(f"{HUB} {name}" for name in hub.PRESETS)]
 
 
 @cache

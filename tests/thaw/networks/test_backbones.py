@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import options
-from tests.helpers.families import FAMILIES, family, pictures
+from tests.helpers.families import TABLE, family, pictures
 from thaw.architectures import ARCHITECTURES
 from thaw.config.composing import compose
 from thaw.config.schema import Backbone, Custom, Unfreeze
@@ -50,7 +50,7 @@ def test_weights_come_from_a_file(toy: Backbone, headless: dict[str, Path], kind
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=TABLE)
 def whole(request: pytest.FixtureRequest) -> tuple[Backbone, Any]:
     """Each backbone of the table, at full width, and its network."""
     backbone = family(Backbone.model_validate(options.BACKBONE), request.param, alpha=1.0)
@@ -162,12 +162,12 @@ def test_a_missing_weights_file_is_named(toy: Backbone) -> None:
 
 
 def test_bundled_weights_that_are_not_what_was_shipped_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "thaw.weights.h5").write_bytes(b"something else")
     monkeypatch.setattr(weights, "BUNDLED", tmp_path / "thaw.weights.h5")
     with pytest.raises(UserError, match="expected thaw.weights.h5 with sha256 .* 'git checkout -- weights'"):
-        weights_id("bundled")
+        weights_id(_with(toy, weights="bundled"))
 
 
 def test_bundled_weights_load(toy: Backbone) -> None:
@@ -199,7 +199,7 @@ def test_imagenet_weights_load_offline_from_keras_home(
     assert not np.array_equal(loaded.get_weights()[0], network(_with(genuine, weights="random")).get_weights()[0])
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", TABLE)
 def test_imagenet_weights_without_a_network_say_how_to_supply_a_file(
     toy: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

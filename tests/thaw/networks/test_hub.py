@@ -11,11 +11,11 @@ import pytest
 
 from tests.helpers import hub as presets
 from tests.helpers.families import FAST, family, pictures, preset
-from thaw.architectures import HUB
+from thaw.architectures import HUB, Family
 from thaw.config.composing import compose
 from thaw.config.schema import Backbone
 from thaw.errors import UserError
-from thaw.networks import cutting
+from thaw.networks import backbones, cutting, weights
 from thaw.networks.backbones import FrozenNetwork, network
 from thaw.networks.weights import weights_at_hand, weights_id
 
@@ -104,7 +104,7 @@ def test_a_rotary_embedding_stands_above_no_cut(toy: Backbone) -> None:
     backbone = family(toy, f"{HUB} dinov3")
     model = network(backbone)
     names = cutting.blocks(model, backbone)
-    assert names == ("block_3", "block_2", "block_1")
+    assert names == ("block_3", "block_2", "block_1", "dinov3_backbone_embeddings")
     operations = [operation.name for operation in model.operations]
     for block, below in pairwise(names):
         place = [layer.name for layer in model.layers].index(block)
@@ -120,6 +120,25 @@ def test_weights_are_known_by_content_not_by_place_or_date(toy: Backbone, tmp_pa
     with (tmp_path / "elsewhere" / "model.weights.h5").open("ab") as file:
         file.write(b"x")
     assert weights_id(same) != weights_id(backbone)
+
+
+def test_a_fingerprint_knows_whose_code_and_facts_a_network_is_made_by(
+    toy: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = FrozenNetwork(family(toy, f"{HUB} hgnetv2")), FrozenNetwork(toy)
+    own, others = [asked[0].fingerprint], {asked[1].fingerprint}
+    changes: list[tuple[Any, str, Any]] = [
+        (backbones, "FAMILIES", {**backbones.FAMILIES, "NewBackbone": Family(class_tokens=1)}),
+        (backbones, "SEQUENCES", {**backbones.SEQUENCES, "NewEncoder": ("layers",)}),
+        (backbones, "STAGED", set()),
+        (weights, "_hub_version", lambda: "99"),
+    ]
+    for module, name, value in changes:
+        monkeypatch.setattr(module, name, value)
+        own.append(asked[0].fingerprint)
+        others.add(asked[1].fingerprint)
+    assert len({*own}) == 5
+    assert len(others) == 1
 
 
 def test_what_was_downloaded_is_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
