@@ -146,7 +146,8 @@ def _folded(frozen: Any) -> Any:
     constant: dict[str, bool] = {}
     for operation in frozen.graph.get_operations():  # each stands behind its inputs
         known = operation.type != "Placeholder" and all(constant[one.op.name] for one in operation.inputs)
-        constant[operation.name] = known and not operation.control_inputs
+        can_be_read = all(one.dtype != tf.bfloat16 for one in operation.outputs)  # by OpenVINO, as a constant
+        constant[operation.name] = known and can_be_read and not operation.control_inputs
     wanted = {
         one.op.name: one
         for operation in frozen.graph.get_operations()
