@@ -270,6 +270,17 @@ def test_a_network_of_one_s_own_gives_the_features_of_its_layer(toy: Backbone, o
     np.testing.assert_allclose(network(backbone).predict_on_batch(x), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_sequential_network_of_one_s_own(toy: Backbone, tmp_path: Path) -> None:
+    layers = keras.layers
+    convolution, maps = layers.Conv2D(4, 3, strides=2, name="maps"), layers.ReLU(name="features")
+    model = keras.Sequential([keras.Input((32, 32, 3)), convolution, maps, layers.Flatten(), layers.Dense(2)])
+    model.save(tmp_path / "mine.keras")
+    backbone = _own(toy, tmp_path / "mine.keras", blocks=("maps",))
+    x = pictures(backbone)
+    expected = np.asarray(maps(convolution(x / 127.5 - 1))).mean(axis=(1, 2))
+    np.testing.assert_allclose(network(backbone).predict_on_batch(x), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_network_inside_one_s_own_can_be_fine_tuned_and_cut(toy: Backbone, own: Path) -> None:
     backbone = _own(toy, own, blocks=("Conv_1", "block_16_expand"))
     model = network(backbone)
