@@ -16,12 +16,12 @@ from thaw.config.schema import Backbone, Unfreeze
 FAST = ("mobilenet_v2", "vgg16", "hub dinov2")
 
 
-def _slow(names: Iterable[str]) -> list[Any]:
+def _marked(names: Iterable[str]) -> list[Any]:
     return [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-APPLICATIONS = _slow(sorted(ARCHITECTURES))
-FAMILIES = [*APPLICATIONS, *_slow(f"{HUB} {name}" for name in hub.PRESETS)]
+TABLE = _marked(sorted(ARCHITECTURES))
+FAMILIES = [*TABLE, *_marked(f"{HUB} {name}" for name in hub.PRESETS)]
 
 
 @cache

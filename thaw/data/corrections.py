@@ -69,13 +69,7 @@ def read(file: Path) -> list[Correction]:
             raise UserError(f"{file}: {unknown(name, columns)}")
     if lacking := [name for name in columns if name not in found_columns]:
         raise UserError(f"{file}: expected the columns {', '.join(columns)}, found no {lacking[0]!r}; add it")
-    found = sorted({_correction(f"{file}, row {number}", row) for number, row in enumerate(rows, start=2)})
-    verdicts: dict[tuple[str, ...], Correction] = {}
-    for one in found:
-        if verdicts.setdefault(one.paths, one) != one:
-            both = " and ".join(f"{other.action} {other.value}".strip() for other in (verdicts[one.paths], one))
-            raise UserError(f"{file}: expected one verdict on {one.path!r}, found {both}; remove one of the rows")
-    return found
+    return _agreed(file, (_correction(f"{file}, row {number}", row) for number, row in enumerate(rows, start=2)))
 
 
 def of(data: Path) -> list[Correction]:
@@ -84,18 +78,35 @@ def of(data: Path) -> list[Correction]:
     Raises:
         UserError: see ``read``.
     """
-    given = read(data / CORRECTIONS) if is_corrections(data / CORRECTIONS) else []
-    return meant(given, lambda path: (data / path).is_file())
+    file = data / CORRECTIONS
+    return meant(file, lambda path: (data / path).is_file()) if is_corrections(file) else []
 
 
-def meant(given: Iterable[Correction], is_there: Callable[[str], bool]) -> list[Correction]:
-    """Take spaces around a path away where there is no image of that name, and one without them."""
+def meant(file: Path, is_there: Callable[[str], bool]) -> list[Correction]:
+    """Read corrections, without spaces around a path where there is no image of that name, and one without them.
+
+    Raises:
+        UserError: see ``read``; or it is so without the spaces.
+    """
 
     def path(said: str) -> str:
         bare = said.strip()
         return bare if bare != said and not is_there(said) and is_there(bare) else said
 
-    return merge([], (one.about([path(said) for said in one.paths]) for one in given))
+    return _agreed(file, (one.about([path(said) for said in one.paths]) for one in read(file)))
+
+
+def _agreed(file: Path, given: Iterable[Correction]) -> list[Correction]:
+    """Return corrections, each once, sorted, which must be of one mind about an image, and of pairs of two images."""
+    found = sorted({*given})
+    verdicts: dict[tuple[str, ...], Correction] = {}
+    for one in found:
+        if one.action in PAIR and one.path == one.value:
+            raise UserError(f"{file}: expected two images with {one.action}, found {one.path!r} twice; correct it")
+        if verdicts.setdefault(one.paths, one) != one:
+            both = " and ".join(f"{other.action} {other.value}".strip() for other in (verdicts[one.paths], one))
+            raise UserError(f"{file}: expected one verdict on {one.path!r}, found {both}; remove one of the rows")
+    return found
 
 
 def _correction(place: str, row: dict[str, str]) -> Correction:

@@ -173,7 +173,8 @@ def is_corrections(file: Path) -> bool:
     if file.name != CORRECTIONS or not file.is_file():
         return False
     with suppress(OSError), file.open("rb") as content:
-        first = content.readline(200).replace(b"\0", b"")  # spreadsheets may write UTF-16
+        start = content.read(1000).replace(b"\0", b"")  # spreadsheets may write UTF-16
+        first = next((line for line in re.split(rb"[\r\n]", start) if re.search(rb"\w", line)), b"")
         return sorted(re.findall(rb"\w+", first)) == sorted(name.encode() for name in CORRECTION_COLUMNS)
     return False
 

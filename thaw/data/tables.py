@@ -211,7 +211,8 @@ def _read_parquet(table: Path) -> Rows:
 
 def is_text(kind: object) -> bool:
     """Whether the values of a Parquet column of that type can be read as a text."""
-    return not str(kind).startswith(("struct", "binary", "large_binary", "list", "large_list", "map"))
+    nested = ("struct", "list", "large_list", "fixed_size_list", "map", "extension")
+    return not str(kind).startswith((*nested, "binary", "large_binary", "fixed_size_binary"))
 
 
 def cell(value: object) -> str:

@@ -85,14 +85,14 @@ def correct(root: Path, file: Path) -> str:
         UserError: there are no data to correct, or the file is none of corrections, or names images that never were.
     """
     kept = _correctable(root)
-    new, old = corrections.read(file), corrections.read(kept) if kept.exists() else []
+    old = corrections.meant(kept, lambda path: (kept.parent / path).is_file()) if kept.exists() else []
     layout, paths = scan(kept.parent), Paths(root / "data", root / "artifacts")
     there = {*(one.path for one in layout.entries), *(one.path for one in layout.refused)}
     known = there | {path for one in old for path in one.paths}
     for indexed in (paths.manifest, paths.contradictory):
         if indexed.exists():  # what was there when a person looked at it
             known |= {record.path for record in manifest.read(indexed)}
-    new, old = (corrections.meant(given, known.__contains__) for given in (new, old))
+    new = corrections.meant(file, known.__contains__)
     for path in (path for one in new for path in one.paths):
         if path not in known:
             near = nearest(path, sorted(there))

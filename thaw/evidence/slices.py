@@ -41,7 +41,7 @@ def measured(
     rows: list[dict[str, Any]] = []
     for column in metadata[0]:
         values = np.array([one[column] or NOT_GIVEN for one in metadata])
-        names = sorted({*values.tolist()}, key=lambda name: (name == NOT_GIVEN, _natural(name)))
+        names = sorted({*values.tolist()}, key=lambda name: (name == NOT_GIVEN, _natural(name), name))
         for name in names if len(names) > 1 else []:
             own = values == name
             row = {"column": column, "value": name, **among(test, own, confidence)}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from thaw.architectures import ARCHITECTURES, DEVIATION, FAMILIES, HUB, SEQUENCES, Preprocessing
+from thaw.architectures import ARCHITECTURES, DEVIATION, FAMILIES, HUB, SEQUENCES, STAGED, Preprocessing
 from thaw.artifacts import fingerprint
 from thaw.config.schema import Backbone
 from thaw.errors import UserError
@@ -75,12 +75,13 @@ class FrozenNetwork:
         known = {"weights": weights_id(self.backbone), "engine": self.engine, "cache_limit_gb": 0.0}
         if self.operation is not None:  # below any pooling
             known |= {"pooling": "avg", "keep_blocks": 0}
+        facts = {HUB: (FAMILIES, SEQUENCES, sorted(STAGED)), **ARCHITECTURES}.get(self.backbone.network)
         return fingerprint(
             self.backbone.model_copy(update=known),
             self.operation,
             self.statistics,
             *_CODE,
-            repr(ARCHITECTURES.get(self.backbone.network, (FAMILIES, SEQUENCES))),
+            repr(facts),
             version("keras"),
             version("pillow"),
             version({"openvino": "openvino", "tensorflow": "keras"}[self.engine]),

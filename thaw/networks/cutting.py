@@ -77,9 +77,14 @@ def first_layer(model: Any, backbone: Backbone, top: Unfreeze) -> int:
     return names.index(block) + (1 if below else 0)
 
 
+def _graph(model: Any) -> Any:
+    """The functional model that a model is; a Sequential has one inside."""
+    return getattr(model, "_functional", None) or model
+
+
 def output(model: Any, operation: Any) -> Any:
     """What an operation gives in a model; its own ``output`` is of the graph that it was first put into."""
-    nodes = (node for level in _functional(model)._nodes_by_depth.values() for node in level)
+    nodes = (node for level in _graph(model)._nodes_by_depth.values() for node in level)
     return next(node for node in nodes if node.operation is operation).output_tensors[0]
 
 
@@ -132,12 +137,7 @@ def flat(model: Any, tensor: Any, run: Callable[..., Any] | None = None) -> Any:
             return flat(layer, given[0], run)
         return run(layer, *given, **options) if run else layer(*given, **options)
 
-    outputs = _functional(model)._run_through_graph(tensor, operation_fn=lambda one: one, call_fn=call)
+    outputs = _graph(model)._run_through_graph(tensor, operation_fn=lambda one: one, call_fn=call)
     for layer in model.layers:
         layer.trainable = True  # until fine-tuning says what stays frozen
     return [*outputs.values()][-1] if isinstance(outputs, dict) else keras.tree.flatten(outputs)[-1]
-
-
-def _functional(model: Any) -> Any:
-    """The model with the graph: a Sequential has one inside."""
-    return getattr(model, "_functional", None) or model

@@ -146,9 +146,7 @@ def _folded(frozen: Any) -> Any:
     constant: dict[str, bool] = {}
     for operation in frozen.graph.get_operations():  # each stands behind its inputs
         known = operation.type != "Placeholder" and all(constant[one.op.name] for one in operation.inputs)
-        # OpenVINO reads no constant of bfloat16.
-        plain = not operation.control_inputs and all(one.dtype != tf.bfloat16 for one in operation.outputs)
-        constant[operation.name] = known and plain
+        constant[operation.name] = known and not operation.control_inputs
     wanted = {
         one.op.name: one
         for operation in frozen.graph.get_operations()
@@ -170,7 +168,23 @@ def _folded(frozen: Any) -> Any:
     for node in reversed(graph.node):
         if node.name in needed:
             needed |= {name.lstrip("^").partition(":")[0] for name in node.input}
-    kept = [node for node in graph.node if node.name in needed]
+    kept = [one for node in graph.node if node.name in needed for one in _readable(node)]
     del graph.node[:]
     graph.node.extend(kept)
     return graph
+
+
+def _readable(node: Any) -> list[Any]:
+    """An operation of a graph; of a constant in bfloat16, which OpenVINO does not read, one in float32, converted."""
+    import tensorflow as tf
+
+    if node.op != "Const" or node.attr["dtype"].type != tf.bfloat16.as_datatype_enum:
+        return [node]
+    narrow, wide = tf.bfloat16.as_datatype_enum, tf.float32.as_datatype_enum
+    value = tf.make_tensor_proto(tf.make_ndarray(node.attr["value"].tensor).astype(np.float32))
+    constant = tf.compat.v1.NodeDef(name=f"{node.name}/float32", op="Const")
+    constant.attr["dtype"].type = wide
+    constant.attr["value"].tensor.CopyFrom(value)
+    cast = tf.compat.v1.NodeDef(name=node.name, op="Cast", input=[constant.name])
+    cast.attr["SrcT"].type, cast.attr["DstT"].type = wide, narrow
+    return [constant, cast]

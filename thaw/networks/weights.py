@@ -27,14 +27,13 @@ def weights_id(backbone: Backbone) -> str:
     if weights == "random":
         return "random"
     if backbone.network == HUB:
-        folder = preset_folder(weights)
-        if folder is None:
-            return f"{weights} of keras-hub {_hub_version()}"  # which names a version of each preset
-        # Not metadata.json, which says when it was saved.
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "metadata.json"]
-        return (
-            f"sha256 {fingerprint(*(part for path in files for part in (path.relative_to(folder).as_posix(), path)))}"
-        )
+        found = weights  # of which KerasHub names the version
+        if folder := preset_folder(weights):
+            # Not metadata.json, which says when it was saved.
+            files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "metadata.json"]
+            parts = (part for path in files for part in (path.relative_to(folder).as_posix(), path))
+            found = f"sha256 {fingerprint(*parts)}"
+        return f"{found} of keras-hub {_hub_version()}"  # whose code the layers are
     path = weights_path(weights)
     if not path.is_file():
         raise UserError(

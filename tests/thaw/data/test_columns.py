@@ -183,6 +183,8 @@ def test_parquet_tables_have_columns_too(tmp_path: Path) -> None:
         "dose": pa.array([0.5, float("nan")] * 30),
         "taken": days(60),
         "box": [[1, 2]] * 60,
+        "embedding": pa.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]] * 20, pa.list_(pa.float32(), 2)),
+        "digest": pa.array([b"ab", b"cd", b"cd"] * 20, pa.binary(2)),
     }
     pyarrow.parquet.write_table(pa.table(table), folder / "train.parquet")
     layout = sources.write_images(folder, tmp_path / "data", Options())

@@ -74,6 +74,8 @@ def test_blank_rows_are_no_rows(tmp_path: Path, row: str) -> None:
         lines = [row, " path ,action, value", row, row, "c/1.jpg,keep", row]
         file.write_text(end.join(lines), encoding="utf-8", newline="")
         assert corrections.read(file) == [Correction("c/1.jpg", "keep")]
+        shutil.copy(file, tmp_path / CORRECTIONS)
+        assert corrections.of(tmp_path) == [Correction("c/1.jpg", "keep")], "nor is a file with some overlooked"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -430,6 +432,14 @@ def test_spaces_around_a_path_are_no_part_of_it_where_no_image_is_called_so(data
         Correction("cats/001.png", "same", "cats/002.png"),
     ]
     assert build(data).corrections["unmatched"] == 0
+    correct(data, "cats/000.png,keep,", " cats/000.png,remove,")
+    with pytest.raises(
+        UserError, match=f"{CORRECTIONS}: expected one verdict on 'cats/000.png', found keep and remove"
+    ):
+        corrections.of(data)
+    correct(data, "cats/000.png,same, cats/000.png")
+    with pytest.raises(UserError, match=f"{CORRECTIONS}: expected two images with same, found 'cats/000.png' twice"):
+        corrections.of(data)
     (data / " cats").mkdir()
     shutil.copy(data / "cats" / "001.png", data / " cats" / "000.png")
     correct(data, " cats/000.png,keep,")

@@ -319,7 +319,7 @@ def test_other_splits_are_drawn_and_are_none_of_the_data_s_own(tmp_path: Path) -
     page = paths.report.read_text(encoding="utf-8")
     assert '<h3 id="splits" style="margin-top:18px">Other splits</h3>' in page
     assert page.count('class="dot before each"') == 10
-    assert "The data have a split of their own, which is none of these." in page
+    assert "This run’s own split is of another kind" in page
     assert "Every image as a test image twice (5 folds, head only)" in page
     assert "Every image" not in paths.summary.read_text(encoding="utf-8")
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.families import FAMILIES, family, pictures
+from thaw.architectures import HUB
 from thaw.config.schema import Backbone, Custom
 from thaw.learning import finetuning
 from thaw.learning.heads import Head
@@ -65,7 +66,7 @@ def parts(backbone: Backbone) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_with_average_pooling_a_place_has_what_the_head_says_of_it(toy: Backbone, tmp_path: Path, name: str) -> None:
-    backbone = family(toy, name, input_size=128)
+    backbone = family(toy, name, **({} if name.startswith(HUB) else {"input_size": 128}))
     images = pictures(backbone, len(WEIGHTS))
     engine.copy(FrozenNetwork(backbone), tmp_path / "backbone.xml")
     maps = parts(backbone)[0].predict_on_batch(images)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import options
-from tests.helpers.families import APPLICATIONS, family, pictures
+from tests.helpers.families import TABLE, family, pictures
 from thaw.architectures import ARCHITECTURES
 from thaw.config.composing import compose
 from thaw.config.schema import Backbone, Custom, Unfreeze
@@ -50,7 +50,7 @@ def test_weights_come_from_a_file(toy: Backbone, headless: dict[str, Path], kind
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.fixture(scope="module", params=APPLICATIONS)
+@pytest.fixture(scope="module", params=TABLE)
 def whole(request: pytest.FixtureRequest) -> tuple[Backbone, Any]:
     """Each backbone of the table, at full width, and its network."""
     backbone = family(Backbone.model_validate(options.BACKBONE), request.param, alpha=1.0)
@@ -199,7 +199,7 @@ def test_imagenet_weights_load_offline_from_keras_home(
     assert not np.array_equal(loaded.get_weights()[0], network(_with(genuine, weights="random")).get_weights()[0])
 
 
-@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize("name", TABLE)
 def test_imagenet_weights_without_a_network_say_how_to_supply_a_file(
     toy: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -267,6 +267,17 @@ def test_a_network_of_one_s_own_gives_the_features_of_its_layer(toy: Backbone, o
     x = pictures(backbone)
     model = keras.models.load_model(own)
     expected = keras.Model(model.input, model.get_layer("features").output).predict_on_batch(x / 127.5 - 1)
+    np.testing.assert_allclose(network(backbone).predict_on_batch(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sequential_network_of_one_s_own(toy: Backbone, tmp_path: Path) -> None:
+    layers = keras.layers
+    convolution, maps = layers.Conv2D(4, 3, strides=2, name="maps"), layers.ReLU(name="features")
+    model = keras.Sequential([keras.Input((32, 32, 3)), convolution, maps, layers.Flatten(), layers.Dense(2)])
+    model.save(tmp_path / "mine.keras")
+    backbone = _own(toy, tmp_path / "mine.keras", blocks=("maps",))
+    x = pictures(backbone)
+    expected = np.asarray(maps(convolution(x / 127.5 - 1))).mean(axis=(1, 2))
     np.testing.assert_allclose(network(backbone).predict_on_batch(x), expected, rtol=1e-4, atol=1e-5)
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from tests.helpers import hub as presets
 from tests.helpers.families import FAST, family, pictures, preset
-from thaw.architectures import HUB, named
+from thaw.architectures import HUB, Family, named
 from thaw.config.composing import compose
 from thaw.config.schema import Backbone
 from thaw.errors import UserError
-from thaw.networks import cutting
+from thaw.networks import backbones, cutting, weights
 from thaw.networks.backbones import FrozenNetwork, network
 from thaw.networks.weights import weights_at_hand, weights_id
 
@@ -129,6 +129,25 @@ def test_weights_are_known_by_content_not_by_place_or_date(toy: Backbone, tmp_pa
 def test_people_know_it_by_its_preset(weights: str) -> None:
     assert named({"network": HUB, "weights": weights}) == "dinov2_small"
     assert named({"network": "vgg16", "weights": "imagenet"}) == "vgg16"
+
+
+def test_a_fingerprint_knows_whose_code_and_facts_a_network_is_made_by(
+    toy: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = FrozenNetwork(family(toy, f"{HUB} hgnetv2")), FrozenNetwork(toy)
+    own, others = [asked[0].fingerprint], {asked[1].fingerprint}
+    changes: list[tuple[Any, str, Any]] = [
+        (backbones, "FAMILIES", {**backbones.FAMILIES, "NewBackbone": Family(class_tokens=1)}),
+        (backbones, "SEQUENCES", {**backbones.SEQUENCES, "NewEncoder": ("layers",)}),
+        (backbones, "STAGED", set()),
+        (weights, "_hub_version", lambda: "99"),
+    ]
+    for module, name, value in changes:
+        monkeypatch.setattr(module, name, value)
+        own.append(asked[0].fingerprint)
+        others.add(asked[1].fingerprint)
+    assert len({*own}) == 5
+    assert len(others) == 1
 
 
 def test_what_was_downloaded_is_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
