@@ -229,12 +229,12 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def another(values: Sequence[float], confidence: float) -> Interval:
-    """Return where one more figure is to be expected beside some of its kind (Student's prediction interval)."""
+    """Return where one more share is to be expected beside some of its kind (Student's prediction interval)."""
     from scipy.special import stdtrit
 
     mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
     half = float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * deviation * math.sqrt(1 + 1 / len(values))
-    return Interval(mean - half, mean + half)
+    return Interval(max(0.0, mean - half), min(1.0, mean + half))
 
 
 def resplit(values: Sequence[float], ratio: float, confidence: float) -> Interval:

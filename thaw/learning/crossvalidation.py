@@ -78,10 +78,10 @@ def repeat(
     train, val, test = (examples(records, classes, source, split) for split in ("train", "val", "test"))
     everyone = Examples(source, np.arange(len(records)), labels(records, classes))
     count = round(len(records) / len(test.rows))
-    alike = drawn and 2 <= count <= splits
+    units = np.array([record.unit for record in records])
+    alike = drawn and 2 <= count <= min(splits, len(np.unique(units)))  # fewer units than folds leave folds empty
     count = count if alike else FOLDS
     most = min(len(train.rows), int(WORK / (math.prod(source.shape) * len(classes))))
-    units = np.array([record.unit for record in records])
     random = np.random.default_rng(seed)
 
     def learns(rows: Labels) -> Labels:

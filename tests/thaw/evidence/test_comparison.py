@@ -288,6 +288,8 @@ def test_the_interval_over_splits_is_students_and_wider_where_they_overlap(count
 
 def test_one_more_is_found_where_it_is_expected() -> None:
     draws = np.random.default_rng(0).normal(0.9, 0.01, (4000, 11))
+    assert significance.another([0.9, 1.0, 0.99], 0.95).high == 1
+    assert significance.another([0.1, 0.0], 0.95).low == 0
     held = [low <= one <= high for *some, one in draws for low, high in [significance.another(some, 0.95)]]
     assert np.mean(held) == pytest.approx(0.95, abs=0.01)
 

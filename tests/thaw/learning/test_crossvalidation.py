@@ -1,6 +1,7 @@
 """Cross-validation: every image is asked once, of a head that knows nothing of it, however few there are."""
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -234,6 +235,18 @@ def test_folds_are_as_large_as_a_drawn_test_set(
     assert found.folds.max() + 1 == folds
     assert len(found.folds) * folds >= 10 > (len(found.folds) - 1) * folds
     assert (found.here is not None) == is_alike
+
+
+def test_with_fewer_groups_than_folds_no_split_is_said_to_be_lucky(tmp_path: Path) -> None:
+    whose = {"train": ["many"] * 50, "val": ["few"] * 15, "test": ["others"] * 15}
+    splits = [split for split, names in whose.items() for _ in names]
+    records = [
+        dataclasses.replace(record(n, "ab"[n % 2], group), split=split)
+        for n, (group, split) in enumerate(zip(itertools.chain(*whose.values()), splits, strict=True))
+    ]
+    found = resplit(tmp_path, records, np.random.default_rng(0).normal(size=(80, 4)))
+    assert found is not None, "each group has both classes"
+    assert found.here is None
 
 
 def test_where_it_is_too_much_work_heads_learn_from_fewer_images(
