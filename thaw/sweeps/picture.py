@@ -55,17 +55,17 @@ def picture(keys: Sequence[str], jobs: Sequence[tuple[Sequence[str], float]], fi
     return "\n".join(parts)
 
 
-def seeds(found: Sequence[Seeds]) -> str:
-    """Draw what fine-tuning adds: for each configuration a dot for each seed, their mean, and its interval.
+def seeds(found: Seeds) -> str:
+    """Draw what fine-tuning adds: a dot for each seed, their mean, and its interval.
 
     Returns:
         An SVG file; the axis is in percentage points, and a line marks no difference.
     """
-    names = [", ".join(one.values) for one in found]
-    left = 24 + LETTER * max(len(name) for name in [*names, "accuracy"])
-    every = [0.0, *(value for one in found for value in (*one.gains, *one.interval))]
+    mean, span = sum(found.gains) / len(found.gains), found.interval
+    every = [0.0, *found.gains, *span]
     low, high = min(every), max(every)
-    width, bottom = left + LINE + SIDE / 2, TOP + ROW * len(found)
+    left = SIDE
+    width, bottom, y = left + LINE + SIDE, TOP + ROW, TOP + ROW // 2
 
     def at(value: float) -> float:
         return round(left + LINE * (value - low) / (high - low if high > low else 1), 1)
@@ -81,18 +81,12 @@ def seeds(found: Sequence[Seeds]) -> str:
     for value in [*ends, 0.0]:
         parts.append(f'<line x1="{at(value)}" y1="{TOP}" x2="{at(value)}" y2="{bottom}"/>')
         parts.append(f'<text text-anchor="middle" x="{at(value)}" y="{bottom + 16}">{wording.points(value)}</text>')
-    for row, (name, one) in enumerate(zip(names, found, strict=True)):
-        y = TOP + ROW * row + ROW // 2
-        mean, span = sum(one.gains) / len(one.gains), one.interval
-        said = f"{wording.points(mean)}, {wording.points(span.low)} to {wording.points(span.high)}"
-        parts.append(f'<text x="12" y="{y + 4}">{escape(name)}</text>')
-        parts.append(
-            f'<g><title>{escape(said)}</title><line x1="{at(span.low)}" y1="{y}" x2="{at(span.high)}" y2="{y}"/>'
-        )
-        parts.append(f'<line class="mean" x1="{at(mean)}" y1="{y - 10}" x2="{at(mean)}" y2="{y + 10}"/></g>')
-        for seed, gain in zip(one.seeds, one.gains, strict=True):
-            title = escape(f"seed {seed}: {wording.points(gain)}")
-            parts.append(f'<circle cx="{at(gain)}" cy="{y}" r="5"><title>{title}</title></circle>')
+    told = f"{wording.points(mean)}, {wording.points(span.low)} to {wording.points(span.high)}"
+    parts.append(f'<g><title>{escape(told)}</title><line x1="{at(span.low)}" y1="{y}" x2="{at(span.high)}" y2="{y}"/>')
+    parts.append(f'<line class="mean" x1="{at(mean)}" y1="{y - 10}" x2="{at(mean)}" y2="{y + 10}"/></g>')
+    for seed, gain in zip(found.seeds, found.gains, strict=True):
+        title = escape(f"seed {seed}: {wording.points(gain)}")
+        parts.append(f'<circle cx="{at(gain)}" cy="{y}" r="5"><title>{title}</title></circle>')
     return "\n".join([*parts, "</svg>", ""])
 
 

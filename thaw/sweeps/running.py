@@ -216,9 +216,9 @@ def conclude(sweep: Sweep) -> bool:
     whole = [jobs.outputs(job) for job in winners if sweep.rank != "backbone"]
     text = summary(ranking, outcomes, sweep.varied, whole)
     keys = shown(ranking, sweep.varied) if ranking else []
-    repeated = [seeds.of(one, keys) for one in ranking] if seeds.several(ranking) else []
+    repeated = seeds.of(ranking[0]) if seeds.several(ranking) else None
     if repeated:
-        text += "\n" + "\n".join(seeds.said(repeated, keys)) + "\n"
+        text += "\n" + "\n".join(seeds.said(repeated)) + "\n"
     if reason:
         text += f"\nThe best of them could not be finished: {reason}\n"
     write_text(sweep.folder / "summary.txt", text)
@@ -227,11 +227,11 @@ def conclude(sweep: Sweep) -> bool:
         lines = [([one.records[0].values.get(key, "") for key in keys], one.accuracy) for one in ranking]
         write_text(sweep.folder / "parallel.svg", picture.picture(keys, lines, JUDGED[sweep.rank]))
     if repeated:
-        _write_csv(sweep.folder / "seeds.csv", seeds.rows(repeated, keys))
-    if drawn := [one for one in repeated if one.is_tuned]:
-        write_text(sweep.folder / "seeds.svg", picture.seeds(drawn))
+        _write_csv(sweep.folder / "seeds.csv", seeds.rows(repeated))
+    if repeated and repeated.is_tuned:
+        write_text(sweep.folder / "seeds.svg", picture.seeds(repeated))
     print(f"\n{text}", end="")
-    _publish(sweep, records, ranking, whole, repeated[0].figures() if repeated else {})
+    _publish(sweep, records, ranking, whole, repeated.figures() if repeated else {})
     return not reason and not any(one.reason for one in records)
 
 

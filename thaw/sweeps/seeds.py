@@ -16,10 +16,9 @@ HEADER = ("before", "after", "difference", f"{CONFIDENCE:.0%} interval", "better
 
 @dataclass(frozen=True)
 class Seeds:
-    """A configuration's accuracies on test images, a figure for each seed.
+    """The accuracies of the best configuration on test images, a figure for each seed; the others have none shown.
 
     Attributes:
-        values: of the keys that tell configurations apart.
         seeds: which they are.
         before, after: the accuracy of the head, and after fine-tuning; shares.
         is_tuned: whether there is an after.
@@ -27,7 +26,6 @@ class Seeds:
             it.
     """
 
-    values: Sequence[str]
     seeds: Sequence[str]
     before: Sequence[float]
     after: Sequence[float]
@@ -59,13 +57,12 @@ class Seeds:
         return found | {"gain_low": low, "gain_high": high, "better": float(self.better)}
 
 
-def of(one: Ranked, keys: Sequence[str]) -> Seeds:
+def of(one: Ranked) -> Seeds:
     """Return what a configuration's jobs, which are whole ones, have found on their test images."""
     found = [read_json(paths.figures) for paths in one.jobs]
     splits = [_images(paths) for paths in one.jobs]
     same = len({tested for tested, _ in splits}) == 1
     return Seeds(
-        values=[one.records[0].values.get(key, "") for key in keys],
         seeds=[record.values["seed"] for record in one.records],
         before=[figures["head"]["accuracy"] for figures in found],
         after=[figures["finetuned"]["accuracy"] for figures in found],
@@ -85,17 +82,16 @@ def several(ranking: Sequence[Ranked]) -> bool:
     return bool(ranking) and ranking[0].records[0].rank == "model" and len(ranking[0].records) > 1
 
 
-def said(found: Sequence[Seeds], keys: Sequence[str]) -> list[str]:
-    """Say what fine-tuning adds: a table, a row for each configuration, and how to read it."""
-    rows = [[*keys, *HEADER], *([*one.values, *_cells(one)] for one in found)]
+def said(found: Seeds) -> list[str]:
+    """Say what fine-tuning adds: a table of one row, and how to read it."""
     overlap = (
         "with Nadeau and Bengio's variance, since their splits share most images"
-        if found[0].ratio
+        if found.ratio
         else "which have the same test images, so it is of other training alone"
     )
     return [
-        f"What fine-tuning adds, on the test images of {len(found[0].seeds)} seeds, which have no say in the order:",
-        *aligned(rows),
+        f"What fine-tuning adds to the best configuration, on the test images of its {len(found.seeds)} seeds:",
+        *aligned([HEADER, _cells(found)]),
         f"± is the standard deviation between seeds. The interval is of the mean difference (Student's t over seeds,\n"
         f"{overlap}).",
     ]
@@ -119,13 +115,10 @@ def _percent(shares: Sequence[float]) -> str:
     return f"{wording.percent(float(np.mean(shares)))} ± {100 * np.std(shares, ddof=1):.1f}"
 
 
-def rows(found: Sequence[Seeds], keys: Sequence[str]) -> list[list[str]]:
-    """Lay out a table for files: a header, and a row for each seed of each configuration."""
+def rows(found: Seeds) -> list[list[str]]:
+    """Lay out a table for files: a header, and a row for each seed."""
+    each = zip(found.seeds, found.before, found.after, strict=True)
     return [
-        [*keys, "seed", "before", "after"],
-        *(
-            [*one.values, seed, f"{before:.6g}", f"{after:.6g}" if one.is_tuned else ""]
-            for one in found
-            for seed, before, after in zip(one.seeds, one.before, one.after, strict=True)
-        ),
+        ["seed", "before", "after"],
+        *([seed, f"{before:.6g}", f"{after:.6g}" if found.is_tuned else ""] for seed, before, after in each),
     ]
