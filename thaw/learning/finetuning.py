@@ -34,7 +34,7 @@ def classifier(
         backbone: the configuration.
         head: the weights of its Dense layers.
         dropout: the share of each Dense layer's inputs that is hidden in a training step.
-        seed: of the dropout.
+        seed: of all dropout.
         statistics: adapted ones, see ``FrozenNetwork``.
         precision: ``bfloat16`` has the layers compute in it, and keep their weights in float32.
     """
@@ -51,6 +51,7 @@ def classifier(
 def _classifier(backbone: Backbone, head: Head, dropout: float, seed: int, statistics: Path | None) -> Any:
     import keras
 
+    keras.utils.set_random_seed(seed)  # some layers draw their own: EfficientNet drops whole blocks
     base = backbones.network(backbone, statistics)
     x = base.output
     dense = []
