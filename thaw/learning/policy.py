@@ -91,7 +91,8 @@ def paced(rung: Rung, config: Finetune | Auto, model: Any, train: Examples, seed
 def _multiplications(model: Any, first: int) -> int:
     """How many a model needs for an image from its ``first``-th layer on: each weight once for each place of a map."""
     return sum(
-        math.prod(weight.shape) * math.prod(cutting.output(model, layer).shape[1:-1])
+        # What a layer does not say beforehand, as Swin's first one does not, is little.
+        math.prod(weight.shape) * math.prod(side or 1 for side in cutting.output(model, layer).shape[1:-1])
         for layer in model.layers[first:]
         for weight in layer.weights
         if len(weight.shape) > 1
