@@ -75,7 +75,7 @@ def measure(data: Path, folder: Path, overrides: list[str], seed: int) -> tuple[
     with contextlib.redirect_stdout(io.StringIO()):
         run(paths, config, prepare, extract_features)
     records, classes = manifest.read(paths.manifest), read_json(paths.classes)
-    found = findings.audit(copy, records, classes, paths.features, [], seed)
+    found = findings.audit(copy, records, classes, paths.features, [], seed, ())
     labels = [one.path for one in found.suspects if one.kind == "label"][:FIRST]
     links = {(one.path, one.value) for one in found.links}
     cue = next((cue for cue in found.figures["cues"] if cue["feature"] == "image size"), None)

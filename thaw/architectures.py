@@ -80,7 +80,8 @@ def named(backbone: Mapping[str, Any]) -> str:
     """The name that people know a backbone's network by; KerasHub's are known by their presets."""
     if backbone["network"] != HUB:
         return str(backbone["network"])
-    return [part for part in re.split(r"[/\\]", backbone["weights"]) if part and not part.isdigit()][-1]  # of a handle
+    parts = [part for part in re.split(r"[/\\]", backbone["weights"]) if part]
+    return next((part for part in reversed(parts) if not part.isdigit()), parts[-1])  # a handle ends in its version
 
 
 def _units(name: str, units: Mapping[int, int]) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def audit(
     features: Path,
     given: Sequence[Correction],
     seed: int,
-    contradictory: Sequence[Record] = (),
+    contradictory: Sequence[Record],
 ) -> Findings:
     """Look at all images, and at what the network has made of them.
 

@@ -1,6 +1,5 @@
 """Slice by slice: how right both models are on the test images of each camera, site or year that the data name."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -66,23 +65,14 @@ def worse(right: NDArray[np.bool_], own: NDArray[np.bool_], groups: Labels | Non
         own: whether it is in the slice; some are, and some are not.
         groups: of the test images.
     """
+    from scipy.stats import hypergeom
+
     counts = []
     for which in (own, ~own):
         images = round(effective(right[which].astype(np.float64), None if groups is None else groups[which]))
         counts.append((images, round(images * float((~right[which]).mean()))))
     (images, wrong), (others, wrong_there) = counts
-    wrong_all = wrong + wrong_there
-    ways = _log_ways(images + others, wrong_all)
-    shares = (
-        math.exp(_log_ways(images, here) + _log_ways(others, wrong_all - here) - ways)
-        for here in range(max(wrong, wrong_all - others), min(images, wrong_all) + 1)
-    )
-    return min(1.0, sum(shares))
-
-
-def _log_ways(images: int, wrong: int) -> float:
-    """Return the logarithm of the number of ways in which so many of the images can be wrong."""
-    return math.lgamma(images + 1) - math.lgamma(wrong + 1) - math.lgamma(images - wrong + 1)
+    return float(hypergeom.sf(wrong - 1, images + others, wrong + wrong_there, images))
 
 
 def _natural(text: str) -> list[str | int]:

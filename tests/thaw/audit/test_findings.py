@@ -30,7 +30,7 @@ class Data:
     records: list[Record]
 
     def audit(self, given: Sequence[Correction] = ()) -> Findings:
-        return findings.audit(self.paths.data, self.records, CLASSES, self.paths.features, given, 0)
+        return findings.audit(self.paths.data, self.records, CLASSES, self.paths.features, given, 0, ())
 
 
 @pytest.fixture

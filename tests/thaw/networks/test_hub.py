@@ -128,6 +128,7 @@ def test_weights_are_known_by_content_not_by_place_or_date(toy: Backbone, tmp_pa
 )
 def test_people_know_it_by_its_preset(weights: str) -> None:
     assert named({"network": HUB, "weights": weights}) == "dinov2_small"
+    assert named({"network": HUB, "weights": "2024"}) == "2024"
     assert named({"network": "vgg16", "weights": "imagenet"}) == "vgg16"
 
 
