@@ -26,8 +26,7 @@ def run(paths: Paths, train_head: Adam | Lbfgs, seed: int, report: curves.Report
         curves.write(out / "history.csv", rows)
         probabilities = softmax(head.logits(judged.take()))
         predictions.write(out / "predictions.csv", classes, [records[row] for row in judged.rows], probabilities)
-    best = min(rows, key=lambda row: row["val_loss"])
-    print(f"train_head: validation accuracy {best['val_accuracy']:.4f}")
+    print(f"train_head: validation accuracy {rows[curves.kept(rows)]['val_accuracy']:.4f}")
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def pipeline(
     predictions.write(paths.predictions("finetune"), list(classes), judged, after)
     nan = float("nan")
     head = [curves.row(i, (0.5 - 0.1 * i, 0.8), (0.6 - 0.05 * i, 0.75), inverse_l2=10.0**-i) for i in range(3)]
-    curves.write(paths.history("train_head"), head)
+    curves.write(paths.history("train_head"), curves.choose(head, 2))
     tuned = [curves.row(i, (nan, nan) if i == 0 else (0.4 / i, 0.9), (0.5 / (i + 1), 0.85)) for i in range(4)]
     curves.write(paths.history("finetune"), tuned)
     for stage, size in (("extract_features", 1280), ("finetune", 16000)):

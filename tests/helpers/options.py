@@ -36,7 +36,6 @@ LBFGS: dict[str, Any] = {
     "solver": "lbfgs",
     "class_weights": "none",
     "inverse_l2": [0.001, 0.01, 0.1, 1.0],
-    "max_iterations": 500,
 }
 
 ADAM: dict[str, Any] = {

@@ -166,7 +166,6 @@ class Lbfgs(Section):
     solver: Literal["lbfgs"]
     class_weights: ClassWeights
     inverse_l2: Annotated[list[Positive], Field(min_length=1)]
-    max_iterations: Count
 
 
 TrainHead = Annotated[Adam | Lbfgs, Discriminator("solver")]

@@ -12,7 +12,7 @@ from thaw.evidence.forecasting import Forecast
 from thaw.evidence.scoring import Answered
 from thaw.evidence.splits import Spread
 from thaw.evidence.wording import minus, percent, points
-from thaw.learning.curves import Row
+from thaw.learning.curves import Row, kept
 
 Counts = NDArray[np.int64]
 Places = Sequence[tuple[float, float]]  # on the axis across (0 to 1), and on the one upwards, in its own unit
@@ -117,9 +117,6 @@ def learning_curves(curves: Mapping[str, list[Row]]) -> list[dict[str, Any]]:
         # A row of the L-BFGS solver is a candidate for the regularisation and no epoch.
         solved = "inverse_l2" in rows[0]
         labels = [f"{row['inverse_l2' if solved else 'step']:g}" for row in rows]
-        # Of the head, the best epoch is kept; fine-tuning is kept as it ends, where the rate has come down to 0.
-        kept = min(range(len(rows)), key=lambda place: (_or_infinity(rows[place]["val_loss"]), place))
-        kept = len(rows) - 1 if stage == "finetune" else kept
         across = _evenly(len(rows))
         for figure in ("accuracy", "loss"):
             every = [row[key] for rs in curves.values() for row in rs for key in (figure, f"val_{figure}")]
@@ -133,7 +130,7 @@ def learning_curves(curves: Mapping[str, list[Row]]) -> list[dict[str, Any]]:
                 _thinned(across, labels),
                 series,
                 ticks([value for value in every if math.isfinite(value)] or [0, 1], 4),
-                across[kept],
+                across[kept(rows)],
                 is_share=figure == "accuracy",
             )
             panels.append(panel)
@@ -199,10 +196,6 @@ def risk(answered: Sequence[Answered], coverage: float | None) -> dict[str, Any]
         coverage,
         is_share=True,
     )
-
-
-def _or_infinity(value: float) -> float:
-    return value if math.isfinite(value) else math.inf
 
 
 def _evenly(count: int) -> list[float]:

@@ -97,7 +97,7 @@ def measure(paths: Paths, records: Sequence[Record], classes: list[str], config:
     if not asked["splits"]:
         return None
     solved = "inverse_l2" in tried[0]  # then validation has chosen one already
-    candidates = [min(tried, key=lambda row: row["val_loss"])["inverse_l2"]] if solved else subsets.CANDIDATES
+    candidates = [tried[curves.kept(tried)]["inverse_l2"]] if solved else subsets.CANDIDATES
     drawn = "predefined" not in read_json(paths.manifest.with_name("summary.json"))["splits"].values()
     weighted = config["train_head"]["class_weights"]
     repeated = crossvalidation.repeat(

@@ -6,7 +6,6 @@ configured; ``repeat`` asks again and again, of heads that are cheap, because ea
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -92,18 +91,16 @@ def repeat(
     own = learns(train.rows)
     if len(np.unique(everyone.y[own])) < 2:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that few images have many classes is no mistake here
-        if len(candidates) > 1:
-            candidates = [judged(everyone, val, own, candidates, weighted, classes)[0]]
-        here = judged(everyone, test, own, candidates, weighted, classes)[1] if alike else None
-        for number, fold in np.ndindex(len(folds), count):
-            asked = folds[number] == fold
-            known = learns(np.flatnonzero(~asked))
-            if len(np.unique(everyone.y[known])) < 2:
-                return None
-            held_out = Examples(source, np.flatnonzero(asked), everyone.y[asked])
-            right[number, asked] = judged(everyone, held_out, known, candidates, weighted, classes)[1]
+    if len(candidates) > 1:
+        candidates = [judged(everyone, val, own, candidates, weighted, classes)[0]]
+    here = judged(everyone, test, own, candidates, weighted, classes)[1] if alike else None
+    for number, fold in np.ndindex(len(folds), count):
+        asked = folds[number] == fold
+        known = learns(np.flatnonzero(~asked))
+        if len(np.unique(everyone.y[known])) < 2:
+            return None
+        held_out = Examples(source, np.flatnonzero(asked), everyone.y[asked])
+        right[number, asked] = judged(everyone, held_out, known, candidates, weighted, classes)[1]
     return Repeated(right, folds, here, len(own))
 
 

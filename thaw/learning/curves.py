@@ -37,6 +37,16 @@ def row(step: int, train: tuple[float, float], val: tuple[float, float], **more:
     return dict(zip(COLUMNS, (step, *train, *val), strict=True)) | more
 
 
+def choose(rows: list[Row], place: int) -> list[Row]:
+    """Say at which row the model is that is kept."""
+    return [row | {"kept": float(number == place)} for number, row in enumerate(rows)]
+
+
+def kept(rows: list[Row]) -> int:
+    """Where the row is whose model is kept: of a head, the one that was chosen; of fine-tuning, the last one."""
+    return next((place for place, row in enumerate(rows) if row.get("kept")), len(rows) - 1)
+
+
 def write(path: Path, rows: list[Row]) -> None:
     """Write the rows, which all have the same keys; NaN becomes an empty cell."""
     with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:

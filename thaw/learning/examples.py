@@ -41,7 +41,7 @@ class Examples(Inputs):
     others: Labels | None = None
     shares: Floats | None = None
 
-    def targets(self, which: Labels, view: int, classes: int) -> Floats:
+    def targets(self, which: Labels | slice, view: int, classes: int) -> Floats:
         """What a model should say of one view of some images: images × classes."""
         each = np.eye(classes, dtype=np.float32)
         if self.others is None or self.shares is None:

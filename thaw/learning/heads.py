@@ -7,12 +7,12 @@ difference, and its cross-entropy the binary one.
 
 import itertools
 import math
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from thaw.artifacts import atomic
@@ -21,9 +21,9 @@ from thaw.errors import UserError
 from thaw.learning import curves
 from thaw.learning.curves import Report, Row, silent
 from thaw.learning.examples import Examples
-from thaw.learning.training import score
+from thaw.learning.training import cross_entropies, score
 from thaw.networks.inference import softmax
-from thaw.networks.outputs import Floats, Labels
+from thaw.networks.outputs import Floats
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Adam's, as in Keras
 
@@ -69,12 +69,17 @@ def fit(
 ) -> tuple[Head, list[Row]]:
     """Train a head with the solver that the configuration names: see ``solve`` and ``descend``."""
     if isinstance(config, Lbfgs):
-        return solve(config, train, val, weights, report)
+        return solve(config, train, val, classes, weights, report)
     return descend(config, train, val, classes, seed, weights, report)
 
 
 def solve(
-    config: Lbfgs, train: Examples, val: Examples, weights: Floats | None = None, report: Report = silent
+    config: Lbfgs,
+    train: Examples,
+    val: Examples,
+    classes: int,
+    weights: Floats | None = None,
+    report: Report = silent,
 ) -> tuple[Head, list[Row]]:
     """Solve multinomial logistic regression on standardised features; validation chooses the regularisation.
 
@@ -83,61 +88,49 @@ def solve(
 
     Args:
         config: candidates of the inverse regularisation, tried from the strongest until the validation loss has risen
-            twice in a row; the lowest validation loss wins, the stronger one on a tie.
+            twice in a row; see ``strongest`` for which one wins.
         train: features; all views of an image count alike.
         val: features; only the images as they are count.
+        classes: how many there are.
         weights: of each class in the loss; None counts all alike.
         report: is told each row as soon as there is one.
 
     Returns:
         The head, and one row per candidate for ``history.csv``.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
+    from thaw.learning.logistic import Regression  # SciPy takes half a second to import, and only training needs it
 
-    x, y, counts = _views(train, weights)
     val_x = val.take()
-    mean, deviation = x.mean(axis=0), x.std(axis=0)
-    deviation[deviation == 0] = 1
-    scaled = (x - mean) / deviation
-    solver = LogisticRegression(max_iter=config.max_iterations, warm_start=True)
-    best, lowest, rows = None, np.inf, []
-    for step, inverse_l2 in enumerate(sorted(config.inverse_l2)):
-        solver.C = inverse_l2
-        # One thread: the matrices are small, and threads that wait for each other cost a hundred times the arithmetic.
-        with warnings.catch_warnings(), threadpool_limits(1, "blas"):
-            # Weak regularisation may want more steps; validation sees what came of the steps it had.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            solver.fit(scaled, y, sample_weight=counts)
-        coefficients, intercept = solver.coef_, solver.intercept_
-        if len(coefficients) == 1:  # two classes: scikit-learn solves for one logit, which two halves make again
-            coefficients = np.concatenate([-coefficients, coefficients]) / 2
-            intercept = np.concatenate([-intercept, intercept]) / 2
-        kernel = (coefficients / deviation).T.astype(np.float32)
-        head = Head([(kernel, (intercept - mean @ kernel).astype(np.float32))])
-        judged = score(head.logits(val_x), val.y)
-        rows.append(curves.row(step, score(head.logits(x), y), judged, inverse_l2=inverse_l2))
-        report(rows[-1])
-        if judged[0] < lowest:
-            best, lowest = head, judged[0]
-        if len(rows) > 2 and rows[-3]["val_loss"] < rows[-2]["val_loss"] < rows[-1]["val_loss"]:
-            break  # weaker still would only overfit more, and take the longest to solve
-    assert best is not None  # there is at least one candidate, and a loss is finite
-    return best, rows
+    heads, losses, rows = list[Head](), list[NDArray[np.float64]](), list[Row]()
+    with threadpool_limits(1, "blas"):  # cores share blocks of images instead
+        regression = Regression(train, classes, weights)
+        for step, inverse_l2 in enumerate(sorted(config.inverse_l2)):
+            layer, seen = regression.solve(inverse_l2)
+            heads.append(Head([layer]))
+            logits = heads[-1].logits(val_x)
+            losses.append(cross_entropies(logits, val.y))
+            rows.append(curves.row(step, seen, score(logits, val.y), inverse_l2=inverse_l2))
+            report(rows[-1])
+            if len(rows) > 2 and rows[-3]["val_loss"] < rows[-2]["val_loss"] < rows[-1]["val_loss"]:
+                break  # weaker still would only overfit more, and take the longest to solve
+    place = strongest(losses)
+    return heads[place], curves.choose(rows, place)
 
 
-def _views(train: Examples, weights: Floats | None) -> tuple[Floats, Labels, Floats | None]:
-    """All views of the training images, a label for each, and what it counts; a mixture stands once for each label."""
-    views = range(train.source.views)
-    x = np.concatenate([train.take(view=view) for view in views])
-    y = np.tile(train.y, len(views))
-    if train.others is None or train.shares is None:
-        return x, y, None if weights is None else weights[y]
-    share = train.shares.T.ravel()
-    mixed = share < 1
-    x, y = np.concatenate([x, x[mixed]]), np.concatenate([y, train.others.T.ravel()[mixed]])
-    counts = np.concatenate([share, 1 - share[mixed]])
-    return x, y, counts if weights is None else counts * weights[y]
+def strongest(losses: list[NDArray[np.float64]]) -> int:
+    """Choose a regularisation: the strongest that is no worse than the best by more than noise.
+
+    That is one standard error (Breiman et al. 1984), here of the mean of the differences, image by image. Fine-tuning
+    gets further from such a head than from the best one.
+
+    Args:
+        losses: of the validation images, for each candidate, the strongest first.
+
+    Returns:
+        The number of the candidate.
+    """
+    worse = [each - min(losses, key=lambda one: float(one.mean())) for each in losses]
+    return next(place for place, each in enumerate(worse) if each.mean() <= each.std() / math.sqrt(len(each)))
 
 
 def descend(
@@ -177,7 +170,7 @@ def descend(
     steps, best = 0, head
     rows = [curves.row(0, (math.nan, math.nan), score(head.logits(val_x), val.y))]
     report(rows[0])
-    with threadpool_limits(1, "blas"):  # see ``solve``
+    with threadpool_limits(1, "blas"):  # the matrices are small, and threads that wait cost more than the arithmetic
         while len(rows) <= config.epochs and len(rows) - 1 - best_epoch(rows) < config.patience:
             order, seen, view = random.permutation(len(train.y)), [], (len(rows) - 1) % train.source.views
             for at in range(0, len(order), config.batch_size):
@@ -208,7 +201,7 @@ def descend(
             report(rows[-1])
             if best_epoch(rows) == len(rows) - 1:
                 best = Head([(kernel.copy(), bias.copy()) for kernel, bias in head.layers])
-    return best, rows
+    return best, curves.choose(rows, best_epoch(rows))
 
 
 def _glorot(random: np.random.Generator, inputs: int, outputs: int) -> Floats:

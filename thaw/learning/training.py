@@ -50,11 +50,16 @@ class Rung:
 
 def score(logits: Floats, labels: Labels) -> tuple[float, float]:
     """Cross-entropy (nats) and accuracy of ``logits`` (images × classes)."""
+    return float(cross_entropies(logits, labels).mean()), float((logits.argmax(axis=1) == labels).mean())
+
+
+def cross_entropies(logits: Floats, labels: Labels) -> NDArray[np.float64]:
+    """Cross-entropy (nats) of each image, from its ``logits`` (images × classes)."""
     exact = logits.astype(np.float64)
     top = exact.max(axis=1)
     log_sum = top + np.log(np.exp(exact - top[:, np.newaxis]).sum(axis=1))
-    loss = log_sum - exact[np.arange(len(labels)), labels]
-    return float(loss.mean()), float((logits.argmax(axis=1) == labels).mean())
+    losses: NDArray[np.float64] = log_sum - exact[np.arange(len(labels)), labels]
+    return losses
 
 
 def adam(rung: Rung, factors: Mapping[str, float], weight_decay: float = 0) -> Any:

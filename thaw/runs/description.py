@@ -91,7 +91,7 @@ def curve_points(row: Row, offset: int) -> list[Point]:
 
 
 def _is_point(key: str, value: float) -> bool:
-    return key != "step" and math.isfinite(value)
+    return key not in ("step", "kept") and math.isfinite(value)
 
 
 def points(paths: Paths, metrics: Mapping[str, Any]) -> list[Point]:

@@ -14,7 +14,7 @@ from thaw.errors import UserError
 from thaw.learning import predictions
 from thaw.sweeps import probe
 
-LBFGS = Lbfgs(solver="lbfgs", class_weights="none", inverse_l2=[0.01, 1.0], max_iterations=100)
+LBFGS = Lbfgs(solver="lbfgs", class_weights="none", inverse_l2=[0.01, 1.0])
 
 
 def record(number: int, label: str, split: str) -> Record:

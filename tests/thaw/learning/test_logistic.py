@@ -1,0 +1,116 @@
+"""Logistic regression: scikit-learn's minimum, the same bytes on any number of cores and in any amount of memory."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from thaw.learning import logistic
+from thaw.learning.examples import Examples
+from thaw.learning.logistic import Regression
+from thaw.networks.inference import softmax
+from thaw.networks.outputs import Array, Floats
+
+
+def _examples(classes: int, images: int = 300, apart: float = 1.0, seed: int = 0, views: int = 1) -> Examples:
+    random = np.random.default_rng(seed)
+    y = random.integers(0, classes, images)
+    x = random.normal(size=(images, views, 20)) @ random.normal(size=(20, 20))
+    x[np.arange(images), :, y] += apart
+    return Examples(Array(x.astype(np.float32)), np.arange(images), y)
+
+
+def _reference(train: Examples, c: float, **weights: Any) -> tuple[Floats, Floats]:
+    """The kernel and bias that scikit-learn finds in double precision, if it is made to go on to the minimum."""
+    x = np.concatenate([train.take(view=view) for view in range(train.source.views)]).astype(np.float64)
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    c = 2 * c if train.y.max() == 1 else c  # of two classes it knows one logit
+    solved = LogisticRegression(C=c, tol=1e-9, max_iter=100_000).fit(
+        (x - mean) / deviation, np.tile(train.y, train.source.views), **weights
+    )
+    kernel = (solved.coef_ / deviation).T
+    bias = solved.intercept_ - mean @ kernel
+    if kernel.shape[1] == 1:
+        return np.hstack([-kernel, kernel]) / 2, np.append(-bias, bias) / 2
+    return kernel, bias
+
+
+def _says(layer: tuple[Floats, Floats], train: Examples) -> Floats:
+    return softmax((train.take() @ layer[0] + layer[1]).astype(np.float32))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from([2, 3, 7]), st.sampled_from([0.01, 1.0, 100.0]), st.floats(0, 8), st.integers(0, 99))
+def test_it_is_scikit_learn_s_minimum(classes: int, c: float, apart: float, seed: int) -> None:
+    train = _examples(classes, apart=apart, seed=seed)
+    np.testing.assert_allclose(
+        _says(Regression(train, classes).solve(c)[0], train), _says(_reference(train, c), train), atol=5e-3
+    )
+
+
+def test_what_a_class_counts_is_scikit_learn_s_class_weight() -> None:
+    train, weights = _examples(3), np.array([1, 5, 0.5], np.float32)
+    expected = _says(_reference(train, 1, sample_weight=weights[train.y]), train)
+    np.testing.assert_allclose(_says(Regression(train, 3, weights).solve(1)[0], train), expected, atol=5e-3)
+
+
+def test_a_mixture_is_an_image_of_each_class_by_its_share() -> None:
+    train = _examples(3)
+    others, shares = np.roll(train.y, 1)[:, np.newaxis], np.random.default_rng(1).uniform(size=(300, 1))
+    mixed = Examples(train.source, train.rows, train.y, others, shares.astype(np.float32))
+    doubled = Examples(train.source, np.tile(train.rows, 2), np.append(train.y, others))
+    expected = _reference(doubled, 1, sample_weight=np.append(shares, 1 - shares))
+    np.testing.assert_allclose(_says(Regression(mixed, 3).solve(1)[0], train), _says(expected, train), atol=5e-3)
+
+
+def test_the_path_to_a_minimum_does_not_matter() -> None:
+    train = _examples(3, apart=3)
+    one, other = Regression(train, 3), Regression(train, 3)
+    for c in (0.001, 0.1):
+        one.solve(c)
+    np.testing.assert_allclose(_says(one.solve(10)[0], train), _says(other.solve(10)[0], train), atol=5e-3)
+
+
+def test_classes_that_are_easily_told_apart_do_not_end_it_early() -> None:
+    """scikit-learn's default stops after a few steps here; features that differ in rounding then gave other heads."""
+    train = _examples(3, images=100, apart=20)
+    noise = np.random.default_rng(1).normal(size=train.take().shape).astype(np.float32)
+    other = Examples(Array((train.take() * (1 + 1e-6 * noise))[:, np.newaxis]), train.rows, train.y)
+    (found, seen), (again, _) = (Regression(one, 3).solve(10) for one in (train, other))
+    np.testing.assert_allclose(_says(found, train), _says(again, train), atol=1e-3)
+    np.testing.assert_allclose(_says(found, train), _says(_reference(train, 10), train), atol=1e-3)
+    assert seen[1] == 1
+
+
+def test_the_loss_and_accuracy_are_those_on_the_training_images() -> None:
+    train = _examples(3, views=2)
+    layer, (loss, accuracy) = Regression(train, 3, np.array([1, 5, 0.5], np.float32)).solve(1)
+    said = [softmax((train.take(view=view) @ layer[0] + layer[1]).astype(np.float32)) for view in (0, 1)]
+    own = np.concatenate([one[np.arange(300), train.y] for one in said])
+    assert loss == pytest.approx(-np.log(own).mean(), rel=1e-4)
+    assert accuracy == np.mean([one.argmax(axis=1) == train.y for one in said])
+
+
+@pytest.mark.parametrize("held", [2**30, 0], ids=["in memory", "read again"])
+def test_cores_and_memory_change_no_byte(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, found = _examples(3, views=2), []
+    monkeypatch.setattr(logistic, "BLOCK", 64)
+    for cores in (1, 3):
+        monkeypatch.setattr(logistic, "cores", lambda cores=cores: cores)
+        found.append(Regression(train, 3).solve(1)[0])
+    monkeypatch.setattr(logistic, "HELD", held)
+    found.append(Regression(train, 3).solve(1)[0])
+    for kernel, bias in found[1:]:
+        np.testing.assert_array_equal(kernel, found[0][0])
+        np.testing.assert_array_equal(bias, found[0][1])
+
+
+def test_very_many_features_are_solved_without_their_correlations(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = _examples(3)
+    monkeypatch.setattr(logistic, "WIDE", 10)
+    np.testing.assert_allclose(
+        _says(Regression(train, 3).solve(1)[0], train), _says(_reference(train, 1), train), atol=5e-3
+    )
