@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
 
+from thaw.errors import UserError
 from thaw.learning.examples import Examples
 from thaw.machine import cores
 from thaw.networks.outputs import Floats
@@ -63,6 +64,9 @@ class Regression:
         train: features and labels; all views of an image count alike, and a mixture for its classes by their shares.
         classes: how many there are.
         weights: of each class in the loss; None counts all alike.
+
+    Raises:
+        UserError: there are features that are not finite.
     """
 
     def __init__(self, train: Examples, classes: int, weights: Floats | None = None) -> None:
@@ -74,6 +78,11 @@ class Regression:
         self._kernel, self._bias = np.zeros((width, classes)), np.zeros(classes)
         self._mean, self._deviation = np.zeros(width, np.float32), np.ones(width, np.float32)
         (sums,) = self._sum(lambda block: (self._features(block).sum(axis=0, dtype=np.float64),))
+        if not np.isfinite(sums).all():
+            raise UserError(
+                "train_head: expected features that are finite, found some that are not: 'backbone.weights' are broken, "
+                "or 'backbone.precision' is too low for them; correct one of them"
+            )
         self._mean = (sums / count).astype(np.float32)
         (squares,) = self._sum(lambda block: (_squares(self._features(block)),))
         spread = np.sqrt(squares if squares.ndim == 1 else squares.diagonal()) / np.sqrt(count)
@@ -157,6 +166,7 @@ class _Space:
     """
 
     def __init__(self, correlations: Doubles | None, curvature: float, ridge: float) -> None:
+        curvature = max(curvature, ridge)  # where all classes are told apart, rounding leaves none
         self._edge = np.sqrt(curvature)
         self._factor: Doubles | None = None
         if correlations is not None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
+from thaw.errors import UserError
 from thaw.learning import logistic
 from thaw.learning.examples import Examples
 from thaw.learning.logistic import Regression
@@ -83,6 +84,24 @@ def test_classes_that_are_easily_told_apart_do_not_end_it_early() -> None:
     np.testing.assert_allclose(_says(found, train), _says(again, train), atol=1e-3)
     np.testing.assert_allclose(_says(found, train), _says(_reference(train, 10), train), atol=1e-3)
     assert seen[1] == 1
+
+
+def test_where_nothing_is_left_to_learn_it_ends() -> None:
+    train = _examples(3, apart=1000)
+    problem = Regression(train, 3)
+    for c in (1, 1e6, 1e12):
+        layer, seen = problem.solve(c)
+        assert np.isfinite(layer[0]).all()
+        assert np.isfinite(layer[1]).all()
+        assert seen[1] == 1
+
+
+def test_features_that_are_no_numbers_are_said() -> None:
+    train = _examples(3)
+    broken = train.take()[:, np.newaxis]
+    broken[7, 0, 3] = np.inf
+    with pytest.raises(UserError, match=r"expected features that are finite.*precision"):
+        Regression(Examples(Array(broken), train.rows, train.y), 3)
 
 
 def test_the_loss_and_accuracy_are_those_on_the_training_images() -> None:
