@@ -80,8 +80,8 @@ class Regression:
         (sums,) = self._sum(lambda block: (self._features(block).sum(axis=0, dtype=np.float64),))
         if not np.isfinite(sums).all():
             raise UserError(
-                "train_head: expected features that are finite, found some that are not: 'backbone.weights' are broken, "
-                "or 'backbone.precision' is too low for them; correct one of them"
+                "train_head: expected features that are finite, found some that are not: the weights are broken, or "
+                "'backbone.precision' is too low for them; correct one of them"
             )
         self._mean = (sums / count).astype(np.float32)
         (squares,) = self._sum(lambda block: (_squares(self._features(block)),))
