@@ -40,3 +40,19 @@ def test_columns_and_groups_of_a_table_go_all_the_way(tmp_path: Path) -> None:
     for column in ("camera", "taken (year)"):
         assert sum(row["images"] for row in figures["slices"] if row["column"] == column) == len(test)
     assert "Slice by slice" in project.paths.report.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_table_beside_class_folders_is_tracked_with_them(tmp_path: Path) -> None:
+    project = repository(tmp_path / "project")
+    photos = squares(tmp_path / "photos", per_class=20)
+    files = sorted(photos.rglob("*.png"))
+    lines = [
+        f"{one.relative_to(photos).as_posix()};{('Canon', 'Nikon')[number % 2]}\n" for number, one in enumerate(files)
+    ]
+    (photos / "metadata.csv").write_text("".join(["image;camera\n", *lines]), encoding="utf-8")
+    assert "slices: by camera: 2" in project.stage("get_data", "folder", str(photos)).stdout
+    (project.root / "data" / "metadata.csv").unlink()
+    project.dvc("checkout", "data.dvc")
+    assert "slices: by camera: 2" in project.dvc("repro", "prepare")
+    assert {record.metadata["camera"] for record in manifest.read(project.paths.manifest)} == {"Canon", "Nikon"}

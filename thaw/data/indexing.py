@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from thaw.config.schema import Dataset
-from thaw.data import corrections, folders, images, tables
+from thaw.data import corrections, descriptions, folders, images, tables
 from thaw.data.corrections import Action, Correction
 from thaw.data.layouts import SPLITS, Entry, Layout, Listing, Options, Refused, coherent, few, listing, quoted
 from thaw.data.manifest import Record, Split
@@ -126,7 +126,8 @@ def understand(data: Path, files: Listing, options: Options) -> Layout:
     """Do as ``scan`` does with a folder whose files are listed."""
     if not files.paths:
         raise UserError(f"expected images in {data}, found no file; add a folder of images for each class")
-    layout = tables.inside(data, files.paths, options) or folders.understand(data, files, options)
+    layout = tables.inside(data, files.paths, options)
+    layout = layout or descriptions.added(data, folders.understand(data, files, options), files.paths)
     return coherent(data, replace(layout, refused=[*files.refused, *layout.refused]))
 
 

@@ -99,6 +99,7 @@ class Layout:
         notes: what a person should know of how the folder was understood, a line each.
         listed: whether it takes a list to say the same again: a table or ``Options`` had a say.
         top: the folder that all of it is in, ``""`` if that is the data folder itself.
+        tables: the files that say more of images which have their classes without them (see ``descriptions``).
     """
 
     entries: list[Entry]
@@ -106,6 +107,7 @@ class Layout:
     notes: list[str] = field(default_factory=list)
     listed: bool = False
     top: str = ""
+    tables: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -176,6 +176,7 @@ def _place(folder: Path, target: Path, layout: Layout, *, link: bool) -> None:
         paths += [one.path for one in layout.refused if is_picture(one.path) and (folder / one.path).is_file()]
     is_inside = layout.top and not layout.listed and all(path.startswith(f"{layout.top}/") for path in paths)
     inside = f"{layout.top}/" if is_inside else ""
+    paths += [] if layout.listed else layout.tables
     for path in tqdm(paths, "copy", disable=None, unit="file"):
         source, copy = folder / path, target / path.removeprefix(inside)
         copy.parent.mkdir(parents=True, exist_ok=True)

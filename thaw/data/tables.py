@@ -46,7 +46,7 @@ def inside(data: Path, paths: Sequence[str], options: Options) -> Layout | None:
     if options.label_from:
         return None
     tables = [path for path in paths if PurePosixPath(path).suffix.lower() in SUFFIXES]
-    if INDEX in tables:
+    if INDEX in tables and any(is_called(name, LABEL) for name in read(data / INDEX)[0]):
         return _merged([(INDEX, understand(data, data / INDEX, paths, options))], paths)
     named = [path for path in tables if PurePosixPath(path).stem.lower() == "metadata"]  # Hugging Face's image folders
     pictures = [path for path in paths if is_picture(path)]
@@ -112,7 +112,7 @@ def understand(data: Path, table: Path, paths: Sequence[str], options: Options) 
     """
     columns, rows = read(table)
     base = table.parent.relative_to(data).as_posix() if table.is_relative_to(data) else ""
-    places = _Places(paths, "" if base == "." else base)
+    places = Places(paths, "" if base == "." else base)
     notes: list[str] = []
     by_path, meant = _path_column(table, rows, columns, places, options.path_column)
     hot = [] if options.label_column else _one_hot(rows, [name for name in columns if name != by_path])
@@ -220,6 +220,11 @@ def cell(value: object) -> str:
     return "" if value is None or value != value else str(value)  # only NaN is not itself
 
 
+def is_called(name: str, words: str) -> bool:
+    """Whether a column is called by one of some words."""
+    return _plain(name) in words.split()
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).lower()
 
@@ -231,11 +236,11 @@ def named(columns: Sequence[str], words: str, taken: set[str]) -> str:
 
 
 def _path_column(
-    table: Path, rows: Rows, columns: Sequence[str], places: "_Places", given: str | None
+    table: Path, rows: Rows, columns: Sequence[str], places: "Places", given: str | None
 ) -> tuple[str, list[str]]:
     """The column that names files, and those files: of the columns that are called so, the one that names most."""
     called = [_given(table, "--path-column", given, columns)] if given else []
-    called = called or [name for name in columns if _plain(name) in PATH.split()]
+    called = called or [name for name in columns if is_called(name, PATH)]
     called.sort(key=lambda name: given or PATH.split().index(_plain(name)))
     found = {name: places.find([row[name] for row in rows]) for name in called}
     if not found:
@@ -250,7 +255,7 @@ def _label_column(table: Path, rows: Rows, columns: Sequence[str], options: Opti
     """The column of labels; of two that say the same in words and in numbers, the words."""
     if options.label_column:
         return _given(table, "--label-column", options.label_column, columns)
-    called = [name for name in columns if _plain(name) in LABEL.split()]
+    called = [name for name in columns if is_called(name, LABEL)]
     called.sort(key=lambda name: (all(_is_number(row[name]) for row in rows), LABEL.split().index(_plain(name))))
     same = [name for name in called if called and _alike(rows, called[0], name)]
     if not called or len(same) < len(called):
@@ -282,14 +287,14 @@ def _is_number(text: str) -> bool:
 
 def _one_hot(rows: Rows, columns: Sequence[str]) -> list[str]:
     """The columns of 0 and 1 of which each row has one 1; none if a column is called a label, or they are not so."""
-    if any(_plain(name) in LABEL.split() for name in columns):
+    if any(is_called(name, LABEL) for name in columns):
         return []
     hot = [name for name in columns if all(row[name].strip() in ("0", "1", "0.0", "1.0") for row in rows)]
     is_so = len(hot) > 1 and all(sum(float(row[name]) for name in hot) == 1 for row in rows)
     return hot if is_so and rows else []
 
 
-class _Places:
+class Places:
     """Files, found by what a table says of them: a path, the end of one, or either without its ending.
 
     Absolute paths, and folders that are not there, are cut off at the front: as much for all rows as finds most files.

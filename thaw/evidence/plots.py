@@ -270,9 +270,8 @@ def confusion_matrix(counts: Counts, classes: list[str], shown: Sequence[int]) -
                 "x": margin + x * cell,
                 "y": margin + y * cell,
                 "right": row == column,
-                # Even a single error among hundreds has to be seen.
-                "opacity": round(0.12 + 0.88 * share, 2),
-                "dark": bool(share > 0.5),
+                # Even a single error among hundreds has to be seen, and the number on all of a row has to be read.
+                "opacity": round(0.12 + 0.42 * share, 2),
                 "count": int(counts[row, column]),
                 "text": f"{counts[row, column]} of {counts[row].sum()} {classes[row]}: {classes[column]}",
             }

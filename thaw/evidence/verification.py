@@ -194,7 +194,8 @@ def _drawn(verdict: Verdict) -> str:
     rows = [row for line in _lines(verdict) for row in textwrap.wrap(line, 120, subsequent_indent="    ")]
     height = 20 * len(rows) + 8
     texts = "".join(f'<text x="0" y="{20 * n + 18}">{escape(row.strip())}</text>' for n, row in enumerate(rows))
-    style = "text{font:14px system-ui,sans-serif;fill:#666}"
+    dark = "@media (prefers-color-scheme:dark){text{fill:#98a2b3}}"  # as in the report, whose colours these are
+    style = f"text{{font:14px system-ui,sans-serif;fill:#667085}}{dark}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="900" height="{height}" viewBox="0 0 900 {height}">'
         f"<style>{style}</style>{texts}</svg>\n"

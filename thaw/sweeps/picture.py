@@ -16,7 +16,7 @@ LABELS = 16  # of an axis, at most: what there is room for
 STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#1c2430;stroke:#fff;stroke-width:4px;paint-order:stroke}"
     ".key{font-weight:600}"
-    "line{stroke:#98a2b3}polyline{fill:none;stroke:#1769c2;stroke-width:1.5}polyline.best{stroke:#c0392b;stroke-width:3}"
+    "line{stroke:#667085}polyline{fill:none;stroke:#1769c2;stroke-width:1.5}polyline.best{stroke:#c0392b;stroke-width:3}"
 )
 
 
@@ -72,7 +72,7 @@ def seeds(found: Seeds) -> str:
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {bottom + BOTTOM}" role="img">',
-        f"<style>{STYLE}circle{{fill:#1769c2;fill-opacity:.5}}.mean{{stroke:#1c2430;stroke-width:3}}</style>",
+        f"<style>{STYLE}circle{{fill:#1769c2;fill-opacity:.4;stroke:#1769c2;stroke-width:1.5}}.mean{{stroke:#1c2430;stroke-width:3}}</style>",
         f'<rect width="{width:g}" height="{bottom + BOTTOM}" fill="#fff"/>',
         f'<text class="key" x="12" y="{TOP - 18}">what fine-tuning adds, in points: '
         f"a dot is a seed, the line the mean's {CONFIDENCE:.0%} interval</text>",

@@ -13,7 +13,8 @@ import numpy as np
 from thaw.artifacts import Paths, fingerprint, read_json
 from thaw.data import manifest
 from thaw.evidence import scoring, significance, wording
-from thaw.learning import predictions
+from thaw.learning import examples, predictions
+from thaw.networks.outputs import Labels
 
 CONFIDENCE = 0.95  # of the interval that a cross-validated accuracy is given with
 JUDGED = {"backbone": "cross-validated", "head": "validation", "model": "validation"}  # the figure it is ranked by
@@ -58,23 +59,24 @@ def kept(paths: Paths) -> str:
     return str(read_json(paths.figures)["kept"]) if paths.figures.exists() else "head"
 
 
-def judged(paths: Paths) -> scoring.Answers:
-    """Return what the model that a job keeps has answered to the images that it is ranked by.
+def judged(paths: Paths) -> tuple[scoring.Answers, Labels | None]:
+    """Return what the model that a job keeps has answered to the images that it is ranked by, and their groups.
 
     These are the validation images; where a backbone was probed, all but the test images, as cross-validation has it.
+    The groups are those of ``examples.groups``: None where every image is one of its own.
     """
     probe = paths.predictions("probe")
     found = predictions.read(probe if probe.exists() else paths.predictions(MODELS[kept(paths)]))
-    labels = {record.path: record.label for record in manifest.read(paths.manifest)}
-    classes = {name: number for number, name in enumerate(read_json(paths.classes))}
+    known = {record.path: record for record in manifest.read(paths.manifest)}
     rows = [row for row, split in enumerate(found.splits) if probe.exists() or split == "val"]
-    true = np.array([classes[labels[found.paths[row]]] for row in rows], dtype=np.intp)
-    return scoring.Answers(true, found.probabilities[rows])
+    records = [known[found.paths[row]] for row in rows]
+    true = examples.labels(records, read_json(paths.classes))
+    return scoring.Answers(true, found.probabilities[rows]), examples.groups(records)
 
 
 def validation(paths: Paths) -> tuple[float, float]:
     """Return the accuracy and the cross-entropy (nats) that a job is ranked by."""
-    answers = judged(paths)
+    answers, _ = judged(paths)
     return scoring.accuracy(*answers), scoring.log_loss(*answers)
 
 
@@ -178,11 +180,12 @@ def shown(ranking: Sequence[Ranked], varied: Sequence[str]) -> list[str]:
 
 def _proof(one: Ranked, best: Ranked) -> tuple[str, str]:
     """Return the interval of an accuracy, and how likely its difference to the best one's is by chance."""
-    answers, theirs = judged(one.jobs[0]), judged(best.jobs[0])
-    low, high = significance.wilson(scoring.accuracy(*answers), len(answers.labels), CONFIDENCE)
+    (answers, groups), (theirs, _) = judged(one.jobs[0]), judged(best.jobs[0])
+    right = answers.probabilities.argmax(1) == answers.labels
+    low, high = significance.share(right, groups, CONFIDENCE)
     if one is best or one.data != best.data:
         return f"{low:.1%} to {high:.1%}", ""
-    p = significance.mcnemar(scoring.Pair(answers.labels, answers.probabilities, theirs.probabilities)).p
+    p = significance.mcnemar(scoring.Pair(answers.labels, answers.probabilities, theirs.probabilities, groups)).p
     return f"{low:.1%} to {high:.1%}", f"{p:.2g}"
 
 
@@ -254,9 +257,11 @@ def _leaks(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _best_backbone(ranking: Sequence[Ranked]) -> list[str]:
     best = ranking[0].records[0]
-    images = len(judged(ranking[0].jobs[0]).labels)
+    answers, groups = judged(ranking[0].jobs[0])
+    images = f"{len(answers.labels)} images"
+    images += "" if groups is None else f" in {len(np.unique(groups))} groups"
     return [
-        f"Cross-validated with linear heads on {images} images; the test images have no part in it. The intervals are",
+        f"Cross-validated with linear heads on {images}; the test images have no part in it. The intervals are",
         f"those of {CONFIDENCE:.0%}; p is how likely a difference to the best as large as this is by chance (McNemar).",
         f"To take the best one: python -m stages.sweep --promote {best.job[:SHORT]}",
     ]

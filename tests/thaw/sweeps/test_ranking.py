@@ -1,5 +1,8 @@
 """What came of a sweep, in order."""
 
+import dataclasses
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -7,14 +10,15 @@ import pytest
 from tests.helpers import finished
 from thaw.artifacts import Paths, write_json
 from thaw.data import manifest
+from thaw.evidence import significance
 from thaw.learning import predictions
 from thaw.sweeps import ranking
 from thaw.sweeps.ranking import Outcome, Record
 
 
-def rated(folder: Path, name: str, accuracy: float, sure: float = 0.9, seed: int = 0) -> Outcome:
+def rated(folder: Path, name: str, accuracy: float, sure: float = 0.9, seed: int = 0, per_class: int = 60) -> Outcome:
     """Fabricate a job that gets a share of the validation images right, more or less surely."""
-    paths = finished.pipeline(folder / f"{name}-{seed}")
+    paths = finished.pipeline(folder / f"{name}-{seed}", per_class=per_class)
     found = predictions.read(paths.predictions("finetune"))
     for number, row in enumerate(row for row, split in enumerate(found.splits) if split == "val"):
         label = int(found.paths[row].startswith("class_1"))
@@ -70,18 +74,45 @@ def test_so_they_are_where_the_split_was_copied(tmp_path: Path) -> None:
     assert "differ in the split" in ranking.summary(ranking.ranked(jobs), jobs, ["name"], [])
 
 
-@pytest.mark.parametrize(("other", "p"), [(0.9, "1"), (0.5, "0.00049")])
-def test_backbones_are_compared_on_the_very_same_images(tmp_path: Path, other: float, p: str) -> None:
+def probed(folder: Path, shares: Sequence[float], group: int = 1, per_class: int = 60) -> tuple[list[list[str]], str]:
+    """The table and the summary of backbones that get shares of the images right; so many images are one group."""
     jobs = []
-    for name, share in (("0", 0.9), ("1", other)):
-        record, paths = rated(tmp_path, name, share)
+    for number, share in enumerate(shares):
+        record, paths = rated(folder, str(number), share, per_class=per_class)
         (paths.root / "probe").mkdir()
         found = predictions.read(paths.predictions("finetune"))
         val = [row for row, split in enumerate(found.splits) if split == "val"]
-        known = [one for one in manifest.read(paths.manifest) if one.split == "val"]
+        records = manifest.read(paths.manifest)
+        known = [one for one in records if one.split == "val"]
+        of = {one.path: f"g{place // group}" for place, one in enumerate(known) if group > 1}
+        manifest.write(paths.manifest, [dataclasses.replace(one, group=of.get(one.path, "")) for one in records])
         predictions.write(paths.predictions("probe"), found.classes, known, found.probabilities[val])
         jobs.append((Record(record.number, record.values, record.job, rank="backbone"), paths))
-    rows = ranking.table(ranking.ranked(jobs, "backbone"), ["name"])
+    ranked = ranking.ranked(jobs, "backbone")
+    return ranking.table(ranked, ["name"]), ranking.summary(ranked, jobs, ["name"], [])
+
+
+@pytest.mark.parametrize(("other", "p"), [(0.9, "1"), (0.5, "0.00049")])
+def test_backbones_are_compared_on_the_very_same_images(tmp_path: Path, other: float, p: str) -> None:
+    rows, said = probed(tmp_path, [0.9, other])
     assert rows[0] == ["rank", "name", "cross-validated", "interval", "p", "loss", "job"]
     assert rows[1][4] == ""
     assert rows[2][4] == p
+    assert "on 30 images; the test images" in said
+
+
+def width(interval: str) -> float:
+    low, high = (float(end.rstrip("%")) for end in interval.split(" to "))
+    return high - low
+
+
+def test_of_images_in_groups_the_groups_are_counted(tmp_path: Path) -> None:
+    """100 images; groups of four are alike, and 25 images would tell as much."""
+    (_, alone, other), _ = probed(tmp_path / "alone", [0.8, 0.6], per_class=200)
+    (_, grouped, others), said = probed(tmp_path / "grouped", [0.8, 0.6], group=4, per_class=200)
+    assert alone[2] == grouped[2] == "80.0%"
+    low, high = significance.wilson(0.8, 25, ranking.CONFIDENCE)
+    assert grouped[3] == f"{low:.1%} to {high:.1%}"
+    assert width(grouped[3]) / width(alone[3]) == pytest.approx(math.sqrt(4), rel=0.05)
+    assert (other[4], others[4]) == (f"{2 / 2**20:.2g}", f"{2 / 2**5:.2g}")  # 20 images, or 5 groups, all one way
+    assert "on 100 images in 25 groups; the test images" in said
