@@ -50,6 +50,9 @@ def _with(data: Path, table: str, layout: Layout, paths: Sequence[str]) -> Layou
     unmatched = len(by_image.pop("", []))
     said = {path: {name: _agreed([one[name] for one in rows]) for name in others} for path, rows in by_image.items()}
     by_group = _group(others, said, labels)
+    apart = {(said.get(entry.path, {}).get(by_group, ""), entry.split) for entry in layout.entries if entry.split}
+    shared = len({group for group, _ in apart if group}) < len([group for group, _ in apart if group])
+    by_group, told = ("", by_group) if shared else (by_group, "")
     by_split, splits = _splits(others, said, layout.entries)
 
     def described(entry: Entry) -> Entry:
@@ -70,6 +73,8 @@ def _with(data: Path, table: str, layout: Layout, paths: Sequence[str]) -> Layou
         note += f"; rows that name no image, or more than one: {unmatched:,}"
     if differing := sum(any(one != rows[0] for one in rows) for rows in by_image.values()):
         note += f"; with rows that differ, of which only what they agree in is taken: {differing:,}"
+    if told:
+        note += f"; one {told!r} is in several of the splits that folders name, so that it makes slices and no groups"
     return replace(
         layout,
         entries=[described(entry) for entry in layout.entries],

@@ -15,7 +15,6 @@ from thaw.artifacts import Paths
 from thaw.data import indexing, manifest, sources
 from thaw.data.corrections import Correction, write
 from thaw.data.layouts import Entry, Layout, Options, Refused
-from thaw.errors import UserError
 
 NAMES = [f"{label}/{letter}{number}.png" for label, letter in (("cats", "c"), ("dogs", "d")) for number in range(10)]
 CAMERA = {name: ("Canon", "Nikon")[number % 2] for number, name in enumerate(NAMES)}
@@ -187,14 +186,15 @@ def test_groups_that_are_the_classes_are_none(folder: Path) -> None:
     assert layout.notes[1:] == ["columns that are left out: person"]
 
 
-def test_a_group_in_two_splits_is_an_error(folder: Path) -> None:
+def test_groups_that_the_folders_splits_take_apart_make_slices_and_are_said(folder: Path) -> None:
     for name in NAMES:
         target = folder / ("test" if int(name[-5]) > 6 else "train") / name
         target.parent.mkdir(parents=True, exist_ok=True)
         (folder / name).rename(target)
-    table(folder / "metadata.csv", {"patient": ["one"] * 20}, lambda name: PurePosixPath(name).name)
-    with pytest.raises(UserError, match=r"expected each group in one split .* the group 'one' in test and train"):
-        indexing.scan(folder)
+    table(folder / "metadata.csv", {"patient": ["one", "two"] * 10}, lambda name: PurePosixPath(name).name)
+    layout = indexing.scan(folder)
+    assert {(entry.group, entry.metadata["patient"]) for entry in layout.entries} == {("", "one"), ("", "two")}
+    assert "one 'patient' is in several of the splits that folders name, so that it makes slices" in layout.notes[1]
 
 
 @pytest.mark.parametrize(
