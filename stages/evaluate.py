@@ -17,7 +17,7 @@ from thaw.artifacts import Paths, read_json, write_json, write_text
 from thaw.config.composing import command, recorded
 from thaw.config.schema import Evaluate
 from thaw.data import corrections, manifest
-from thaw.evidence import comparison, forecasting, report, slices, splits
+from thaw.evidence import comparison, forecasting, report, slices, splits, zeroshot
 from thaw.evidence.story import tell
 from thaw.learning import predictions, subsets
 from thaw.learning.heads import Head
@@ -42,6 +42,7 @@ def run(paths: Paths, evaluate: Evaluate, seed: int) -> None:
     val, test = (comparison.pair(predicted, grouped, classes, split) for split in ("val", "test"))
     tuned = config["finetune"]["unfreeze"] != "none"
     figures = comparison.compare(val, test, seed=seed, tuned=tuned, **evaluate.model_dump(exclude={"splits"}))
+    figures |= zeroshot.measured(paths, grouped, val, test, evaluate, seed)
     spread = splits.measure(paths, grouped, classes, config)
     figures |= {"cross_validated": spread.figures()} if spread else {}
     measured = subsets.measure(paths.features, grouped, classes, config["train_head"]["class_weights"], seed)

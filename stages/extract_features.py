@@ -1,18 +1,21 @@
 """Run every image through the frozen backbone, once.
 
-Reads data/ and artifacts/prepare/manifest.csv; writes artifacts/extract_features/: features.npy (images, in the order
-of the manifest × views × features; memory-mappable), mixes.npy (which views are mixtures of two images), meta.json
-(what the features take) and backbone.xml and .bin (the network, for OpenVINO: half of the model before fine-tuning).
-What the feature store in .cache/ holds is not computed again.
+Reads data/, artifacts/prepare/manifest.csv and classes.json; writes artifacts/extract_features/: features.npy (images,
+in the order of the manifest × views × features; memory-mappable), mixes.npy (which views are mixtures of two images),
+meta.json (what the features take) and backbone.xml and .bin (the network, for OpenVINO: half of the model before
+fine-tuning); of a network that reads and is given prompts, texts.npy (the class names, for zero-shot). What the feature
+store in .cache/ holds is not computed again.
 
     python -m stages.extract_features
 """
 
-from thaw.artifacts import Paths, write_json
+import numpy as np
+
+from thaw.artifacts import Paths, read_json, write_json
 from thaw.config.composing import command
 from thaw.config.schema import Augment, Backbone
 from thaw.data import manifest
-from thaw.networks import engine, features, views
+from thaw.networks import engine, features, texts, views
 from thaw.networks.backbones import FrozenNetwork
 from thaw.networks.outputs import Array
 
@@ -21,6 +24,8 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
     """Write the bottleneck features of all images, and of augmented views of the training images."""
     wanted = views.of(manifest.read(paths.manifest), augment, seed)
     with paths.stage("extract_features", backbone=backbone, augment=augment, seed=seed) as out:
+        if backbone.asked:
+            np.save(out / paths.texts.name, texts.classifier(backbone, read_json(paths.classes)))
         file = out / paths.features.name
         computed = features.extract(backbone, wanted, paths.data, file)
         stored = Array.load(file)

@@ -96,6 +96,11 @@ class Paths:
         return self.root / "extract_features" / "mixes.npy"
 
     @property
+    def texts(self) -> Path:
+        """What the network makes of the class names, see ``thaw.networks.texts``; only where there are prompts."""
+        return self.root / "extract_features" / "texts.npy"
+
+    @property
     def findings(self) -> Path:
         """What the data say about themselves, see ``thaw.audit.findings.Findings``."""
         return self.root / "audit" / "findings.json"

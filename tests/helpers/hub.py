@@ -1,5 +1,7 @@
 """Presets of KerasHub, tiny and random, written as KerasHub writes them: a family each."""
 
+import io
+import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,13 @@ def _hgnet(models: Any) -> Any:
 def _towers(models: Any, kind: str) -> Any:
     """A network for images and texts; KerasHub offers its towers only together."""
     vision = {"patch_size": 16, "intermediate_dim": 64, "image_shape": IMAGE, **TRANSFORMER}
-    text = {"vocabulary_size": 64, "embedding_dim": 32, "intermediate_dim": 64, "max_sequence_length": 8, **TRANSFORMER}
+    text = {
+        "vocabulary_size": 64,
+        "embedding_dim": 32,
+        "intermediate_dim": 64,
+        "max_sequence_length": 32,
+        **TRANSFORMER,
+    }
     if kind == "clip":
         from keras_hub.src.models.clip.clip_text_encoder import CLIPTextEncoder
         from keras_hub.src.models.clip.clip_vision_encoder import CLIPVisionEncoder
@@ -87,6 +95,49 @@ def _towers(models: Any, kind: str) -> Any:
     return models.SigLIPBackbone(SigLIPVisionEncoder(**vision), SigLIPTextEncoder(**text))
 
 
+def clip_tokenizer(tokenizers: Any) -> Any:
+    """Letters, of which the last of a word is another one, and the word "cat"; CLIP's end has the highest number."""
+    letters = string.ascii_lowercase
+    tokens = [
+        *letters,
+        *(f"{one}</w>" for one in letters),
+        ".</w>",
+        "ca",
+        "cat</w>",
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
+    tokenizer = tokenizers.CLIPTokenizer()
+    # Given to it, they would be lost: see thaw.networks.texts.
+    tokenizer.vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer.merges = ["c a", "ca t</w>"]
+    return tokenizer
+
+
+def siglip_tokenizer(tokenizers: Any) -> Any:
+    """What SentencePiece learns from a few sentences, with the first SigLIP's only special token."""
+    proto = _pieces(eos_id=0, eos_piece="</s>", unk_id=1, pad_id=-1, bos_id=-1)
+    return tokenizers.SigLIPTokenizer(proto=proto, add_eos=True)
+
+
+def siglip2_tokenizer(tokenizers: Any) -> Any:
+    """The same with those of Gemma, which SigLIP 2 has."""
+    special = {"pad_id": 0, "pad_piece": "<pad>", "eos_id": 1, "eos_piece": "<eos>", "bos_id": 2, "bos_piece": "<bos>"}
+    return tokenizers.GemmaTokenizer(proto=_pieces(unk_id=3, **special))
+
+
+def _pieces(**special: Any) -> bytes:
+    import sentencepiece
+
+    sentences = [f"a photo of a {one} {two}" for one in ("cat", "dog", "green") for two in string.ascii_lowercase]
+    learnt = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences), model_writer=learnt, vocab_size=32, minloglevel=2, **special
+    )
+    return learnt.getvalue()
+
+
+TOKENIZERS: dict[str, Callable[[Any], Any]] = {"clip": clip_tokenizer, "siglip": siglip_tokenizer}
 PRESETS: dict[str, Callable[[Any], Any]] = {
     "dinov2": lambda models: models.DINOV2Backbone(
         patch_size=16,
@@ -115,7 +166,7 @@ PRESETS: dict[str, Callable[[Any], Any]] = {
 
 
 def write(family: str, folder: Path) -> Path:
-    """Write a preset of a family: its backbone and its image converter, with random weights."""
+    """Write a preset of a family: backbone, with random weights, image converter and, if it reads, tokenizer."""
     import keras
     import keras_hub
 
@@ -130,6 +181,8 @@ def write(family: str, folder: Path) -> Path:
     converter = converters[type(model)](image_size=(SIDE, SIDE), scale=SCALE, offset=OFFSET)
     model.save_to_preset(str(folder))
     converter.save_to_preset(str(folder))
+    if family in TOKENIZERS:
+        TOKENIZERS[family](keras_hub.tokenizers).save_to_preset(str(folder))
     return folder
 
 

@@ -30,6 +30,8 @@ NO_MATTER = {
     "finetune.devices",
 }
 
+CLASS = "{class}"  # in a prompt: where the class's name goes
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -82,7 +84,8 @@ class Custom(Section):
 class Backbone(Section):
     """The pretrained network, its input and how it is run.
 
-    ``network: hub`` is the preset of KerasHub that ``weights`` names: one of its presets, a handle, or a folder.
+    ``network: hub`` is the preset of KerasHub that ``weights`` names: one of its presets, a handle, or a folder. With
+    ``pooling: embedding``, which images and texts share, ``prompts`` are sentences about a ``{class}``.
     """
 
     network: str
@@ -95,6 +98,7 @@ class Backbone(Section):
     precision: Literal["float32", "bfloat16"]
     keep_blocks: Annotated[int, Field(ge=0)]
     cache_limit_gb: Annotated[float, Field(ge=0)]
+    prompts: list[str] | None = None
     custom: Custom | None = None
 
     @field_validator("network")
@@ -104,6 +108,15 @@ class Backbone(Section):
         if network not in valid:
             raise ValueError(f"expected one of {', '.join(valid)}, found {network!r}{nearest(network, valid)}")
         return network
+
+    @field_validator("prompts")
+    @classmethod
+    def _name_the_class(cls, prompts: list[str] | None) -> list[str] | None:
+        if lacking := [one for one in prompts or [] if CLASS not in one]:
+            raise ValueError(
+                f"expected {CLASS}, where the class's name goes, in each prompt, found {lacking[0]!r}; add it"
+            )
+        return prompts
 
     @model_validator(mode="after")
     def _is_a_network_that_there_is(self) -> "Backbone":
@@ -126,7 +139,16 @@ class Backbone(Section):
             raise ValueError(
                 f"pooling must be avg, max, avg+max or flatten for {self.network}, and is {self.pooling}; correct it"
             )
+        if self.network != HUB and self.prompts:
+            raise ValueError(
+                f"expected 'prompts' with 'network: hub' alone, found them with {self.network}; remove them"
+            )
         return self
+
+    @property
+    def asked(self) -> list[str]:
+        """The prompts, where there is an embedding to compare them with."""
+        return self.prompts or [] if self.pooling == "embedding" else []
 
 
 class Augment(Section):

@@ -1,7 +1,7 @@
 """What the data prove: figures of both models, how sure they are, and the report that tells people.
 
-Offers ``scoring`` (one model), ``significance`` (intervals, tests), ``comparison`` (both), ``slices``, ``splits``,
-``forecasting`` (more images), ``story``, ``report``, ``verification`` (is it the same) and ``wording`` (of figures).
+Offers ``scoring`` (one model), ``significance`` (intervals, tests), ``comparison`` (both), ``zeroshot``, ``slices``,
+``splits``, ``forecasting`` (more images), ``story``, ``report``, ``verification`` (is it the same) and ``wording``.
 """
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "story",
     "verification",
     "wording",
+    "zeroshot",
 ]

@@ -161,11 +161,13 @@ def among(test: Pair, which: NDArray[np.bool_], confidence: float) -> dict[str, 
 def metrics(figures: Mapping[str, Any]) -> dict[str, float]:
     """Return the few of all ``figures`` that a person compares, for ``metrics.json``: as many as a table has room for.
 
-    ``before`` and ``after`` are accuracies on the test images, ``gain`` is their difference with its interval,
-    ``p`` McNemar's, ``val_kept`` the validation accuracy of the model that is kept. Shares between 0 and 1.
+    ``before`` and ``after`` are accuracies on the test images, as is ``zero_shot``, where there is such a thing;
+    ``gain`` is the difference of the two with its interval, ``p`` McNemar's, ``val_kept`` the validation accuracy of
+    the model that is kept. Shares between 0 and 1.
     """
     head, tuned, delta = figures["head"], figures["finetuned"], figures["delta"]
     shares = {
+        **({"zero_shot": figures["zero_shot"]["accuracy"]} if "zero_shot" in figures else {}),
         "before": head["accuracy"],
         "after": tuned["accuracy"],
         "gain": delta["accuracy"],

@@ -45,11 +45,13 @@ _FIGURES = (
 def figure_table(metrics: Mapping[str, Any], tested: int) -> list[dict[str, Any]]:
     """Lay out the table of all figures: for each its texts before, after and of the difference, and who is better.
 
+    Those of zero-shot stand first, where there is such a thing.
+
     Args:
         metrics: ``figures.json``.
         tested: how many classes have test images.
     """
-    columns = 3 if comparison.is_tuned(metrics) else 1
+    columns = ["zero_shot", "head", *(["finetuned", "delta"] if comparison.is_tuned(metrics) else [])]
     table = []
     for key, name, meaning, smaller_is_better, is_share in _FIGURES:
         if key not in metrics["head"]:
@@ -57,7 +59,8 @@ def figure_table(metrics: Mapping[str, Any], tested: int) -> list[dict[str, Any]
         level: Callable[[float], str] = percent if is_share else "{:.3f}".format
         change: Callable[[float], str] = points if is_share else lambda value: minus(f"{value:+.3f}")
         cells = []
-        for model, show in (("head", level), ("finetuned", level), ("delta", change))[:columns]:
+        for model in columns[0 if "zero_shot" in metrics else 1 :]:
+            show = change if model == "delta" else level
             ends = [show(metrics[model][f"{key}_{end}"]) for end in ("low", "high") if f"{key}_{end}" in metrics[model]]
             cells.append({"value": show(metrics[model][key]), "interval": " to ".join(ends)})
         gain = metrics["delta"][key] * (-1 if smaller_is_better else 1)

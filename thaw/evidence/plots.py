@@ -22,15 +22,20 @@ MATRIX = 20  # classes that a confusion matrix has room for
 
 
 def tracks(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Lay out the dot-and-interval plots: one of both models, one of their difference with its zero line."""
+    """Lay out the dot-and-interval plots: one of all models, one of the difference with its zero line."""
     figures = {"accuracy": "Accuracy", "macro_f1": "Macro F1"}
+    untrained = {"zero_shot": (" zero-shot", "untrained")} if "zero_shot" in metrics else {}
     if not comparison.is_tuned(metrics):
-        alone = [(name, "before", metrics["head"], key) for key, name in figures.items()]
-        return [_track("On the test images", alone, percent, "{:g}%".format, [])]
-    models = {"head": "before", "finetuned": "after"}
+        models = untrained | {"head": (" of the head" if untrained else "", "before")}
+    else:
+        models = untrained | {"head": (" before", "before"), "finetuned": (" after", "after")}
     levels = [
-        (f"{name} {tone}", tone, metrics[model], key) for key, name in figures.items() for model, tone in models.items()
+        (f"{name}{which}", tone, metrics[model], key)
+        for key, name in figures.items()
+        for model, (which, tone) in models.items()
     ]
+    if not comparison.is_tuned(metrics):
+        return [_track("On the test images", levels, percent, "{:g}%".format, [])]
     changes = [(name, "change", metrics["delta"], key) for key, name in figures.items()]
     return [
         _track("On the test images", levels, percent, "{:g}%".format, []),

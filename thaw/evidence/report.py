@@ -52,8 +52,10 @@ from thaw.evidence.wording import (
     points,
     shortfall,
     tested,
+    zero_shot,
 )
 from thaw.learning import curves
+from thaw.networks import texts
 
 REFUSED = 100  # refused files that are listed by name
 
@@ -66,6 +68,7 @@ def write_html(path: Path, story: Story) -> None:
         name: confusion_matrix(counts, story.classes, shown) for name, counts in (("Before", before), ("After", after))
     }
     sure = story.metrics.get("sure", {})
+    prompts = story.config["backbone"].get("prompts", []) if "zero_shot" in story.metrics else []
     page = _render(
         "report.html.j2",
         story,
@@ -90,6 +93,8 @@ def write_html(path: Path, story: Story) -> None:
         kinds=story.prepared["refused"],
         refused=story.refused[:REFUSED],
         stored=stored_size(story.stored),
+        prompts=prompts,
+        asked=zip(story.classes, texts.asked(prompts[:1], story.classes), strict=True),
     )
     write_text(path, page)
 
@@ -140,6 +145,7 @@ def _render(template: str, story: Story, **more: Any) -> str:
         shortfall=shortfall(story.metrics, story.config["evaluate"]["confidence"]) if story.few else [],
         cross_validated=cross_validated(story.metrics),
         luck=luck(story.metrics),
+        zero_shot=zero_shot(story.metrics, story.config["evaluate"]["confidence"]),
         intervals=intervals(story),
         coverage=coverage(story.prepared["images"]),
         classes=story.classes,
@@ -216,6 +222,7 @@ def summary(story: Story) -> str:
             return f"{name:<20}{interval:>16}{value:>11}{note}"
         return f"{name:<20}{value:>9}   {interval}{note}"
 
+    untrained = [row("zero-shot (names)", "zero_shot", percent)] if "zero_shot" in metrics else []
     if story.tuned:
         answer = [
             row("before (head only)", "head", percent),
@@ -236,9 +243,18 @@ def summary(story: Story) -> str:
             *([*shortfall(metrics, confidence), ""] if story.few else []),
             *([comparison.counted(metrics)] if story.grouped else []),
             columns("" if story.grouped else comparison.counted(metrics), "accuracy", f"{confidence:.0%} interval"),
+            *untrained,
             *answer,
             f"Kept: {keeping(metrics)}",
-            *filter(None, [leaks(metrics), *other_splits(story), *_first(lagging(metrics, confidence))]),
+            *filter(
+                None,
+                [
+                    zero_shot(metrics, confidence),
+                    leaks(metrics),
+                    *other_splits(story),
+                    *_first(lagging(metrics, confidence)),
+                ],
+            ),
             *next_steps(story),
             *coverage(story.prepared["images"]),
             "",

@@ -54,6 +54,19 @@ def tested(metrics: Mapping[str, Any]) -> str:
     return "exact p over groups" if "n_groups" in metrics else "McNemar's exact p"
 
 
+def zero_shot(metrics: Mapping[str, Any], confidence: float) -> str:
+    """Say what zero-shot is and what the trained head adds to it; nothing where no class names were asked."""
+    if not (found := metrics.get("zero_shot")):
+        return ""
+    gain, low, high = (points(found[key]) for key in ("gain", "gain_low", "gain_high"))
+    interval = significance.Interval(found["gain_low"], found["gain_high"])
+    if significance.verdict(found["p"], interval, confidence) == significance.UNDECIDED:
+        said = "no difference to the head is shown:"
+    else:
+        said = f"the head is right {'more often, by' if found['gain'] > 0 else 'less often, by more than noise:'}"
+    return f"Zero-shot: the class names alone, without any training; {said} {gain} points ({low} to {high})"
+
+
 def lagging(metrics: Mapping[str, Any], confidence: float) -> list[str]:
     """Say which slices are worse than the rest by more than chance (see ``slices.measured``), the surest first."""
     rows = metrics.get("slices", [])

@@ -72,7 +72,7 @@ class FrozenNetwork:
     @property
     def fingerprint(self) -> str:
         """A hash of all that the outputs depend on; needs no TensorFlow."""
-        known = {"weights": weights_id(self.backbone), "engine": self.engine, "cache_limit_gb": 0.0}
+        known = {"weights": weights_id(self.backbone), "engine": self.engine, "cache_limit_gb": 0.0, "prompts": None}
         if self.operation is not None:  # below any pooling
             known |= {"pooling": "avg", "keep_blocks": 0}
         facts = {HUB: (FAMILIES, SEQUENCES, sorted(STAGED)), **ARCHITECTURES}.get(self.backbone.network)
