@@ -166,7 +166,7 @@ class _Space:
     """
 
     def __init__(self, correlations: Doubles | None, curvature: float, ridge: float) -> None:
-        curvature = max(curvature, ridge)  # where all classes are told apart, rounding leaves none
+        curvature = max(curvature, 1e-3 * ridge)  # where all classes are told apart, rounding leaves none
         self._edge = np.sqrt(curvature)
         self._factor: Doubles | None = None
         if correlations is not None:
