@@ -104,7 +104,7 @@ def test_the_split_model_is_the_whole_model(toy: Backbone, name: str) -> None:
         boundary = _unfrozen(model, backbone, top)
         assert not any(getattr(one, "trainable_variables", []) for one in model.operations[: boundary + 1])
         part = above(model, boundary)
-        x = _below(model, boundary).predict_on_batch(images)
+        x = _below(model, boundary)(images).numpy()  # as the whole model does: a deep random network enlarges rounding
         whole, split = (_logits_and_gradients(*pair) for pair in ((model, images), (part, x)))
         assert len(whole) == len(split) > 2
         rounding = 1e-6 * max(np.abs(expected).max() for expected in whole)  # all there is of the bias of keys
