@@ -58,6 +58,7 @@ def test_a_network_is_measured_once(toy: Backbone, engines: dict[int, Clocked]) 
     assert len(engines[32].batches) == 1 + speed.LEAST
 
 
+@pytest.mark.slow
 def test_the_feature_store_has_no_part_in_it(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "SECONDS", 0.0)
     assert speed.milliseconds([toy])[0] > 0
