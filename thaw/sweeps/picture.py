@@ -24,9 +24,8 @@ STYLE = (
 )
 DOTS = (
     ".grid{stroke:#e4e7ec}g line{stroke:#1769c2}circle{fill:#fff;stroke:#1769c2;stroke-width:1.5}"
-    ".place{font-size:11px;fill:#1769c2;stroke:none}"
-    ".front line{stroke:#c0392b}.front circle{fill:#c0392b;stroke:#fff}.front .place{fill:#fff}"
-    ".worth{fill:#c0392b;font-weight:600}polyline.best{stroke-width:1.5}"
+    ".place{font-size:11px;stroke:none}.worth{fill:#c0392b;font-weight:600}"
+    ".worth line,.worth circle{stroke:#c0392b}.worth circle{stroke-width:3}polyline.best{stroke-width:1.5}"
 )
 
 
@@ -170,7 +169,7 @@ def cost(points: Sequence[Point], figure: str) -> str:
     parts.append(f'<polyline class="best" points="{" ".join(stairs)}"/>')
     for place, point in reversed([*enumerate(points, 1)]):
         at, level = x(point.milliseconds), y(point.accuracy)
-        tone = ' class="front"' if point.in_front else ""
+        tone = ' class="worth"' if point.in_front else ""
         parts.append(f"<g{tone}><title>{escape(f'{point.name}: {point.said}')}</title>")
         if point.interval:
             parts.append(f'<line x1="{at}" y1="{y(point.interval.low)}" x2="{at}" y2="{y(point.interval.high)}"/>')

@@ -77,7 +77,7 @@ def test_a_dot_is_as_high_as_its_accuracy_and_as_far_as_its_time_on_a_logarithmi
 
 def test_the_front_stands_out_and_climbs_from_the_quickest_to_the_best() -> None:
     root = ElementTree.fromstring(picture.cost(backbones(50, 60, 5), "cross-validated"))
-    assert [group.get("class") for group in root.findall(f"{SVG}g")] == ["front", None, "front"]
+    assert [group.get("class") for group in root.findall(f"{SVG}g")] == ["worth", None, "worth"]
     (stairs,) = root.findall(f"{SVG}polyline")
     corners = [tuple(map(float, corner.split(","))) for corner in stairs.get("points", "").split()]
     assert corners[0] == corners[1]
