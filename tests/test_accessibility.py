@@ -20,6 +20,7 @@ from tests.helpers.browser import chromium
 from thaw.artifacts import write_json
 from thaw.audit.review import Neighbour, Suspect
 from thaw.evidence import comparison, verification
+from thaw.evidence.significance import Interval
 from thaw.runs import publishing
 from thaw.sweeps import picture
 from thaw.sweeps.seeds import Seeds
@@ -205,7 +206,12 @@ def test_what_is_too_faint_is_named(browser: Any) -> None:
 def test_the_pictures_of_a_sweep(browser: Any, tmp_path: Path) -> None:
     jobs = [((f"last_{number % 3}", str(number % 5 / 10)), 0.8 + number / 100) for number in range(12)]
     found = Seeds(["0", "1", "2"], [0.90, 0.92, 0.94], [0.93, 0.93, 0.93], True, 0.25)
-    pictures = [picture.picture(["finetune", "dropout"], jobs[::-1], "validation"), picture.seeds(found)]
+    points = [picture.Point(f"{ms}", ms, ms / 20, Interval(ms / 21, ms / 19), ms != 9) for ms in (18, 9, 8, 1)]
+    pictures = [
+        picture.picture(["finetune", "dropout"], jobs[::-1], "validation"),
+        picture.seeds(found),
+        picture.cost(points, "cross-validated"),
+    ]
     for scheme, content in itertools.product(("light", "dark"), pictures):
         page = browser.new_page(color_scheme=scheme)
         (tmp_path / "picture.svg").write_text(content, encoding="utf-8")

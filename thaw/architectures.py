@@ -5,9 +5,8 @@ unit, an Inception module. They are listed from the output to the input, as fine
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from string import ascii_lowercase
 from typing import Any
 
 HUB = "hub"  # the network is one of KerasHub's
@@ -87,17 +86,64 @@ def named(backbone: Mapping[str, Any]) -> str:
 def _units(name: str, units: Mapping[int, int]) -> tuple[str, ...]:
     """``name`` for each unit of each stage, from the output; ``units`` says how many a stage has."""
     return tuple(
-        name.format(stage=stage, unit=unit, letter=ascii_lowercase[unit - 1])
+        name.format(stage=stage, unit=unit, letter=chr(ord("a") + unit - 1))
         for stage, count in sorted(units.items(), reverse=True)
         for unit in range(count, 0, -1)
     )
 
 
-def _efficientnet(units: Mapping[int, int]) -> tuple[str, ...]:
-    """The blocks of an EfficientNet; those of stage 1 have no expansion."""
-    expanding = {stage: count for stage, count in units.items() if stage > 1}
-    plain = _units("block{stage}{letter}_dwconv", {1: units[1]})
-    return ("top_conv", *_units("block{stage}{letter}_expand_conv", expanding), *plain, "stem_conv")
+def _efficientnet(name: str, width: int, parameters: int, size: int, *units: int) -> Architecture:
+    """An EfficientNet, with so many units in each stage; those of the first one have no expansion."""
+    blocks = _expanding("dwconv", units)
+    return Architecture(f"EfficientNet{name}", width, parameters, blocks, INSIDE, size, file="{name}_notop.h5")
+
+
+def _efficientnet_v2(name: str, width: int, parameters: int, size: int, *units: int) -> Architecture:
+    """An EfficientNetV2, with so many units in each stage; those of the first one have no expansion."""
+    blocks, file = _expanding("project_conv", units), f"efficientnetv2-{name.lower()}_notop.h5"
+    return Architecture(f"EfficientNetV2{name}", width, parameters, blocks, INSIDE, size, file=file)
+
+
+def _expanding(plain: str, units: Sequence[int]) -> tuple[str, ...]:
+    """The blocks of both; ``plain`` is the first layer of a unit that has no expansion."""
+    first, *others = units
+    expanding = _units("block{stage}{letter}_expand_conv", dict(enumerate(others, 2)))
+    return ("top_conv", *expanding, *_units(f"block{{stage}}{{letter}}_{plain}", {1: first}), "stem_conv")
+
+
+def _resnet(layer: str, units: Mapping[int, int]) -> tuple[str, ...]:
+    """The blocks of a ResNet; ``layer`` is the first one of a unit."""
+    return (*_units(f"conv{{stage}}_block{{unit}}_{layer}", units), "conv1_conv")
+
+
+def _densenet(units: Mapping[int, int]) -> tuple[str, ...]:
+    """The blocks of a DenseNet: units, and the transitions between its four stages."""
+    stages = [_units("conv{stage}_block{unit}_0_bn", {stage: units[stage]}) for stage in (5, 4, 3, 2)]
+    return (*stages[0], "pool4_bn", *stages[1], "pool3_bn", *stages[2], "pool2_bn", *stages[3], "conv1_conv")
+
+
+def _inception_resnet() -> tuple[str, ...]:
+    """The last layer below each block of an Inception-ResNet-v2: units, and what shrinks the maps between stages."""
+    last, middle, first = (
+        [f"{name}_{unit}_ac" for unit in range(count, 0, -1)]
+        for name, count in (("block8", 9), ("block17", 20), ("block35", 10))
+    )
+    return (*last, "mixed_7a", *middle, "mixed_6a", *first, "mixed_5b", "preprocessing")
+
+
+def _convnext(name: str, width: int, parameters: int, *units: int) -> Architecture:
+    """A ConvNeXt, with so many units in each stage, and what halves the maps between the stages; both count from 0."""
+    prefix = f"convnext_{name.lower()}"
+    blocks = tuple(
+        block
+        for stage, count in reversed([*enumerate(units)])
+        for block in (
+            *(f"{prefix}_stage_{stage}_block_{unit}_depthwise_conv" for unit in reversed(range(count))),
+            f"{prefix}_downsampling_block_{stage - 1}" if stage else f"{prefix}_stem",
+        )
+    )
+    file = f"{prefix}_notop.h5"
+    return Architecture(f"ConvNeXt{name}", width, parameters, blocks, INSIDE, licence="MIT", file=file)
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -120,20 +166,23 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     ),
     # He et al. 2015, https://arxiv.org/abs/1512.03385
     "resnet50": Architecture(
-        "ResNet50",
-        2048,
-        23_587_712,
-        (*_units("conv{stage}_block{unit}_1_conv", {2: 3, 3: 4, 4: 6, 5: 3}), "conv1_conv"),
-        CAFFE,
-        licence="MIT",
+        "ResNet50", 2048, 23_587_712, _resnet("1_conv", {2: 3, 3: 4, 4: 6, 5: 3}), CAFFE, licence="MIT"
+    ),
+    "resnet101": Architecture(
+        "ResNet101", 2048, 42_658_176, _resnet("1_conv", {2: 3, 3: 4, 4: 23, 5: 3}), CAFFE, licence="MIT"
+    ),
+    "resnet152": Architecture(
+        "ResNet152", 2048, 58_370_944, _resnet("1_conv", {2: 3, 3: 8, 4: 36, 5: 3}), CAFFE, licence="MIT"
     ),
     # He et al. 2016, https://arxiv.org/abs/1603.05027
     "resnet50_v2": Architecture(
-        "ResNet50V2",
-        2048,
-        23_564_800,
-        (*_units("conv{stage}_block{unit}_preact_bn", {2: 3, 3: 4, 4: 6, 5: 3}), "conv1_conv"),
-        BETWEEN_ONES,
+        "ResNet50V2", 2048, 23_564_800, _resnet("preact_bn", {2: 3, 3: 4, 4: 6, 5: 3}), BETWEEN_ONES
+    ),
+    "resnet101_v2": Architecture(
+        "ResNet101V2", 2048, 42_626_560, _resnet("preact_bn", {2: 3, 3: 4, 4: 23, 5: 3}), BETWEEN_ONES
+    ),
+    "resnet152_v2": Architecture(
+        "ResNet152V2", 2048, 58_331_648, _resnet("preact_bn", {2: 3, 3: 8, 4: 36, 5: 3}), BETWEEN_ONES
     ),
     # Szegedy et al. 2015, https://arxiv.org/abs/1512.00567; the first module and the stem are one block.
     "inception_v3": Architecture(
@@ -146,6 +195,19 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         least=75,
         below=True,
         file="inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    ),
+    # Szegedy et al. 2016, https://arxiv.org/abs/1602.07261; the last unit and the last convolution are one block,
+    # and so are the first module and the stem.
+    "inception_resnet_v2": Architecture(
+        "InceptionResNetV2",
+        1536,
+        54_336_736,
+        _inception_resnet(),
+        BETWEEN_ONES,
+        size=299,
+        least=75,
+        below=True,
+        file="inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
     ),
     # Chollet 2016, https://arxiv.org/abs/1610.02357
     "xception": Architecture(
@@ -215,91 +277,31 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     ),
     # Huang et al. 2016, https://arxiv.org/abs/1608.06993
     "densenet121": Architecture(
-        "DenseNet121",
-        1024,
-        7_037_504,
-        (
-            *_units("conv{stage}_block{unit}_0_bn", {5: 16}),
-            "pool4_bn",
-            *_units("conv{stage}_block{unit}_0_bn", {4: 24}),
-            "pool3_bn",
-            *_units("conv{stage}_block{unit}_0_bn", {3: 12}),
-            "pool2_bn",
-            *_units("conv{stage}_block{unit}_0_bn", {2: 6}),
-            "conv1_conv",
-        ),
-        TORCH,
-        licence="BSD-3-Clause",
+        "DenseNet121", 1024, 7_037_504, _densenet({2: 6, 3: 12, 4: 24, 5: 16}), TORCH, licence="BSD-3-Clause"
+    ),
+    "densenet169": Architecture(
+        "DenseNet169", 1664, 12_642_880, _densenet({2: 6, 3: 12, 4: 32, 5: 32}), TORCH, licence="BSD-3-Clause"
+    ),
+    "densenet201": Architecture(
+        "DenseNet201", 1920, 18_321_984, _densenet({2: 6, 3: 12, 4: 48, 5: 32}), TORCH, licence="BSD-3-Clause"
     ),
     # Tan and Le 2019, https://arxiv.org/abs/1905.11946
-    "efficientnet_b0": Architecture(
-        "EfficientNetB0",
-        1280,
-        4_049_571,
-        _efficientnet({1: 1, 2: 2, 3: 2, 4: 3, 5: 3, 6: 4, 7: 1}),
-        INSIDE,
-        file="{name}_notop.h5",
-    ),
-    "efficientnet_b1": Architecture(
-        "EfficientNetB1",
-        1280,
-        6_575_239,
-        _efficientnet({1: 2, 2: 3, 3: 3, 4: 4, 5: 4, 6: 5, 7: 2}),
-        INSIDE,
-        size=240,
-        file="{name}_notop.h5",
-    ),
-    "efficientnet_b2": Architecture(
-        "EfficientNetB2",
-        1408,
-        7_768_569,
-        _efficientnet({1: 2, 2: 3, 3: 3, 4: 4, 5: 4, 6: 5, 7: 2}),
-        INSIDE,
-        size=260,
-        file="{name}_notop.h5",
-    ),
-    "efficientnet_b3": Architecture(
-        "EfficientNetB3",
-        1536,
-        10_783_535,
-        _efficientnet({1: 2, 2: 3, 3: 3, 4: 5, 5: 5, 6: 6, 7: 2}),
-        INSIDE,
-        size=300,
-        file="{name}_notop.h5",
-    ),
+    "efficientnet_b0": _efficientnet("B0", 1280, 4_049_571, 224, 1, 2, 2, 3, 3, 4, 1),
+    "efficientnet_b1": _efficientnet("B1", 1280, 6_575_239, 240, 2, 3, 3, 4, 4, 5, 2),
+    "efficientnet_b2": _efficientnet("B2", 1408, 7_768_569, 260, 2, 3, 3, 4, 4, 5, 2),
+    "efficientnet_b3": _efficientnet("B3", 1536, 10_783_535, 300, 2, 3, 3, 5, 5, 6, 2),
+    "efficientnet_b4": _efficientnet("B4", 1792, 17_673_823, 380, 2, 4, 4, 6, 6, 8, 2),
+    "efficientnet_b5": _efficientnet("B5", 2048, 28_513_527, 456, 3, 5, 5, 7, 7, 9, 3),
     # Tan and Le 2021, https://arxiv.org/abs/2104.00298
-    "efficientnet_v2_b0": Architecture(
-        "EfficientNetV2B0",
-        1280,
-        5_919_312,
-        (
-            "top_conv",
-            *_units("block{stage}{letter}_expand_conv", {2: 2, 3: 2, 4: 3, 5: 5, 6: 8}),
-            "block1a_project_conv",
-            "stem_conv",
-        ),
-        INSIDE,
-        file="efficientnetv2-b0_notop.h5",
-    ),
+    "efficientnet_v2_b0": _efficientnet_v2("B0", 1280, 5_919_312, 224, 1, 2, 2, 3, 5, 8),
+    "efficientnet_v2_b1": _efficientnet_v2("B1", 1280, 6_931_124, 240, 2, 3, 3, 4, 6, 9),
+    "efficientnet_v2_b2": _efficientnet_v2("B2", 1408, 8_769_374, 260, 2, 3, 3, 4, 6, 10),
+    "efficientnet_v2_b3": _efficientnet_v2("B3", 1536, 12_930_622, 300, 2, 3, 3, 5, 7, 12),
+    "efficientnet_v2_s": _efficientnet_v2("S", 1280, 20_331_360, 384, 2, 4, 4, 6, 9, 15),
     # Liu et al. 2022, https://arxiv.org/abs/2201.03545
-    "convnext_tiny": Architecture(
-        "ConvNeXtTiny",
-        768,
-        27_820_128,
-        (
-            *(f"convnext_tiny_stage_3_block_{n}_depthwise_conv" for n in (2, 1, 0)),
-            "convnext_tiny_downsampling_block_2",
-            *(f"convnext_tiny_stage_2_block_{n}_depthwise_conv" for n in range(8, -1, -1)),
-            "convnext_tiny_downsampling_block_1",
-            *(f"convnext_tiny_stage_1_block_{n}_depthwise_conv" for n in (2, 1, 0)),
-            "convnext_tiny_downsampling_block_0",
-            *(f"convnext_tiny_stage_0_block_{n}_depthwise_conv" for n in (2, 1, 0)),
-            "convnext_tiny_stem",
-        ),
-        INSIDE,
-        file="convnext_tiny_notop.h5",
-        licence="MIT",
-    ),
+    "convnext_tiny": _convnext("Tiny", 768, 27_820_128, 3, 3, 9, 3),
+    "convnext_small": _convnext("Small", 768, 49_454_688, 3, 3, 27, 3),
+    "convnext_base": _convnext("Base", 1024, 87_566_464, 3, 3, 27, 3),
 }
 
 

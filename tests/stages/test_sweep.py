@@ -30,7 +30,7 @@ from thaw.config.schema import Adam, Augment, Backbone, Dataset, Evaluate, Finet
 from thaw.data import manifest
 from thaw.errors import UserError
 from thaw.learning import predictions
-from thaw.sweeps import jobs, publication, running
+from thaw.sweeps import jobs, publication, running, speed
 from thaw.sweeps.process import WorkerError
 
 # Everything but the stages, in this process: stages that bring fabricated outputs, and count.
@@ -320,16 +320,35 @@ def test_optuna_proposes_and_the_same_command_finds_it_all_done(stages: Stages, 
 
 
 def test_backbones_are_ranked_by_heads_with_intervals(
-    stages: Stages, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    stages: Stages, run: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(speed, "milliseconds", lambda backbones: [12.34 for _ in backbones])
     out = run("rank=backbone", "backbone=mobilenet_v2_bundled,custom", "backbone.weights=random", status=1)
     assert stages.ran == ["prepare", "extract_features", "probe"]
     assert "custom network" in out
     header, row = out.split("\n\n")[1].splitlines()
-    assert header.split() == ["rank", "backbone", "cross-validated", "interval", "p", "loss", "job"]
+    assert header.split() == ["rank", "backbone", "cross-validated", "interval", "p", "loss", "ms", "job"]
+    assert row.split()[-2] == "12.3"
+    assert "\nquicker and more accurate than mobilenet_v2_bundled.\n" in out
+    (folder,) = (tmp_path / "multirun" / "sweeps").iterdir()
+    assert "mobilenet_v2_bundled: " in (folder / "cost.svg").read_text(encoding="utf-8")
     assert re.search(r"\d\d\.\d% +\d\d\.\d% to \d\d\.\d%", row)
     assert "the test images have no part in it" in out
     assert "75.0%" not in out
+
+
+def test_backbones_are_ranked_all_the_same_where_they_cannot_be_timed(
+    run: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: Any) -> list[float]:
+        raise UserError("weights: expected a file, found none; restore it")
+
+    monkeypatch.setattr(speed, "milliseconds", gone)
+    out = run("rank=backbone", "backbone=mobilenet_v2_bundled", "backbone.weights=random")
+    assert "The networks' speed cannot be measured: weights: expected a file, found none; restore it\n" in out
+    assert out.split("\n\n")[2].splitlines()[0].split()[-2:] == ["loss", "job"]
+    (folder,) = (tmp_path / "multirun" / "sweeps").iterdir()
+    assert not (folder / "cost.svg").exists()
 
 
 def test_backbones_at_hand_are_those_whose_weights_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

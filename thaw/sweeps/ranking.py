@@ -91,6 +91,7 @@ class Ranked:
         loss: the mean cross-entropy there, in nats.
         kept: which models that are.
         data: the names of the splits that they were judged on.
+        milliseconds: that an image is in its network; 0 if that was not measured.
     """
 
     records: Sequence[Record]
@@ -99,6 +100,7 @@ class Ranked:
     loss: float
     kept: str
     data: Sequence[str]
+    milliseconds: float = 0.0
 
     @property
     def accuracy(self) -> float:
@@ -110,6 +112,21 @@ class Ranked:
         """The accuracy for people; of several seeds, with their standard deviation."""
         deviation = f" ± {100 * np.std(self.accuracies, ddof=1):.1f}" if len(self.accuracies) > 1 else ""
         return f"{self.accuracy:.1%}{deviation}"
+
+    @property
+    def interval(self) -> significance.Interval:
+        """That of its accuracy, if there is one job only."""
+        answers, groups = judged(self.jobs[0])
+        return significance.share(answers.probabilities.argmax(1) == answers.labels, groups, CONFIDENCE)
+
+    @property
+    def cost(self) -> str:
+        """The milliseconds for people; nothing if they were not measured."""
+        return digits(self.milliseconds) if self.milliseconds else ""
+
+    def named(self, keys: Sequence[str]) -> str:
+        """What it has for these keys."""
+        return " ".join(self.records[0].values.get(key, "") for key in keys)
 
 
 def ranked(outcomes: Sequence[Outcome], rank: str = "model") -> list[Ranked]:
@@ -152,7 +169,9 @@ def table(ranking: Sequence[Ranked], varied: Sequence[str]) -> list[list[str]]:
     """Lay the ranking out: a header, and a row for each configuration, with the keys that tell them apart."""
     keys, rank = shown(ranking, varied), ranking[0].records[0].rank
     probed, whole = rank == "backbone" and len(ranking[0].records) == 1, rank == "model"
-    header = ["rank", *keys, JUDGED[rank], *["interval", "p"] * probed, "loss", *["kept"] * whole, "job"]
+    timed = any(one.cost for one in ranking)
+    header = ["rank", *keys, JUDGED[rank], *["interval", "p"] * probed, "loss"]
+    header += [*["ms"] * timed, *["kept"] * whole, "job"]
     return [header] + [
         [
             str(place),
@@ -160,6 +179,7 @@ def table(ranking: Sequence[Ranked], varied: Sequence[str]) -> list[list[str]]:
             one.figure,
             *(_proof(one, ranking[0]) if probed else ()),
             f"{one.loss:.4f}",
+            *[one.cost] * timed,
             *[one.kept] * whole,
             one.records[0].job[:SHORT],
         ]
@@ -173,16 +193,33 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
+def digits(value: float) -> str:
+    """Return a positive number to three digits."""
+    return f"{float(f'{value:.3g}'):g}"
+
+
 def shown(ranking: Sequence[Ranked], varied: Sequence[str]) -> list[str]:
     """Return the keys that tell configurations apart: the seed does not, if each has several."""
     return [key for key in varied if key != "seed" or len(ranking[0].records) == 1]
 
 
+def front(ranking: Sequence[Ranked]) -> list[Ranked]:
+    """Return Pareto's front, the quickest first: those that no other one is both quicker and more accurate than.
+
+    Of those that are equal in both, the one with the better rank.
+    """
+    found: list[Ranked] = []
+    timed = [one for one in ranking if one.milliseconds]
+    for one in sorted(timed, key=lambda one: (one.milliseconds, -one.accuracy)):
+        if not found or one.accuracy > found[-1].accuracy:
+            found.append(one)
+    return found
+
+
 def _proof(one: Ranked, best: Ranked) -> tuple[str, str]:
     """Return the interval of an accuracy, and how likely its difference to the best one's is by chance."""
     (answers, groups), (theirs, _) = judged(one.jobs[0]), judged(best.jobs[0])
-    right = answers.probabilities.argmax(1) == answers.labels
-    low, high = significance.share(right, groups, CONFIDENCE)
+    low, high = one.interval
     if one is best or one.data != best.data:
         return f"{low:.1%} to {high:.1%}", ""
     p = significance.mcnemar(scoring.Pair(answers.labels, answers.probabilities, theirs.probabilities, groups)).p
@@ -213,7 +250,7 @@ def summary(
         were = "configuration was" if unranked == 1 else "configurations were"
         lines.append(f"{unranked} more {were} given up early or cut short by a failure.")
     if ranking and ranking[0].records[0].rank == "backbone":
-        lines += _best_backbone(ranking)
+        lines += _best_backbone(ranking, shown(ranking, varied))
     elif ranking and winners:
         lines += _winner(ranking, winners)
     if failed := [record for record, _ in outcomes if record.reason]:
@@ -255,7 +292,7 @@ def _leaks(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{flatters}, which flatters: each job's report says by how much."] if leaking else []
 
 
-def _best_backbone(ranking: Sequence[Ranked]) -> list[str]:
+def _best_backbone(ranking: Sequence[Ranked], keys: Sequence[str]) -> list[str]:
     best = ranking[0].records[0]
     answers, groups = judged(ranking[0].jobs[0])
     images = f"{len(answers.labels)} images"
@@ -263,5 +300,17 @@ def _best_backbone(ranking: Sequence[Ranked]) -> list[str]:
     return [
         f"Cross-validated with linear heads on {images}; the test images have no part in it. The intervals are",
         f"those of {CONFIDENCE:.0%}; p is how likely a difference to the best as large as this is by chance (McNemar).",
+        *_fronted(ranking, keys),
         f"To take the best one: python -m stages.sweep --promote {best.job[:SHORT]}",
+    ]
+
+
+def _fronted(ranking: Sequence[Ranked], keys: Sequence[str]) -> list[str]:
+    """Say what the milliseconds are, and which networks are worth theirs."""
+    worth = [one.named(keys) for one in front(ranking)]
+    if not worth:
+        return []
+    return [
+        "ms: how long the network alone takes for an image, in milliseconds on this machine. No other one is both",
+        f"quicker and more accurate than {', '.join(worth)}.",
     ]

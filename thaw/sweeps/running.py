@@ -10,7 +10,7 @@ import csv
 import io
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from thaw.config.composing import CONF, sources, validate
 from thaw.config.schema import SECTIONS
 from thaw.errors import UserError
 from thaw.networks.weights import weights_at_hand
-from thaw.sweeps import jobs, picture, publication, seeds
+from thaw.sweeps import jobs, picture, publication, seeds, speed
 from thaw.sweeps.jobs import Job, Stages
 from thaw.sweeps.process import Worker, WorkerError
 from thaw.sweeps.ranking import (
@@ -35,6 +35,7 @@ from thaw.sweeps.ranking import (
     Ranked,
     Record,
     configuration,
+    front,
     ranked,
     shown,
     summary,
@@ -209,6 +210,8 @@ def conclude(sweep: Sweep) -> bool:
         return True
     outcomes = [(record, jobs.outputs(record.job)) for record in records]
     ranking = ranked(outcomes, sweep.rank)
+    if sweep.rank == "backbone":
+        ranking = _timed(ranking)
     winners, reason = [one.job for one in ranking[0].records] if ranking else [], ""
     if ranking and sweep.rank == "head":
         name, reason = sweep.finish(winners[0])
@@ -226,6 +229,8 @@ def conclude(sweep: Sweep) -> bool:
     if keys:
         lines = [([one.records[0].values.get(key, "") for key in keys], one.accuracy) for one in ranking]
         write_text(sweep.folder / "parallel.svg", picture.picture(keys, lines, JUDGED[sweep.rank]))
+    if any(one.milliseconds for one in ranking):
+        write_text(sweep.folder / "cost.svg", picture.cost(_points(ranking, keys), JUDGED[sweep.rank]))
     if repeated:
         _write_csv(sweep.folder / "seeds.csv", seeds.rows(repeated))
     if repeated and repeated.is_tuned:
@@ -233,6 +238,33 @@ def conclude(sweep: Sweep) -> bool:
     print(f"\n{text}", end="")
     _publish(sweep, records, ranking, whole, repeated.figures() if repeated else {})
     return not reason and not any(one.reason for one in records)
+
+
+def _timed(ranking: Sequence[Ranked]) -> list[Ranked]:
+    """Measure what an image costs each backbone, while no job is at work."""
+    worker().stop()  # with what it holds of a GPU
+    configs = [read_json(one.jobs[0].root / RESULT)["config"]["backbone"] for one in ranking]
+    try:
+        times = speed.milliseconds([SECTIONS["backbone"].validate_python(config) for config in configs])
+    except UserError as error:  # its weights are gone since
+        print(f"\nThe networks' speed cannot be measured: {error}")
+        return list(ranking)
+    return [replace(one, milliseconds=time) for one, time in zip(ranking, times, strict=True)]
+
+
+def _points(ranking: Sequence[Ranked], keys: Sequence[str]) -> list[picture.Point]:
+    """Return what there is to draw of backbones, the best first."""
+    worth = [one.records[0].job for one in front(ranking)]
+    return [
+        picture.Point(
+            one.named(keys),
+            one.milliseconds,
+            one.accuracy,
+            one.interval if len(one.jobs) == 1 else None,
+            one.records[0].job in worth,
+        )
+        for one in ranking
+    ]
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:

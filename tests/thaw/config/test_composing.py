@@ -166,7 +166,7 @@ def test_a_number_that_yaml_takes_for_text_is_one(copy: Path) -> None:
         ({"backbone": None}, "expected the key 'backbone', found none"),
         (
             {"backbone": "mobilenet_v3"},
-            "backbone: expected one of clip_vit_base, convnext_tiny, custom, deit_small, densenet121, dinov2_base,",
+            "backbone: expected one of clip_vit_base, convnext_base, convnext_small, convnext_tiny, custom,",
         ),
         ({"augment": 3}, "augment: expected one of light, none, standard, strong, found 3"),
         ({"seed": "lucky"}, "seed: expected a valid integer, found 'lucky'"),

@@ -13,7 +13,7 @@ from thaw.data import manifest
 from thaw.evidence import significance
 from thaw.learning import predictions
 from thaw.sweeps import ranking
-from thaw.sweeps.ranking import Outcome, Record
+from thaw.sweeps.ranking import Outcome, Ranked, Record
 
 
 def rated(folder: Path, name: str, accuracy: float, sure: float = 0.9, seed: int = 0, per_class: int = 60) -> Outcome:
@@ -116,3 +116,35 @@ def test_of_images_in_groups_the_groups_are_counted(tmp_path: Path) -> None:
     assert width(grouped[3]) / width(alone[3]) == pytest.approx(math.sqrt(4), rel=0.05)
     assert (other[4], others[4]) == (f"{2 / 2**20:.2g}", f"{2 / 2**5:.2g}")  # 20 images, or 5 groups, all one way
     assert "on 100 images in 25 groups; the test images" in said
+
+
+def timed(*found: tuple[float, float]) -> list[Ranked]:
+    """Backbones of some accuracies and milliseconds, the best one first."""
+    return [
+        Ranked([Record(place, {"name": f"{place}"}, rank="backbone")], [], [accuracy], 0.1, "head", [], milliseconds)
+        for place, (accuracy, milliseconds) in enumerate(found)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([(0.9, 50), (0.85, 60), (0.8, 5)], ["2", "0"]),
+        ([(0.9, 5), (0.8, 5), (0.7, 4)], ["2", "0"]),
+        ([(0.9, 5), (0.9, 5), (0.9, 6)], ["0"]),
+        ([(0.9, 1), (0.8, 2), (0.7, 3)], ["0"]),
+        ([(0.9, 0), (0.8, 2)], ["1"]),
+    ],
+    ids=["steps", "equally quick", "equally good", "one is better in both", "one was not measured"],
+)
+def test_in_front_is_what_no_other_is_both_quicker_and_more_accurate_than(
+    found: list[tuple[float, float]], expected: list[str]
+) -> None:
+    assert [one.named(["name"]) for one in ranking.front(timed(*found))] == expected
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "said"), [(0.0, ""), (0.05123, "0.0512"), (11.26, "11.3"), (153.4, "153"), (1234.0, "1230")]
+)
+def test_milliseconds_have_three_digits(milliseconds: float, said: str) -> None:
+    assert timed((0.9, milliseconds))[0].cost == said
