@@ -1,5 +1,6 @@
 """The backbones of the table and of KerasHub, for tests that hold for each; most take long to build: slow tests."""
 
+import re
 import tempfile
 from collections.abc import Iterable
 from functools import cache
@@ -20,8 +21,17 @@ def _marked(names: Iterable[str]) -> list[Any]:
     return [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
+# Larger siblings of networks that are tested: more of the same units, which the tests of the table look for.
+LARGER = re.compile(
+    r"resnet1..(_v2)?|densenet(169|201)|efficientnet_b[1-5]|efficientnet_v2_(b[1-3]|s)|convnext_(small|base)"
+)
 TABLE = _marked(sorted(ARCHITECTURES))
-FAMILIES = [*TABLE, *_marked(f"{HUB} {name}" for name in hub.PRESETS)]
+FAMILIES = _marked(
+    [
+        *(name for name in sorted(ARCHITECTURES) if not LARGER.fullmatch(name)),
+        *(f"{HUB} {name}" for name in hub.PRESETS),
+    ]
+)
 
 
 @cache
