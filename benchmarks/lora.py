@@ -115,7 +115,7 @@ def _sum(variables: Any, each: int) -> float:
 
 def _process(folder: Path, blocks: int, rank: int) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.lora", str(folder), "--one", str(blocks), str(rank)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
