@@ -1,4 +1,4 @@
-"""LoRA beside whole kernels: what is trained, the optimiser's state, the peak of memory and the seconds of a step.
+"""LoRA beside whole kernels: what is trained, the optimiser's state, the peak of memory and a step's processor time.
 
     python -m benchmarks.lora FOLDER
 
@@ -35,9 +35,8 @@ def main() -> None:
         return
     if not (given.folder / "config.json").exists():
         write(given.folder)
-    print(
-        "| blocks | rank | weights trained | optimiser | peak of memory | seconds a step |\n|---|---|---|---|---|---|"
-    )
+    print("| blocks | rank | weights trained | optimiser | peak of memory | processor time of a step |")
+    print("|---|---|---|---|---|---|")
     for blocks in BLOCKS:
         found: dict[int, list[dict[str, float]]] = {rank: [] for rank in RANKS}
         for _ in range(ROUNDS):
@@ -47,7 +46,7 @@ def main() -> None:
             one = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
             print(
                 f"| {blocks} | {rank or 'whole'} | {one['trained']:,.0f} | {one['state'] / 1e6:.1f} MB "
-                f"| {one['peak'] / 1e9:.2f} GB | {one['seconds']:.2f} |",
+                f"| {one['peak'] / 1e9:.2f} GB | {one['seconds']:.1f} s |",
                 flush=True,
             )
 
@@ -69,8 +68,8 @@ def measure(folder: Path, blocks: int, rank: int) -> dict[str, float]:
 
     Returns:
         The weights that are ``trained``, the bytes of the optimiser's ``state`` and of the process at its ``peak``,
-        and the median ``seconds`` of a step, with its share of what is done once an epoch: one image of validation, and
-        the checkpoint.
+        and the median ``seconds`` of processor time for a step, of which others on the machine take little: with its
+        share of what is done once an epoch, one image of validation and the checkpoint.
     """
     import resource  # not on Windows
 
@@ -96,7 +95,7 @@ def measure(folder: Path, blocks: int, rank: int) -> dict[str, float]:
     checkpoint, story = training.Checkpoint(f"benchmark_{os.getpid()}"), {"rung": 0, "steps": 0, "rows": []}
 
     def epoch(_: dict[str, float]) -> None:
-        ends.append(time.perf_counter())
+        ends.append(time.process_time())
 
     with contextlib.redirect_stdout(sys.stderr):
         training.fit(top, optimizer, train, val, rung, 0, checkpoint, story, report=epoch)

@@ -21,7 +21,10 @@ RANK = 2
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1])
 ADAPTED = [
     name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
-    for name in ("hub dinov2", "hub vit", "hub clip", "hub siglip", "hub swin", "convnext_tiny")
+    for name in (
+        *(f"hub {one}" for one in ("dinov2", "dinov3", "vit", "deit", "clip", "siglip", "swin")),
+        "convnext_tiny",
+    )
 ]
 
 
