@@ -16,7 +16,7 @@ from thaw.artifacts import Paths, read_json, write_json
 from thaw.config.composing import command
 from thaw.config.schema import Augment, Auto, Backbone, Finetune, HeadOnly
 from thaw.data import manifest
-from thaw.learning import curves, examples, finetuning, heads, policy, predictions, training
+from thaw.learning import curves, examples, finetuning, heads, lora, policy, predictions, training
 from thaw.networks import adaptation, backbones, cutting, engine, features, inference, outputs, views
 
 
@@ -46,7 +46,6 @@ def run(
         adapts = finetune.batchnorm == "adapt"
         statistics = adaptation.statistics(backbone, wanted, paths.data) if adapts else None
         model = finetuning.classifier(backbone, head, finetune.dropout, seed, statistics, finetune.precision)
-        rates = finetuning.rates(model, backbone, finetune.block_decay)
         images = sum(record.split == "train" for record in records)
         story = checkpoint.story or {"rung": 0, "steps": 0, "rows": [], "tried": []}
         for number, planned in enumerate(policy.rungs(finetune, model, backbone, images)):
@@ -54,7 +53,7 @@ def run(
                 continue  # an earlier run, which was stopped, has done it
             first = cutting.first_layer(model, backbone, planned.unfreeze)
             boundary = cutting.cut(model, first, finetune.batchnorm == "train")
-            finetuning.unfreeze(model, first, batchnorm=finetune.batchnorm == "train")
+            finetuning.unfreeze(model, first, finetune.batchnorm == "train", finetune.lora, seed)
             top = finetuning.above(model, boundary)
             network, output = backbones.FrozenNetwork.below(model, boundary, backbone, statistics)
             below = features.frozen(network, output, wanted, paths.data)
@@ -63,12 +62,14 @@ def run(
                 bottleneck = examples.inputs(records, outputs.Array.load(paths.features), "val")
                 finetuning.check_start(top, val, head, bottleneck, finetune.precision)
             rung = policy.paced(planned, finetune, top, train, seed, story)
+            rates = finetuning.rates(model, backbone, finetune.block_decay)
             optimizer = training.adam(rung, rates, finetune.weight_decay)
             before = training.fit(
                 top, optimizer, train, val, rung, seed, checkpoint, story,
                 label_smoothing=finetune.label_smoothing,
                 class_weights=examples.class_weights(finetune.class_weights, classes, train.y), report=report,
             )  # fmt: skip
+            before = lora.merge(top, before)
             if isinstance(finetune, Auto):
                 story["tried"].append(policy.settle(top, before, val, rung))
                 if not story["tried"][-1]["share"]:

@@ -65,6 +65,7 @@ FINETUNE: dict[str, Any] = {
     "class_weights": "none",
     "precision": "float32",
     "devices": "one",
+    "lora": 0,
 }
 
 AUTO: dict[str, Any] = {
@@ -73,4 +74,5 @@ AUTO: dict[str, Any] = {
     "class_weights": "none",
     "precision": "float32",
     "devices": "one",
+    "lora": 0,
 }

@@ -111,7 +111,7 @@ def test_what_a_rung_is_worth_decides_how_much_of_it_is_kept(paths: Paths, monke
 
 
 def _bytes(paths: Paths) -> dict[str, bytes]:
-    names = ("history.csv", "predictions.csv", "meta.json")
+    names = ("history.csv", "predictions.csv", "meta.json", "model.bin")
     return {name: (paths.root / "finetune" / name).read_bytes() for name in names}
 
 
@@ -159,26 +159,57 @@ def test_a_ladder_that_was_killed_in_any_rung_goes_on_to_the_very_same_bytes(
     assert _bytes(paths) == undisturbed
 
 
+def _with_head(prepared: Paths, root: Path, backbone: Backbone) -> Paths:
+    """Everything up to the head, of another backbone."""
+    paths = Paths(prepared.data, root)
+    shutil.copytree(prepared.root / "prepare", paths.root / "prepare")
+    extract_features.run(paths, backbone, AUGMENT, seed=0)
+    train_head.run(paths, Lbfgs.model_validate(options.LBFGS), seed=0)
+    return paths
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", hub.PRESETS)
+@pytest.mark.parametrize(("name", "rank"), [*((name, 0) for name in hub.PRESETS), ("dinov2", 2), ("vit", 2)])
 def test_a_network_of_keras_hub_that_was_killed_goes_on_to_the_very_same_bytes(
-    prepared: Paths, tmp_path: Path, name: str
+    prepared: Paths, tmp_path: Path, name: str, rank: int
 ) -> None:
     """From extraction, which keeps what stands below a block, to the model; what drops out at random included."""
     backbone = family(TOY, f"hub {name}", keep_blocks=1)
-    config = Finetune.model_validate(options.FINETUNE | {"epochs": 3, "dropout": 0.2})
+    config = Finetune.model_validate(options.FINETUNE | {"epochs": 3, "dropout": 0.2, "lora": rank})
     made = []
     for place in ("undisturbed", "killed"):
-        paths = Paths(prepared.data, tmp_path / place)
-        shutil.copytree(prepared.root / "prepare", paths.root / "prepare")
-        extract_features.run(paths, backbone, AUGMENT, seed=0)
-        train_head.run(paths, Lbfgs.model_validate(options.LBFGS), seed=0)
+        paths = _with_head(prepared, tmp_path / place, backbone)
         if place == "killed":
             with killed_after(1):
                 finetune.run(paths, backbone, AUGMENT, config, seed=0)
         finetune.run(paths, backbone, AUGMENT, config, seed=0)
         made.append(_bytes(paths))
     assert made[0] == made[1]
+
+
+@pytest.mark.slow
+def test_a_ladder_of_low_rank_that_was_killed_in_any_rung_goes_on_to_the_very_same_bytes(
+    prepared: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each rung adds its changes to the kernels, and half of that is kept: the next one starts from these kernels."""
+    backbone = family(TOY, "hub dinov2")
+    paths = _with_head(prepared, tmp_path / "artifacts", backbone)
+    _shorten(monkeypatch, paths)
+    monkeypatch.setattr(policy, "LADDERS", {"normal": ((1 / 4, 2, 2), (1 / 2, 2, 2))})
+    config = Auto.model_validate(options.AUTO | {"lora": 2})
+    made = []
+    for epoch in (None, 1, 2, 3, 4):
+        if epoch:
+            with killed_after(epoch):
+                finetune.run(paths, backbone, AUGMENT, config, seed=0)
+        finetune.run(paths, backbone, AUGMENT, config, seed=0)
+        made.append(_bytes(paths))
+    tried = read_json(paths.stored("finetune"))["tried"]
+    assert [(rung["done"][:17], rung["share"]) for rung in tried] == [
+        ("the last 1 blocks", 0.5),
+        ("the last 2 blocks", 0.5),
+    ]
+    assert all(one == made[0] for one in made)
 
 
 @pytest.mark.slow

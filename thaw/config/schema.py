@@ -35,6 +35,7 @@ CLASS = "{class}"  # in a prompt: where the class's name goes
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Rank = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 # YAML reads the names of some classes as numbers.
 ByClass = Annotated[
@@ -233,6 +234,7 @@ class Finetune(Section):
     class_weights: ClassWeights
     precision: Literal["float32", "bfloat16"]
     devices: Literal["one", "all"]
+    lora: Rank = 0
 
 
 class Auto(Section):
@@ -243,6 +245,7 @@ class Auto(Section):
     class_weights: ClassWeights
     precision: Literal["float32", "bfloat16"]
     devices: Literal["one", "all"]
+    lora: Rank = 0
 
     batch_size: ClassVar[int] = 32
     block_decay: ClassVar[float] = 1.0

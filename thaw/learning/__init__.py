@@ -1,7 +1,7 @@
 """What is learnt: the head on bottleneck features, then the top of the network.
 
 Offers ``examples``, ``heads``, their ``crossvalidation``, and on ``subsets``, ``policy`` (how deep, how long),
-``finetuning``, ``training`` (its loop), ``curves`` and ``predictions`` (files), ``calibration`` (how sure).
+``finetuning``, ``lora``, ``training`` (its loop), ``curves`` and ``predictions`` (files), ``calibration`` (how sure).
 """
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "examples",
     "finetuning",
     "heads",
+    "lora",
     "policy",
     "predictions",
     "subsets",

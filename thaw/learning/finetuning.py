@@ -12,7 +12,7 @@ from thaw.artifacts import Paths, read_json, write_json
 from thaw.config.schema import Backbone, Unfreeze
 from thaw.data import manifest
 from thaw.errors import UserError
-from thaw.learning import curves
+from thaw.learning import curves, lora
 from thaw.learning.examples import Inputs, examples
 from thaw.learning.heads import Head
 from thaw.learning.training import PREDICT_BATCH, logits, score
@@ -67,8 +67,10 @@ def _classifier(backbone: Backbone, head: Head, dropout: float, seed: int, stati
     return keras.Model(base.input, x)
 
 
-def unfreeze(model: Any, first: int, batchnorm: bool = False) -> None:
+def unfreeze(model: Any, first: int, batchnorm: bool = False, rank: int = 0, seed: int = 0) -> None:
     """Make a classifier trainable from its ``first``-th layer on; freeze the rest and, unless told, every BatchNorm.
+
+    With a ``rank``, the backbone is frozen as well, but for changes of so low a rank: see ``lora.adapt``.
 
     BatchNorm stays frozen because its statistics were computed on millions of images: recomputed from a few small
     batches they destroy what the layers above have learnt (and ``training=False`` does not protect them in ``fit``,
@@ -76,6 +78,8 @@ def unfreeze(model: Any, first: int, batchnorm: bool = False) -> None:
     """
     for place, layer in enumerate(model.layers):
         layer.trainable = place >= first
+    if rank:
+        lora.adapt(model, first, rank, seed)
     found = backbones.batchnorms(model)
     for layer in found:
         layer.trainable = layer.trainable and batchnorm

@@ -132,7 +132,7 @@ def resumable(*parts: BaseModel | Path | str | int) -> Iterator[Checkpoint]:
     So a run that was killed finds its state again, and one that is complete is trained anew when it is asked for. Other
     code that trains, or says how long, finds no state of this one.
     """
-    code = [Path(__file__).with_name(f"{module}.py") for module in ("training", "policy")]
+    code = [Path(__file__).with_name(f"{module}.py") for module in ("training", "policy", "lora")]
     checkpoint = Checkpoint(fingerprint(*parts, *code))
     yield checkpoint
     checkpoint.forget()

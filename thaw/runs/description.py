@@ -32,11 +32,12 @@ def run_name(config: Mapping[str, Any]) -> str:
     """Return a name that tells runs apart in the run table, what is varied most first: columns there are narrow."""
     backbone, head, finetune = config["backbone"], config["train_head"], config["finetune"]
     depths = "probe" if config.get("rank") == "backbone" else _depth(finetune)
+    low = [f"LoRA {finetune['lora']}"] if finetune.get("lora") else []
     network = f"{named(backbone)} {backbone['alpha']:g} at {backbone['input_size']} px"
     hidden = "".join(f" {units}" for units in head.get("hidden", []))
     views = f"{config['augment']['views']} views"
     augmented = [views] if config["augment"]["views"] else []
-    return " · ".join([depths, network, *augmented, head["solver"] + hidden, f"seed {config['seed']}"])
+    return " · ".join([depths, *low, network, *augmented, head["solver"] + hidden, f"seed {config['seed']}"])
 
 
 def _depth(finetune: Mapping[str, Any]) -> str:

@@ -131,7 +131,7 @@ MISTAKES = [
     ("finetune/last_20", {"unfreeze": None}, "expected the key 'unfreeze', found"),
     ("finetune/last_20", {"learning_rat": 1}, "found 'learning_rat' (did you mean 'learning_rate'?)"),
     ("finetune/auto", {"effort": "some"}, "effort: expected 'quick', 'normal' or 'thorough', found 'some'"),
-    ("finetune/auto", {"epochs": 3}, "expected the keys unfreeze, effort, class_weights, precision, devices, found "),
+    ("finetune/auto", {"epochs": 3}, "expected the keys unfreeze, effort, class_weights, precision, devices, lora, "),
     ("finetune/none", {"learning_rate": 0.1}, "expected the keys unfreeze, found 'learning_rate'; correct or remove"),
     ("finetune/none", {"unfreeze": "nothing"}, "found 'nothing'; correct it, or choose 'finetune: none' to unfreeze"),
     ("finetune/last_20", {"learning_rate": 0}, "learning_rate: expected a value above 0, found 0"),

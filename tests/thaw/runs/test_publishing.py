@@ -149,6 +149,7 @@ def test_only_what_can_change_a_result_is_a_parameter() -> None:
             ["finetune=last_20", "~finetune.unfreeze.layers", "+finetune.unfreeze.all=true"],
             "all · mobilenet_v2 0.35 at 96 px · lbfgs",
         ),
+        (["finetune.lora=8"], "auto · LoRA 8 · mobilenet_v2 0.35 at 96 px · lbfgs"),
         (["finetune=none"], "head only · mobilenet_v2 0.35 at 96 px · lbfgs"),
         (["train_head=mlp"], "auto · mobilenet_v2 0.35 at 96 px · adam 256"),
         (["augment=light"], "auto · mobilenet_v2 0.35 at 96 px · 4 views · lbfgs"),
