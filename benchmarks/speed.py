@@ -3,7 +3,8 @@
 Each part runs in processes of its own and leaves its figures in .cache/benchmarks/speed/; a part that is finished is
 not run again, so that what was stopped goes on where it was.
 
-    python -m benchmarks.speed --flowers FOLDER [--weights imagenet|FILE] [--only PART …] [--again] [--quick]
+    python -m benchmarks.speed --flowers FOLDER [--weights imagenet|FILE] [--torch PYTHON] [--only PART …] [--again]
+        [--quick]
 """
 
 import argparse
@@ -23,6 +24,7 @@ from thaw.artifacts import PROJECT, cache, read_json, write_json, write_text
 from thaw.machine import cores
 
 PAGE = PROJECT / "docs" / "benchmarks.md"
+ENCODERS = {"dinov2_small": 64, "dinov2_base": 32, "siglip2_base": 32, "vit_base": 32}  # and on how many images
 NETWORKS = {"mobilenet_v2": 1000, "resnet50": 200, "vgg16": 80, "efficientnet_b0": 400}  # and on how many images
 PACKAGES = ("keras", "tensorflow", "openvino", "dvc", "pillow", "numpy", "scikit-learn")
 Figures = dict[str, Any]
@@ -37,12 +39,13 @@ class Bench:
         folder: of figures and everything that is made on the way.
         flowers: the images, in class folders.
         weights: of MobileNetV2 1.0: imagenet, or a file.
+        torch: a Python that has torch and transformers; empty for none.
         quick: whether only the benchmarks themselves are tried.
     """
 
-    def __init__(self, flowers: Path, weights: str, quick: bool) -> None:
+    def __init__(self, flowers: Path, weights: str, torch: str, quick: bool) -> None:
         self.folder = cache() / "benchmarks" / ("speed-quick" if quick else "speed")
-        self.flowers, self.weights, self.quick = flowers, weights, quick
+        self.flowers, self.weights, self.torch, self.quick = flowers, weights, torch, quick
         self.work = self.folder / "pipeline"
 
     def run(self, module: str, *arguments: object, cache: Path) -> Figures:
@@ -107,6 +110,15 @@ class Bench:
                 write_json(file, self.run("extraction", name, self.flowers, count, cache=own))
         return {file.stem: read_json(file) for file in sorted(own.glob("*.json"))}
 
+    def encoders(self) -> Figures:
+        """Transformers, network by network."""
+        own = self.folder / "encoders"
+        others = ["--python", self.torch] if self.torch else []
+        for name, count in ({"dinov2_small": 2} if self.quick else ENCODERS).items():
+            if not (file := own / f"{name}.json").exists():  # of a run that was stopped
+                write_json(file, self.run("encoders", name, count, *others, cache=own))
+        return {file.stem: read_json(file) for file in sorted(own.glob("*.json"))}
+
     def decoding(self) -> Figures:
         """Large photos, decoded smaller."""
         return self.run("decoding", self.flowers, 10 if self.quick else 100, cache=self.folder / "extraction")
@@ -148,6 +160,7 @@ class Bench:
 PARTS: dict[str, Callable[[Bench], Figures]] = {
     "machine": Bench.machine,
     "extraction": Bench.extraction,
+    "encoders": Bench.encoders,
     "pipeline": Bench.pipeline,
     "epoch": Bench.epoch,
     "decoding": Bench.decoding,
@@ -161,6 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="Measure, and write the page.")
     parser.add_argument("--flowers", default="", help="TensorFlow's flower photos, in class folders")
     parser.add_argument("--weights", default="imagenet", help="of MobileNetV2 1.0: imagenet, or a file")
+    parser.add_argument("--torch", default="", help="a Python that has torch and transformers, to be measured against")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--again", action="store_true", help="measure finished parts again")
     parser.add_argument("--quick", action="store_true", help="few images and epochs: to try the benchmarks themselves")
@@ -173,7 +187,7 @@ def main() -> None:
             f"{given.flowers or 'none'}; say 'make bench FLOWERS=PATH'"
         )
     weights = given.weights if given.weights == "imagenet" else str(Path(given.weights).absolute())
-    bench = Bench(Path(given.flowers).absolute(), weights, given.quick)
+    bench = Bench(Path(given.flowers).absolute(), weights, given.torch, given.quick)
     for name in given.only:
         file = bench.folder / f"{name}.json"
         if given.again or not file.exists():
@@ -326,6 +340,22 @@ def _extraction(found: Figures, machine: Figures) -> tuple[list[Row], list[str]]
     return rows, notes
 
 
+def _encoders(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
+    rows: list[Row] = []
+    for network, speed in found.items():
+        ours = "engine bfloat16" if "engine bfloat16" in speed else "engine float32"
+        for theirs in ("engine float32", "keras", "torch float32", "torch bfloat16"):
+            if theirs in speed and theirs != ours:
+                what = f"{network} on pixels in memory, images a second: {ours} against {theirs}"
+                least = None if theirs == "engine float32" else 1
+                figures = (f"{speed[ours]:.1f}", f"{speed[theirs]:.1f}")
+                rows.append((what, *figures, speed[ours] / speed[theirs], "{:.1f} ×", least, True))
+    notes = ["Transformers: the published shapes at 224 px with random weights; keras is `Model.predict`, in float32."]
+    if not any("torch float32" in speed for speed in found.values()):
+        notes.append("Transformers: not measured against PyTorch, which was not there.")
+    return rows, notes
+
+
 def _epoch(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
     what = "an epoch of fine-tuning the last 20 layers, validation included, against Keras' whole model"
     ours, theirs = found["thaw"], found["keras"]
@@ -426,6 +456,7 @@ def _decoding(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
 LAYOUTS: dict[str, Callable[[Figures, Figures], tuple[list[Row], list[str]]]] = {
     "pipeline": _pipeline,
     "extraction": _extraction,
+    "encoders": _encoders,
     "epoch": _epoch,
     "decoding": _decoding,
     "scale": _scale,
