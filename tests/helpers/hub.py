@@ -1,6 +1,7 @@
 """Presets of KerasHub, tiny and random, written as KerasHub writes them: a family each."""
 
 import io
+import json
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -188,3 +189,40 @@ def write(family: str, folder: Path) -> Path:
 
 def _converts(one: Any, kinds: Any) -> bool:
     return isinstance(one, type) and issubclass(one, kinds) and one is not kinds and one.backbone_cls is not None
+
+
+def write_transformers(folder: Path, mean: list[float], deviation: list[float]) -> Path:
+    """Write a tiny, random DINOv2 as ``transformers`` does, whose checkpoints KerasHub reads as well."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    width, layers, patch = 32, 2, 16
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.cls_token": (1, 1, width),
+        "embeddings.mask_token": (1, width),
+        "embeddings.position_embeddings": (1, (SIDE // patch) ** 2 + 1, width),
+        "embeddings.patch_embeddings.projection.weight": (width, 3, patch, patch),
+        "embeddings.patch_embeddings.projection.bias": (width,),
+        "layernorm.weight": (width,),
+        "layernorm.bias": (width,),
+    }
+    dense = {f"attention.attention.{name}": (width, width) for name in ("query", "key", "value")}
+    dense |= {"attention.output.dense": (width, width), "mlp.fc1": (2 * width, width), "mlp.fc2": (width, 2 * width)}
+    for layer in range(layers):
+        at = f"encoder.layer.{layer}"
+        for name, shape in dense.items():
+            shapes |= {f"{at}.{name}.weight": shape, f"{at}.{name}.bias": shape[:1]}
+        for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias", "layer_scale1.lambda1"):
+            shapes[f"{at}.{name}"] = (width,)
+        shapes[f"{at}.layer_scale2.lambda1"] = (width,)
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    tensors = {name: random.normal(scale=0.5, size=shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(tensors, str(folder / "model.safetensors"))
+    config = {"model_type": "dinov2", "image_size": SIDE, "patch_size": patch, "num_hidden_layers": layers}
+    config |= {"hidden_size": width, "num_attention_heads": 2, "mlp_ratio": 2, "layerscale_value": 1.0}
+    config |= {"use_swiglu_ffn": False, "hidden_dropout_prob": 0.0, "drop_path_rate": 0.0}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    pixels = {"image_mean": mean, "image_std": deviation, "rescale_factor": 1 / 255}
+    (folder / "preprocessor_config.json").write_text(json.dumps(pixels), encoding="utf-8")
+    return folder

@@ -4,8 +4,10 @@ A transformer's encoder is one layer in KerasHub's graph. Run layer by layer it 
 can be cut below every block, as those of ``keras.applications`` can.
 """
 
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from thaw.architectures import FAMILIES, HUB, SEQUENCES, STAGED, Family, Preprocessing, named
@@ -56,6 +58,7 @@ def load(backbone: Backbone) -> Preset:
 
     try:
         import keras_hub
+        from keras_hub.src.utils.preset_utils import get_preset_loader
     except ImportError as error:
         raise UserError(
             f"network: expected the package keras-hub for 'network: hub', found none ({error}); "
@@ -64,9 +67,10 @@ def load(backbone: Backbone) -> Preset:
     folder = preset_folder(backbone.weights)
     preset = str(folder or backbone.weights)
     try:
-        converter = keras_hub.layers.ImageConverter.from_preset(preset)
         size = (backbone.input_size, backbone.input_size, 3)
-        family = FAMILIES.get(converter.backbone_cls.__name__, Family())
+        converter = keras_hub.layers.ImageConverter.from_preset(preset)
+        pixels = _pixels(converter) if converter else _of_transformers(preset)
+        family = FAMILIES.get(get_preset_loader(preset).check_backbone_class().__name__, Family())
         sized = {"image_shape": size} if family.resizes else {}
         policy = keras.config.dtype_policy().name
         model = keras_hub.models.Backbone.from_preset(preset, dtype=policy, **sized)
@@ -88,8 +92,25 @@ def load(backbone: Backbone) -> Preset:
             f"its licence, if it asks for that, or fetch its files elsewhere, from {_page(preset)}, and set 'weights:' "
             f"to their folder"
         ) from error
-    pixels = Preprocessing(_channels(converter.scale, 1), _channels(converter.offset, 0))
     return Preset(named({"network": HUB, "weights": backbone.weights}), model, family, pixels)
+
+
+def _pixels(converter: Any) -> Preprocessing:
+    """What a preset's image converter does to pixels."""
+    return Preprocessing(_channels(converter.scale, 1), _channels(converter.offset, 0))
+
+
+def _of_transformers(preset: str) -> Preprocessing:
+    """The same, for a checkpoint of ``transformers``, whose own file says it: (rescaled - mean) / deviation."""
+    from keras_hub.src.utils.preset_utils import get_file
+
+    facts = json.loads(Path(get_file(preset, "preprocessor_config.json")).read_text(encoding="utf-8"))
+    rescaled = facts["rescale_factor"] if facts.get("do_rescale", True) else 1
+    both = (
+        zip(facts["image_mean"], facts["image_std"], strict=True) if facts.get("do_normalize", True) else [(0, 1)] * 3
+    )
+    offset, scale = zip(*((-mean / deviation, rescaled / deviation) for mean, deviation in both), strict=True)
+    return Preprocessing(scale, offset)
 
 
 def _channels(value: Any, default: float) -> Any:

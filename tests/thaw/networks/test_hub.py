@@ -47,6 +47,19 @@ def _features(toy: Backbone, name: str, pooling: str) -> Any:
     return network(backbone).predict_on_batch(pictures(backbone, 4))
 
 
+def test_a_checkpoint_of_transformers_sees_the_pixels_that_it_was_published_with(toy: Backbone, tmp_path: Path) -> None:
+    import keras_hub
+
+    mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    folder = presets.write_transformers(tmp_path / "dinov2-small", mean, deviation)
+    backbone = family(toy, f"{HUB} dinov2", pooling="token", weights=str(folder))
+    images = pictures(backbone, 4)
+    pixels = ((images / 255 - mean) / deviation).astype(np.float32)
+    expected = np.asarray(keras_hub.models.Backbone.from_preset(str(folder))(pixels))[:, 0]
+    found = network(backbone).predict_on_batch(images)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("name", SEES)
 def test_features_are_those_of_keras_hub(toy: Backbone, name: str) -> None:
     expected = _of_keras_hub(name, pictures(family(toy, f"{HUB} {name}"), 4))
