@@ -137,7 +137,12 @@ def theirs(network: str, count: int, python: str) -> list[tuple[str, "subprocess
         (
             precision,
             subprocess.Popen(
-                [*command, precision], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [*command, precision],
+                cwd=PROJECT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
             ),
         )
         for precision in ("float32", "bfloat16")
