@@ -104,6 +104,16 @@ def test_a_network_of_keras_hub_is_exported_too(
     assert photo.parent.name in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_what_a_layer_has_kept_is_no_input_of_the_onnx_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ViT of KerasHub keeps the numbers of its positions, of which Keras' own export makes an input."""
+    monkeypatch.setattr(publishing, "publish", lambda *_: None)
+    paths = _pipeline(tmp_path, family(Backbone.model_validate(options.BACKBONE), "hub vit"))
+    evaluate.run(paths, finished.EVALUATE.model_copy(update={"keep_best_of": ["finetuned"]}), 0)
+    export.run(paths, ["onnx"])
+    assert (paths.root / "export" / "model.onnx").exists()
+
+
 def test_what_a_format_does_not_know_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(model: object, path: Path) -> None:
         raise TypeError("get_config() is missing")

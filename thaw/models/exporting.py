@@ -5,6 +5,7 @@ calibrated probabilities (batch × classes): preprocessing and temperature are i
 """
 
 import importlib
+import logging
 import statistics
 import tempfile
 import time
@@ -103,6 +104,9 @@ def _write_tflite(model: Any, path: Path) -> None:
 
 
 def _write_onnx(model: Any, path: Path) -> None:
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+    from tf2onnx import convert
     from tf2onnx.handler import tf_op
 
     @tf_op("Erfc")
@@ -116,8 +120,25 @@ def _write_onnx(model: Any, path: Path) -> None:
             node.type = "Sub"
             context.replace_inputs(node, [one.output[0], erf.output[0]])
 
-    model.predict_on_batch(np.zeros((1, *model.input.shape[1:]), np.uint8))  # Keras wants it to have been called
-    model.export(path, format="onnx", verbose=False)
+    # With its constants in the graph: Keras' own export makes inputs of those that a layer has kept, as ViT's does.
+    image = tf.TensorSpec((None, *model.input.shape[1:]), tf.uint8, name="image")
+    called = tf.function(lambda image: model(image, training=False)).get_concrete_function(image)
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # what both call is deprecated, they say, page after page
+    try:
+        frozen = convert_variables_to_constants_v2(called)
+        (probabilities,) = frozen.outputs
+        with without_information():
+            convert.from_graph_def(
+                frozen.graph.as_graph_def(),
+                input_names=["image:0"],
+                output_names=[probabilities.name],
+                tensors_to_rename={"image:0": "image", probabilities.name: "probabilities"},
+                output_path=str(path),
+            )
+    finally:
+        logger.setLevel(level)
 
 
 def _write_openvino(model: Any, path: Path) -> None:
@@ -185,7 +206,7 @@ FORMATS: Mapping[str, Format] = {
 
 
 def written(name: str, model: Any, path: Path) -> Runner:
-    """Write a format and read it again.
+    """Write a format, read it again, and let it see an image.
 
     Raises:
         UserError: it does not know something that the network does.
@@ -193,12 +214,14 @@ def written(name: str, model: Any, path: Path) -> Runner:
     wanted = FORMATS[name]
     try:
         wanted.write(model, path)
-        return wanted.load(path)
+        runner = wanted.load(path)
+        runner(np.zeros((1, *model.input.shape[1:]), np.uint8))
     except Exception as error:  # of MLIR, of ONNX Runtime, of a layer's own code
         raise UserError(
             f"{name}: expected to write the finished model, found that this format or its network does not allow it: "
             f"{' '.join(str(error).split())[:200]}; take another format"
         ) from error
+    return runner
 
 
 def compare(name: str, found: Floats, expected: Floats) -> float:
