@@ -20,6 +20,7 @@ from thaw.models.exporting import FORMATS, compare, latency, megabytes
 from thaw.models.portable import Model
 
 IMAGES = 100
+HUB_FIRST = "Whoever loads `model.keras` has to `import keras_hub` first."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,7 +69,7 @@ def run(paths: Paths, formats: list[str]) -> None:
         f"Input: images × {size} × {size} × 3, uint8 RGB, {'the middle' if fit == 'crop' else 'all'} of each picture. "
         f"Output: images × {len(reference.facts.classes)} calibrated probabilities: "
         f"{', '.join(reference.facts.classes)}.",
-        *(["Whoever loads `model.keras` has to `import keras_hub` first."] if exporting.of_keras_hub(paths) else []),
+        *([HUB_FIRST] if "keras" in formats and exporting.of_keras_hub(paths) else []),
         *([f"Below {sure:.1%}, the highest of them is unsure."] if (sure := reference.facts.threshold) else []),
         "",
     ]

@@ -122,7 +122,14 @@ def _write_onnx(model: Any, path: Path) -> None:
 
     # With its constants in the graph: Keras' own export makes inputs of those that a layer has kept, as ViT's does.
     image = tf.TensorSpec((None, *model.input.shape[1:]), tf.uint8, name="image")
-    called = tf.function(lambda image: model(image, training=False)).get_concrete_function(image)
+    inside = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(
+        True
+    )  # grouped convolutions are functions of Keras' own, which stay calls otherwise
+    try:
+        called = tf.function(lambda image: model(image, training=False)).get_concrete_function(image)
+    finally:
+        tf.config.run_functions_eagerly(inside)
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(logging.ERROR)  # what both call is deprecated, they say, page after page
