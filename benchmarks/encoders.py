@@ -11,11 +11,9 @@ PATH is a Python that has torch and transformers; without, there is no such figu
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.extraction import in_turn, precisions
 from thaw.artifacts import PROJECT
 from thaw.config.composing import compose
 from thaw.config.schema import Backbone
 from thaw.networks import engine
 from thaw.networks.backbones import FrozenNetwork
 
-ROUNDS = 3
 SIZE = 224
 IMAGE = (SIZE, SIZE, 3)
 BASE = {"num_layers": 12, "hidden_dim": 768, "num_heads": 12}
@@ -81,17 +79,10 @@ def measure(network: str, count: int, python: str | None) -> dict[str, float]:
         contestants = ours(network, preset, pixels)
         others = theirs(network, count, python) if python else []
         contestants |= {f"torch {precision}": partial(turn, process) for precision, process in others}
-        for contestant in contestants.values():
-            contestant()  # compiles, converts and warms up
-        seconds: dict[str, list[float]] = {name: [] for name in contestants}
-        for _ in range(ROUNDS):
-            for name, contestant in contestants.items():
-                start = time.perf_counter()
-                contestant()
-                seconds[name].append(time.perf_counter() - start)
+        found = in_turn(contestants, count)
         for _, process in others:
             process.communicate()
-    return {name: count / statistics.median(found) for name, found in seconds.items()}
+    return found
 
 
 def write(network: str, folder: Path) -> Path:
@@ -108,15 +99,10 @@ def write(network: str, folder: Path) -> Path:
 
 def ours(network: str, preset: Path, pixels: Any) -> dict[str, Callable[[], Any]]:
     """thaw's engine, and Keras on the very same network."""
-    from openvino import Core
-
     overrides = [f"backbone={network}", f"backbone.weights={preset}", "backbone.keep_blocks=0"]
     backbone: Backbone = compose([*overrides, "backbone.engine=openvino"], ["backbone"])["backbone"]
-    precisions = ["float32"]
-    if "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        precisions.append("bfloat16")
     contestants: dict[str, Callable[[], Any]] = {}
-    for precision in precisions:
+    for precision in precisions():
         frozen = FrozenNetwork(backbone.model_copy(update={"precision": precision}))
         runner = engine.start(frozen)
         outs = [np.empty((len(pixels), *shape), np.float32) for shape in runner.shapes]

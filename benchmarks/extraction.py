@@ -52,15 +52,28 @@ def measure(network: str, folder: Path, count: int) -> dict[str, float]:
         for path in chosen:
             (data / "all" / path.name).symlink_to(path.absolute())
         contestants = {"keras": keras_predict(backbone, data)} | ours(backbone, data, Path(scratch))
-        for contestant in contestants.values():
-            contestant()  # compiles, converts and warms up
-        seconds: dict[str, list[float]] = {name: [] for name in contestants}
-        for _ in range(ROUNDS):
-            for name, contestant in contestants.items():
-                start = time.perf_counter()
-                contestant()
-                seconds[name].append(time.perf_counter() - start)
-    return {name: len(chosen) / statistics.median(found) for name, found in seconds.items()}
+        return in_turn(contestants, len(chosen))
+
+
+def in_turn(contestants: dict[str, Callable[[], Any]], count: int) -> dict[str, float]:
+    """Let each see ``count`` images, several times, in turn; return the median images per second of each."""
+    for contestant in contestants.values():
+        contestant()  # compiles, converts and warms up
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(ROUNDS):
+        for name, contestant in contestants.items():
+            start = time.perf_counter()
+            contestant()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: count / statistics.median(found) for name, found in seconds.items()}
+
+
+def precisions() -> list[str]:
+    """Those in which this processor computes."""
+    from openvino import Core
+
+    fast = "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ["float32", "bfloat16"] if fast else ["float32"]
 
 
 def keras_predict(backbone: Backbone, data: Path) -> Callable[[], Any]:
@@ -82,8 +95,6 @@ def keras_predict(backbone: Backbone, data: Path) -> Callable[[], Any]:
 
 def ours(backbone: Backbone, data: Path, scratch: Path) -> dict[str, Callable[[], Any]]:
     """thaw from the files, the engine alone on pixels in memory, and decoding alone."""
-    from openvino import Core
-
     paths = sorted((data / "all").iterdir())
     records = [Record(f"all/{path.name}", "all", "train", path.name, 0, 0, "") for path in paths]
     wanted = views.of(records, NO_AUGMENTATION, 0)
@@ -98,10 +109,7 @@ def ours(backbone: Backbone, data: Path, scratch: Path) -> dict[str, Callable[[]
         features.extract(chosen, wanted, data, scratch / "features.npy")
 
     contestants: dict[str, Callable[[], Any]] = {"decode": decode}
-    precisions = ["float32"]
-    if "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        precisions.append("bfloat16")
-    for precision in precisions:
+    for precision in precisions():
         chosen = backbone.model_copy(update={"precision": precision})
         runner = engine.start(FrozenNetwork(chosen))
         outs = [np.empty((len(pixels), *shape), np.float32) for shape in runner.shapes]

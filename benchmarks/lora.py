@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import encoders
+
 BLOCKS, RANKS = (6, 12), (0, 8)
-BATCH, SIDE = 16, 224
+NETWORK, BATCH = "dinov2_small", 16
 STEPS, EPOCHS, ROUNDS = 4, 3, 3  # the first epoch of a process traces, and does not count
 
 
@@ -34,7 +36,7 @@ def main() -> None:
         print(json.dumps(measure(given.folder, *given.one)))
         return
     if not (given.folder / "config.json").exists():
-        write(given.folder)
+        encoders.write(NETWORK, given.folder)
     print("| blocks | rank | weights trained | optimiser | peak of memory | processor time of a step |")
     print("|---|---|---|---|---|---|")
     for blocks in BLOCKS:
@@ -49,18 +51,6 @@ def main() -> None:
                 f"| {one['peak'] / 1e9:.2f} GB | {one['seconds']:.1f} s |",
                 flush=True,
             )
-
-
-def write(folder: Path) -> None:
-    """Write a preset of DINOv2 small as it was published, but for its weights, which are random."""
-    import keras_hub
-
-    side = (SIDE, SIDE, 3)
-    keras_hub.models.DINOV2Backbone(
-        patch_size=14, num_layers=12, hidden_dim=384, num_heads=6, intermediate_dim=1536,
-        image_shape=side, position_embedding_shape=(518, 518, 3),
-    ).save_to_preset(str(folder))  # fmt: skip
-    keras_hub.layers.DINOV2ImageConverter(image_size=(SIDE, SIDE), scale=1 / 255).save_to_preset(str(folder))
 
 
 def measure(folder: Path, blocks: int, rank: int) -> dict[str, float]:
@@ -81,7 +71,7 @@ def measure(folder: Path, blocks: int, rank: int) -> dict[str, float]:
     from thaw.networks import cutting
     from thaw.networks.outputs import Array
 
-    backbone = compose(["backbone=dinov2_small", f"backbone.weights={folder.resolve()}"], ["backbone"])["backbone"]
+    backbone = compose([f"backbone={NETWORK}", f"backbone.weights={folder.resolve()}"], ["backbone"])["backbone"]
     head = Head([(np.zeros((384, 5), np.float32), np.zeros(5, np.float32))])
     model = finetuning.classifier(backbone, head, dropout=0.5, seed=0)
     first = cutting.first_layer(model, backbone, Unfreeze(blocks=blocks))

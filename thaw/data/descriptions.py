@@ -49,10 +49,9 @@ def _with(data: Path, table: str, layout: Layout, paths: Sequence[str]) -> Layou
         by_image[path].append({name: row[name].strip() for name in others})
     unmatched = len(by_image.pop("", []))
     said = {path: {name: _agreed([one[name] for one in rows]) for name in others} for path, rows in by_image.items()}
-    by_group = _group(others, said, labels)
-    apart = {(said.get(entry.path, {}).get(by_group, ""), entry.split) for entry in layout.entries if entry.split}
-    shared = len({group for group, _ in apart if group}) < len([group for group, _ in apart if group])
-    by_group, told = ("", by_group) if shared else (by_group, "")
+    by_group, divided = _group(others, said, labels), ""
+    if _in_several_splits(by_group, said, layout.entries):
+        by_group, divided = "", by_group
     by_split, splits = _splits(others, said, layout.entries)
 
     def described(entry: Entry) -> Entry:
@@ -73,8 +72,10 @@ def _with(data: Path, table: str, layout: Layout, paths: Sequence[str]) -> Layou
         note += f"; rows that name no image, or more than one: {unmatched:,}"
     if differing := sum(any(one != rows[0] for one in rows) for rows in by_image.values()):
         note += f"; with rows that differ, of which only what they agree in is taken: {differing:,}"
-    if told:
-        note += f"; one {told!r} is in several of the splits that folders name, so that it makes slices and no groups"
+    if divided:
+        note += (
+            f"; one {divided!r} is in several of the splits that folders name, so that it makes slices and no groups"
+        )
     return replace(
         layout,
         entries=[described(entry) for entry in layout.entries],
@@ -113,6 +114,13 @@ def _group(columns: Sequence[str], said: Mapping[str, Said], labels: Mapping[str
     pairs = {(row[name], labels[path]) for path, row in said.items()} if name else set()
     is_class = len(pairs) == len({group for group, _ in pairs}) == len({label for _, label in pairs})
     return "" if is_class else name
+
+
+def _in_several_splits(column: str, said: Mapping[str, Said], entries: Sequence[Entry]) -> bool:
+    """Whether images with the same value in a column are in more than one of the splits that folders name."""
+    pairs = {(said.get(entry.path, {}).get(column, ""), entry.split) for entry in entries if entry.split}
+    values = [value for value, _ in pairs if value]
+    return len({*values}) < len(values)
 
 
 def _splits(

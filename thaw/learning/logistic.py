@@ -84,12 +84,15 @@ class Regression:
                 "'backbone.precision' is too low for them; correct one of them"
             )
         self._mean = (sums / count).astype(np.float32)
-        (squares,) = self._sum(lambda block: (_squares(self._features(block)),))
-        spread = np.sqrt(squares if squares.ndim == 1 else squares.diagonal()) / np.sqrt(count)
+        (products,) = self._sum(lambda block: (_products(self._features(block)),))
+        spread = np.sqrt(products if products.ndim == 1 else products.diagonal()) / np.sqrt(count)
         self._deviation = np.where(spread > 0, spread, 1).astype(np.float32)
-        self._correlations = None if squares.ndim == 1 else squares / count / np.outer(self._deviation, self._deviation)
+        self._correlations = (
+            None if products.ndim == 1 else products / count / np.outer(self._deviation, self._deviation)
+        )
         if count * width * 4 <= HELD:
             self._kept = {block: self._features(block) for block in self._blocks}
+        self._found = self._look(self._kernel, self._bias)
 
     def solve(self, inverse_l2: float) -> tuple[tuple[Floats, Floats], tuple[float, float]]:
         """Minimise the loss for one C.
@@ -98,7 +101,7 @@ class Regression:
             The Dense layer, kernel (features × classes) and bias (classes), for features that are not standardised;
             and its cross-entropy (nats) and accuracy on the training examples, which count alike in both.
         """
-        start, shape = self._look(self._kernel, self._bias), self._kernel.shape
+        start, shape = self._found, self._kernel.shape
         unit = start.loss + np.square(self._kernel).sum() / inverse_l2 / 2
         space = _Space(self._correlations, start.curvature, 1 / inverse_l2)
 
@@ -112,10 +115,10 @@ class Regression:
         stop = {"ftol": PRECISION, "gtol": 0, "maxiter": 1000, "maxfun": 1000}
         end = minimize(loss, first, jac=True, method="L-BFGS-B", options=stop)
         self._kernel, self._bias = space.weights(end.x.reshape(-1, shape[1]))
-        found = self._look(self._kernel, self._bias)
+        self._found = self._look(self._kernel, self._bias)
         kernel = (self._kernel / self._deviation[:, np.newaxis]).astype(np.float32)
         bias = (self._bias - self._mean @ kernel).astype(np.float32)
-        return (kernel, bias), (found.plain / self._count, found.right / self._count)
+        return (kernel, bias), (self._found.plain / self._count, self._found.right / self._count)
 
     def _look(self, kernel: Doubles, bias: Doubles) -> Sums:
         """See what a kernel and a bias come to on all examples."""
@@ -195,7 +198,7 @@ class _Space:
         return found
 
 
-def _squares(centred: Floats) -> Floats:
+def _products(centred: Floats) -> Floats:
     """The products of features, summed over examples: features × features, or of too many only the squares."""
     found: Floats = np.square(centred).sum(axis=0) if centred.shape[1] > WIDE else centred.T @ centred
     return found

@@ -21,7 +21,6 @@ from thaw.networks.outputs import Array, Labels
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the images that are learnt from
 DRAWS = 5  # of each share but the last
 CANDIDATES = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0]  # of the inverse regularisation
-
 LEAST = 40  # training images, and validation images: of fewer, nothing is asked
 # Images × features × classes that are learnt from at most: some 20 s on one core. Of more images, as many are left out.
 WORK = 2e9

@@ -104,8 +104,6 @@ def _write_tflite(model: Any, path: Path) -> None:
 
 
 def _write_onnx(model: Any, path: Path) -> None:
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
     from tf2onnx import convert
     from tf2onnx.handler import tf_op
 
@@ -120,21 +118,11 @@ def _write_onnx(model: Any, path: Path) -> None:
             node.type = "Sub"
             context.replace_inputs(node, [one.output[0], erf.output[0]])
 
-    # With its constants in the graph: Keras' own export makes inputs of those that a layer has kept, as ViT's does.
-    image = tf.TensorSpec((None, *model.input.shape[1:]), tf.uint8, name="image")
-    inside = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(
-        True
-    )  # grouped convolutions are functions of Keras' own, which stay calls otherwise
-    try:
-        called = tf.function(lambda image: model(image, training=False)).get_concrete_function(image)
-    finally:
-        tf.config.run_functions_eagerly(inside)
     logger = logging.getLogger("tensorflow")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # what both call is deprecated, they say, page after page
+    logger.setLevel(logging.ERROR)  # that what is called here is deprecated it says, page after page
     try:
-        frozen = convert_variables_to_constants_v2(called)
+        frozen = _frozen(model)
         (probabilities,) = frozen.outputs
         with without_information():
             convert.from_graph_def(
@@ -146,6 +134,25 @@ def _write_onnx(model: Any, path: Path) -> None:
             )
     finally:
         logger.setLevel(level)
+
+
+def _frozen(model: Any) -> Any:
+    """A model as a graph that holds its weights and constants, and calls nothing.
+
+    Keras' own export to ONNX makes inputs of constants that a layer has kept, as ViT's does, and leaves a call for a
+    grouped convolution, which is a function of Keras' own.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    image = tf.TensorSpec((None, *model.input.shape[1:]), tf.uint8, name="image")
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)  # those inside: they become part of the graph
+    try:
+        called = tf.function(lambda image: model(image, training=False)).get_concrete_function(image)
+    finally:
+        tf.config.run_functions_eagerly(before)
+    return convert_variables_to_constants_v2(called)
 
 
 def _write_openvino(model: Any, path: Path) -> None:

@@ -22,6 +22,7 @@ from thaw.artifacts import atomic, cache, fingerprint
 from thaw.config.schema import CLASS, Backbone
 from thaw.errors import UserError
 from thaw.networks import hub
+from thaw.networks.inference import softmax
 from thaw.networks.outputs import Floats
 from thaw.networks.weights import preset_folder, weights_id
 
@@ -67,9 +68,7 @@ def probabilities(features: Floats, weights: Floats) -> Floats:
         features: images × width, as the network gives them: not normalised.
         weights: see ``classifier``.
     """
-    logits = (_normalised(features) @ weights.T).astype(np.float64)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True), np.float32)
+    return softmax((_normalised(features) @ weights.T).astype(np.float64)).astype(np.float32)
 
 
 def _computed(backbone: Backbone, texts: Sequence[Sequence[str]]) -> Floats:
