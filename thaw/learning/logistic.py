@@ -32,6 +32,7 @@ BLOCK = 2048  # examples that one core looks at at a time
 HELD = 2**30  # bytes of standardised features that are kept; of more, they are standardised again in every step
 WIDE = 4096
 FLAT = 1e-4  # more on the correlations' diagonal, so that they have a factor however they were rounded
+STALE = 10  # the loss is so much less curved than where it began: other coordinates fit
 PRECISION = 1e-6  # the share of the loss by which the last step has lowered it
 
 Doubles = NDArray[np.float64]
@@ -101,9 +102,20 @@ class Regression:
             The Dense layer, kernel (features × classes) and bias (classes), for features that are not standardised;
             and its cross-entropy (nats) and accuracy on the training examples, which count alike in both.
         """
-        start, shape = self._found, self._kernel.shape
-        unit = start.loss + np.square(self._kernel).sum() / inverse_l2 / 2
-        space = _Space(self._correlations, start.curvature, 1 / inverse_l2)
+        start = self._found
+        self._descend(inverse_l2)
+        while self._found.curvature < start.curvature / STALE:
+            start = self._found
+            self._descend(inverse_l2)
+        kernel = (self._kernel / self._deviation[:, np.newaxis]).astype(np.float32)
+        bias = (self._bias - self._mean @ kernel).astype(np.float32)
+        return (kernel, bias), (self._found.plain / self._count, self._found.right / self._count)
+
+    def _descend(self, inverse_l2: float) -> None:
+        """Go on from here until a step lowers the loss no more, in coordinates that fit here."""
+        shape = self._kernel.shape
+        unit = self._found.loss + np.square(self._kernel).sum() / inverse_l2 / 2
+        space = _Space(self._correlations, self._found.curvature, 1 / inverse_l2)
 
         def loss(place: Doubles) -> tuple[float, Doubles]:
             kernel, bias = space.weights(place.reshape(-1, shape[1]))
@@ -116,9 +128,6 @@ class Regression:
         end = minimize(loss, first, jac=True, method="L-BFGS-B", options=stop)
         self._kernel, self._bias = space.weights(end.x.reshape(-1, shape[1]))
         self._found = self._look(self._kernel, self._bias)
-        kernel = (self._kernel / self._deviation[:, np.newaxis]).astype(np.float32)
-        bias = (self._bias - self._mean @ kernel).astype(np.float32)
-        return (kernel, bias), (self._found.plain / self._count, self._found.right / self._count)
 
     def _look(self, kernel: Doubles, bias: Doubles) -> Sums:
         """See what a kernel and a bias come to on all examples."""
