@@ -24,7 +24,7 @@ def run(paths: Paths, train_head: Adam | Lbfgs, seed: int, report: curves.Report
         head, rows = heads.fit(train_head, train, val, len(classes), seed, weights, report)
         head.save(out / paths.head.name)
         curves.write(out / "history.csv", rows)
-        probabilities = softmax(head.logits(judged.take()))
+        probabilities = softmax(head.says(judged))
         predictions.write(out / "predictions.csv", classes, [records[row] for row in judged.rows], probabilities)
     print(f"train_head: validation accuracy {rows[curves.kept(rows)]['val_accuracy']:.4f}")
 

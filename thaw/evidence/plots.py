@@ -118,9 +118,11 @@ def learning_curves(curves: Mapping[str, list[Row]]) -> list[dict[str, Any]]:
     """Lay out the learning curves; the same figure has the same axis in both, so that they can be compared."""
     names = {"train_head": "Before: the head", "finetune": "After: fine-tuning"} if len(curves) > 1 else {}
     panels = []
-    for stage, rows in curves.items():
-        # A row of the L-BFGS solver is a candidate for the regularisation and no epoch.
-        solved = "inverse_l2" in rows[0]
+    for stage, every_row in curves.items():
+        # The L-BFGS solver has candidates for the regularisation and no epochs; the last row is the best one again.
+        solved = "inverse_l2" in every_row[0]
+        by_candidate = {row.get("inverse_l2", row["step"]): row for row in every_row}
+        rows = [by_candidate[key] for key in sorted(by_candidate)]
         labels = [f"{row['inverse_l2' if solved else 'step']:g}" for row in rows]
         across = _evenly(len(rows))
         for figure in ("accuracy", "loss"):

@@ -153,7 +153,7 @@ def hand_on(paths: Paths, out: Path) -> None:
     """Make the model "before" the model "after": its predictions, and a curve that is where it starts."""
     records, classes, head = manifest.read(paths.manifest), read_json(paths.classes), Head.load(paths.head)
     val = examples(records, classes, Array.load(paths.features), "val")
-    start = curves.row(0, (math.nan, math.nan), score(head.logits(val.take()), val.y))
+    start = curves.row(0, (math.nan, math.nan), score(head.says(val), val.y))
     curves.write(out / "history.csv", [start])
     # Copied, not computed again: another order of the same sums would be another model in the last bit.
     shutil.copyfile(paths.predictions("train_head"), out / "predictions.csv")

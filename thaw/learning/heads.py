@@ -20,12 +20,13 @@ from thaw.config.schema import Adam, Lbfgs
 from thaw.errors import UserError
 from thaw.learning import curves
 from thaw.learning.curves import Report, Row, silent
-from thaw.learning.examples import Examples
+from thaw.learning.examples import Examples, Inputs
 from thaw.learning.training import cross_entropies, score
 from thaw.networks.inference import softmax
 from thaw.networks.outputs import Floats
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Adam's, as in Keras
+BLOCK = 8192  # images whose features are read at a time
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Head:
         for weights, shift in hidden:
             features = np.maximum(features @ weights + shift, 0)
         return features @ kernel + bias
+
+    def says(self, images: Inputs) -> Floats:
+        """Their logits (images × classes), without augmentation; only ``BLOCK`` images' features are in memory."""
+        blocks = range(0, len(images.rows), BLOCK)
+        return np.concatenate([self.logits(images.take(slice(first, first + BLOCK))) for first in blocks])
 
     def save(self, path: Path) -> None:
         """Write it as HDF5."""
@@ -88,7 +94,8 @@ def solve(
 
     Args:
         config: candidates of the inverse regularisation, tried from the strongest until the validation loss has risen
-            twice in a row; see ``strongest`` for which one wins.
+            twice in a row; see ``strongest`` for which one wins. They are solved roughly, and the one that wins to the
+            end.
         train: features; all views of an image count alike.
         val: features; only the images as they are count.
         classes: how many there are.
@@ -96,25 +103,38 @@ def solve(
         report: is told each row as soon as there is one.
 
     Returns:
-        The head, and one row per candidate for ``history.csv``.
+        The head, and the rows of ``history.csv``: one per candidate, and a last one, of the head.
     """
-    from thaw.learning.logistic import Regression  # SciPy takes half a second to import, and only training needs it
+    from thaw.learning.logistic import (
+        PRECISION,
+        ROUGH,
+        Regression,
+    )  # SciPy takes half a second to import, and only training needs it
 
-    val_x = val.take()
     heads, losses, rows = list[Head](), list[NDArray[np.float64]](), list[Row]()
     with threadpool_limits(1, "blas"):  # cores share blocks of images instead
         regression = Regression(train, classes, weights)
-        for step, inverse_l2 in enumerate(sorted(config.inverse_l2)):
-            layer, seen = regression.solve(inverse_l2)
-            heads.append(Head([layer]))
-            logits = heads[-1].logits(val_x)
+
+        def tell(inverse_l2: float, precision: float) -> Head:
+            layer, seen = regression.solve(inverse_l2, precision)
+            head = Head([layer])
+            logits = head.says(val)
             losses.append(cross_entropies(logits, val.y))
-            rows.append(curves.row(step, seen, score(logits, val.y), inverse_l2=inverse_l2))
+            rows.append(curves.row(len(rows), seen, score(logits, val.y), inverse_l2=inverse_l2))
             report(rows[-1])
+            return head
+
+        for inverse_l2 in sorted(config.inverse_l2) if len(config.inverse_l2) > 1 else []:
+            heads.append(tell(inverse_l2, ROUGH))
             if len(rows) > 2 and rows[-3]["val_loss"] < rows[-2]["val_loss"] < rows[-1]["val_loss"]:
                 break  # weaker still would only overfit more, and take the longest to solve
-    place = strongest(losses)
-    return heads[place], curves.choose(rows, place)
+        best = config.inverse_l2[0]
+        if heads:
+            place = strongest(losses)
+            best = rows[place]["inverse_l2"]
+            regression.start(heads[place].layers[0])
+        head = tell(best, PRECISION)
+    return head, curves.choose(rows, len(rows) - 1)
 
 
 def strongest(losses: list[NDArray[np.float64]]) -> int:

@@ -34,8 +34,11 @@ WIDE = 4096
 FLAT = 1e-4  # more on the correlations' diagonal, so that they have a factor however they were rounded
 STALE = 10  # the loss is so much less curved than where it began: other coordinates fit
 PRECISION = 1e-6  # the share of the loss by which the last step has lowered it
+ROUGH = 1e-4  # the same, where solutions are only compared with each other
+COLUMNS = 32  # classes whose places one core turns into weights at a time
 
 Doubles = NDArray[np.float64]
+Layer = tuple[Floats, Floats]  # kernel (features × classes) and bias (classes), for features that are not standardised
 Block = tuple[int, int]  # a view, and the first of its images
 
 
@@ -95,24 +98,34 @@ class Regression:
             self._kept = {block: self._features(block) for block in self._blocks}
         self._found = self._look(self._kernel, self._bias)
 
-    def solve(self, inverse_l2: float) -> tuple[tuple[Floats, Floats], tuple[float, float]]:
+    def start(self, layer: Layer) -> None:
+        """Let the next solution start from another one."""
+        kernel, bias = (one.astype(np.float64) for one in layer)
+        self._kernel, self._bias = kernel * self._deviation[:, np.newaxis], bias + self._mean @ kernel
+        self._found = self._look(self._kernel, self._bias)
+
+    def solve(self, inverse_l2: float, precision: float = PRECISION) -> tuple[Layer, tuple[float, float]]:
         """Minimise the loss for one C.
 
+        Args:
+            inverse_l2: C.
+            precision: the share of the loss by which the last step may still lower it.
+
         Returns:
-            The Dense layer, kernel (features × classes) and bias (classes), for features that are not standardised;
-            and its cross-entropy (nats) and accuracy on the training examples, which count alike in both.
+            The Dense layer; and its cross-entropy (nats) and accuracy on the training examples, which count alike in
+            both.
         """
         start = self._found
-        self._descend(inverse_l2)
+        self._descend(inverse_l2, precision)
         while self._found.curvature < start.curvature / STALE:
             start = self._found
-            self._descend(inverse_l2)
+            self._descend(inverse_l2, precision)
         kernel = (self._kernel / self._deviation[:, np.newaxis]).astype(np.float32)
         bias = (self._bias - self._mean @ kernel).astype(np.float32)
         return (kernel, bias), (self._found.plain / self._count, self._found.right / self._count)
 
-    def _descend(self, inverse_l2: float) -> None:
-        """Go on from here until a step lowers the loss no more, in coordinates that fit here."""
+    def _descend(self, inverse_l2: float, precision: float) -> None:
+        """Go on from here until a step hardly lowers the loss, in coordinates that fit here."""
         shape = self._kernel.shape
         unit = self._found.loss + np.square(self._kernel).sum() / inverse_l2 / 2
         space = _Space(self._correlations, self._found.curvature, 1 / inverse_l2)
@@ -124,7 +137,7 @@ class Regression:
             return (found.loss + np.square(kernel).sum() / inverse_l2 / 2) / unit, slopes.ravel() / unit
 
         first = space.place(self._kernel, self._bias).ravel()
-        stop = {"ftol": PRECISION, "gtol": 0, "maxiter": 1000, "maxfun": 1000}
+        stop = {"ftol": precision, "gtol": 0, "maxiter": 1000, "maxfun": 1000}
         end = minimize(loss, first, jac=True, method="L-BFGS-B", options=stop)
         self._kernel, self._bias = space.weights(end.x.reshape(-1, shape[1]))
         self._found = self._look(self._kernel, self._bias)
@@ -156,7 +169,10 @@ class Regression:
     def _features(self, block: Block) -> Floats:
         """The standardised features of a block."""
         view, first = block
-        return (self._train.take(slice(first, first + BLOCK), view) - self._mean) / self._deviation
+        found = self._train.take(slice(first, first + BLOCK), view)
+        found -= self._mean
+        found /= self._deviation
+        return found
 
     def _sum(self, what: Callable[[Block], tuple[Any, ...]]) -> tuple[Any, ...]:
         """Add up what is to know of the blocks, in their order; each of them is one core's, with all its products."""
@@ -203,8 +219,15 @@ class _Space:
         if self._factor is None:
             scaled: Doubles = right / self._edge
             return scaled
-        found: Doubles = solve_triangular(self._factor, right, trans=how, lower=True, check_finite=False)
-        return found
+        factor = self._factor
+
+        def solved(first: int) -> Doubles:
+            some = right[:, first : first + COLUMNS]
+            found: Doubles = solve_triangular(factor, some, trans=how, lower=True, check_finite=False)
+            return found
+
+        with ThreadPoolExecutor(cores()) as pool:
+            return np.hstack([*pool.map(solved, range(0, right.shape[1], COLUMNS))])
 
 
 def _products(centred: Floats) -> Floats:

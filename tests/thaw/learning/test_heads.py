@@ -8,7 +8,7 @@ import pytest
 from tests.helpers import options
 from thaw.config.schema import Adam, Lbfgs
 from thaw.errors import UserError
-from thaw.learning import curves
+from thaw.learning import curves, heads
 from thaw.learning.examples import Examples
 from thaw.learning.heads import Head, best_epoch, descend, solve, strongest
 from thaw.learning.training import score
@@ -66,6 +66,23 @@ def test_validation_chooses_the_regularisation() -> None:
     kept = rows[curves.kept(rows)]
     assert kept["loss"] > min(row["loss"] for row in rows), "the case is meant to overfit"
     assert score(head.logits(val.take()), val.y)[0] == kept["val_loss"]
+
+
+def test_candidates_are_solved_roughly_and_the_one_that_wins_to_the_end() -> None:
+    train, val = _examples(3, 0), _examples(3, 1)
+    head, (*candidates, last) = solve(LBFGS, train, val, 3)
+    (rough,) = (row for row in candidates if row["inverse_l2"] == last["inverse_l2"])
+    assert last["kept"] == 1 - rough["kept"] == 1
+    assert abs(last["val_loss"] - rough["val_loss"]) < 0.01
+    alone, rows = solve(LBFGS.model_copy(update={"inverse_l2": [last["inverse_l2"]]}), train, val, 3)
+    assert len(rows) == 1, "one candidate is solved once"
+    np.testing.assert_allclose(softmax(head.says(val)), softmax(alone.says(val)), atol=2e-3)
+
+
+def test_what_a_head_says_does_not_depend_on_how_much_is_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    val, head = _examples(3, 1), Head([(np.ones((12, 3), np.float32), np.arange(3, dtype=np.float32))])
+    monkeypatch.setattr(heads, "BLOCK", 7)
+    np.testing.assert_allclose(head.says(val), head.logits(val.take()), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
