@@ -119,11 +119,13 @@ def _shorten(patch: pytest.MonkeyPatch, paths: Paths) -> None:
     """Let the ladder have two rungs of two epochs, and half of each be kept."""
     patch.setattr(policy, "LADDERS", {"normal": ((1 / 6, 2, 2), (1 / 3, 2, 2))})
     patch.setattr(policy, "EPOCHS", (2, 2))
-    patch.setattr(policy, "SHARES", (0.5,))
+    patch.setattr(policy, "SHARES", (0.0, 0.5))
     # The further from where it began, the better: two steps are too few for a validation that is honest.
     ((_, start),) = Head.load(paths.head).layers
     patch.setattr(
-        policy, "judge", lambda top, _: (np.full(4, -np.abs(np.array(top.trainable_variables[-1]) - start).sum()), 0.5)
+        policy,
+        "judge",
+        lambda top, _: (np.full(4, -1e6 * np.abs(np.array(top.trainable_variables[-1]) - start).sum()), 0.5),
     )
     patch.setattr(Auto, "batch_size", 16)
 

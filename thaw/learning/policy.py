@@ -31,8 +31,7 @@ EPOCHS = (2, 20)  # of a rung, at least and at most: few images are not learnt b
 CHANGE = 4.0  # what Adam's first step would change the logits by (nats, root mean square) at the highest rate
 RATES = (1e-5, 2e-3)  # within which that has to be
 WARMUP = 100  # steps: without, Adam's first ones, as large as the rate whatever the gradient, tear up what was learnt
-SHARES = (1.0, 0.5, 0.25)  # of the weights after a rung that are tried in turn, the rest from before it
-NOISE = 1.0  # standard errors by which a rung has to be better
+SHARES = (0.0, 0.25, 0.5, 1.0)  # of the weights after a rung that are tried, the rest from before it
 
 Tried = dict[str, Any]
 
@@ -113,9 +112,11 @@ def settle(model: Any, before: Weights, val: Examples, rung: Rung) -> Tried:
     """Ask validation what to keep of a rung; leave the model with that.
 
     On the line between the weights before and after there often is a better model, and one that is more robust
-    (WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903). So the share is halved as long as that is better. The one with
-    the lowest calibrated loss is taken, if it is lower than before by more than noise: by ``NOISE`` standard errors of
-    the mean of the differences, image by image. Else all is taken back.
+    (WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903). ``SHARES`` of the way are tried, and their mean is taken, each
+    weighted by how likely the validation labels are there, at the temperature that suits it best. That is the best of
+    them where the images are many. Where they are few, several are about as good; to take the best would be to let
+    chance choose, and to take nothing that is not surely better would be to lose most of what there is to gain. Where
+    the mean is no better than nothing, all is taken back.
 
     Args:
         model: the part that was trained, as it is after the rung.
@@ -130,26 +131,25 @@ def settle(model: Any, before: Weights, val: Examples, rung: Rung) -> Tried:
     """
     after = weights(model)
 
-    def take(share: float) -> None:
+    def take(share: float) -> Any:
         for variable, old, new in zip(model.trainable_variables, before, after, strict=True):
             variable.assign(share * new + (1 - share) * old)
+        return model
 
-    found: list[dict[str, float]] = []
-    start = np.zeros(0)  # the losses before
-    for share in (0.0, *SHARES):
-        take(share)
-        losses, accuracy = judge(model, val)
-        start = losses if share == 0 else start
+    asked = {share: judge(take(share), val) for share in SHARES}
+    likely = softmax(np.array([[-losses.sum() for losses, _ in asked.values()]]))[0]
+    mean = round(float(likely @ SHARES), 2)
+    if mean not in asked:
+        asked[mean] = judge(take(mean), val)
+    kept = mean if asked[mean][0].mean() < asked[0.0][0].mean() else 0.0
+    take(kept)
+    start, found = asked[0.0][0], []
+    for share, (losses, accuracy) in sorted(asked.items()):
         change = losses - start
         figures = {"loss": losses.mean(), "change": change.mean(), "error": change.std() / math.sqrt(len(losses))}
         found.append({"share": share, "accuracy": accuracy} | {key: float(value) for key, value in figures.items()})
-        if len(found) > 2 and found[-1]["loss"] > found[-2]["loss"]:
-            break
-    best = min(found, key=lambda one: one["loss"])
-    kept = best["share"] if best["change"] < -NOISE * best["error"] else 0.0
-    take(kept)
-    print(f"  {kept:.0%} of the change is kept (validation loss {start.mean():.4f} → {best['loss']:.4f})", flush=True)
-    found.sort(key=lambda one: one["share"])
+    losses = f"validation loss {start.mean():.4f} → {asked[mean][0].mean():.4f}"
+    print(f"  {kept:.0%} of the change is kept ({losses})", flush=True)
     return {"done": plain(rung), "images": rung.steps * rung.batch_size, "share": kept, "found": found}
 
 

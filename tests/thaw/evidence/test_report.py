@@ -122,7 +122,7 @@ def _tried(kept: float) -> list[dict[str, Any]]:
     ("kept", "expected"),
     [
         (0.5, "50% of the change is kept: validation loss 0.400 → 0.300, accuracy 90.0% → 92.0%."),
-        (0.0, "Nothing is kept: no mixture is better by more than noise."),
+        (0.0, "Nothing is kept: it is no better than before."),
     ],
 )
 def test_what_was_tried_is_shown_with_what_was_kept_of_it(tmp_path: Path, kept: float, expected: str) -> None:
