@@ -173,8 +173,12 @@ class Paths:
         return self.root / stage / "history.csv"
 
     def predictions(self, stage: str) -> Path:
-        """The validation and test probabilities of ``train_head`` or ``finetune``."""
+        """The validation and test predictions of ``train_head`` or ``finetune``, see ``thaw.learning.predictions``."""
         return self.root / stage / "predictions.csv"
+
+    def probabilities(self, stage: str) -> Path:
+        """The array of all their probabilities."""
+        return self.predictions(stage).with_suffix(".npy")
 
     @contextmanager
     def stage(self, name: str, **sections: Any) -> Iterator[Path]:

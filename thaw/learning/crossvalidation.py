@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from thaw.config.schema import Adam, ClassWeights, Lbfgs
 from thaw.data.manifest import Record
 from thaw.learning import heads
-from thaw.learning.examples import Examples, class_weights, examples, labels
+from thaw.learning.examples import Examples, Inputs, class_weights, examples, labels
 from thaw.learning.subsets import judged, ordered
 from thaw.networks.inference import softmax
 from thaw.networks.outputs import Array, Floats, Labels
@@ -140,7 +140,7 @@ def predict(
         train, val = (Examples(source, rows[which], number[which]) for which in (learns, chooses))
         weights = class_weights(config.class_weights, classes, y[learns])
         head, _ = heads.fit(config, train, val, len(learnt), seed, None if weights is None else weights[learnt])
-        probabilities[np.ix_(asked, learnt)] = softmax(head.logits(source.take(rows[asked], 0)))
+        probabilities[np.ix_(asked, learnt)] = softmax(head.predict(Inputs(source, rows[asked])))
     return probabilities
 
 
