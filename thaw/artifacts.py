@@ -263,7 +263,8 @@ def fingerprint(*parts: BaseModel | Path | str | int | None) -> str:
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):
-            digest.update(hashlib.sha256(part.read_bytes()).digest())
+            with part.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
         else:
             digest.update(repr(part).encode() + b"\0")
     return digest.hexdigest()[:24]

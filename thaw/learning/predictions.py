@@ -63,8 +63,9 @@ def write(path: Path, classes: Sequence[str], records: Sequence[Record], probabi
 
     The CSV file has nine digits, which are a float32 exactly.
     """
+    probabilities = np.ascontiguousarray(probabilities, np.float32)
     with atomic(path.with_suffix(".npy")) as partial:
-        np.save(partial, np.ascontiguousarray(probabilities, np.float32))
+        np.save(partial, probabilities)
     with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["path", "split", "answer", "probability"])

@@ -74,14 +74,16 @@ def test_the_table_is_for_people(tmp_path: Path) -> None:
     )
 
 
-def test_an_array_of_another_order_or_kind_is_the_same_file(tmp_path: Path) -> None:
-    probabilities = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
-    others = (np.asfortranarray(probabilities), probabilities.astype(np.float64), probabilities[:, ::-1][:, ::-1])
-    files = [
-        write(tmp_path / str(number), ["cat", "dog"], ["1.png", "2.png"], one) / "predictions.npy"
+def test_an_array_of_another_order_or_kind_makes_the_same_files(tmp_path: Path) -> None:
+    exact = np.array([[0.1, 0.9], [0.5, 0.5 + 1e-12]])  # which are equal as float32
+    probabilities = exact.astype(np.float32)
+    others = (exact, np.asfortranarray(probabilities), probabilities[:, ::-1].copy()[:, ::-1])
+    stages = [
+        write(tmp_path / str(number), ["cat", "dog"], ["1.png", "2.png"], one)
         for number, one in enumerate((probabilities, *others))
     ]
-    assert len({file.read_bytes() for file in files}) == 1
+    for name in ("predictions.csv", "predictions.npy"):
+        assert len({(stage / name).read_bytes() for stage in stages}) == 1, name
 
 
 def test_they_take_a_third_of_what_they_do_as_text(tmp_path: Path) -> None:
