@@ -110,7 +110,7 @@ def export(folder: Path, file: TextIO) -> None:
     rows = csv.writer(file, lineterminator="\n")
     rows.writerow(["path", "split", *read_json(paths.classes)])
     for image, split, row in zip(found.paths, found.splits, found.probabilities, strict=True):
-        rows.writerow([image, split, *(f"{value:.9g}" for value in row)])
+        rows.writerow([image, split, *(f"{value:.9g}" for value in row.tolist())])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -118,7 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m thaw.learning.predictions", description="Write all probabilities of a stage as CSV."
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=Paths().root / "finetune", help="(artifacts/finetune)")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Paths().root / "finetune", help="of a stage (artifacts/finetune)"
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="where to write them (standard output)")
     given = parser.parse_args(arguments)
     try:
