@@ -24,7 +24,7 @@ from thaw.evidence.significance import (
     share,
     verdict,
 )
-from thaw.learning import examples, predictions
+from thaw.learning import examples
 from thaw.learning.calibration import losses, rescaled, temperature, threshold
 from thaw.learning.predictions import Predictions
 from thaw.networks.outputs import Labels
@@ -49,14 +49,12 @@ def pair(predicted: Mapping[str, Predictions], records: list[Record], classes: l
                 f"{stage}/predictions.csv: expected the {len(expected)} {split} images of prepare, found {len(places)} "
                 f"images (only one of both has {min(differing)!r}); run 'dvc repro'"
             )
-        rows = [places[record.path] for record in chosen]
-        values = of_stage.probabilities[rows]
-        known = values.shape[1] == len(classes)
-        if not known or predictions.answers(classes, values) != [of_stage.answers[row] for row in rows]:
+        if not of_stage.are_of(classes):
             raise UserError(
                 f"{stage}/predictions.csv: expected the answers that the array beside it gives, among the "
                 f"{len(classes)} classes of prepare, found others, or another order; run 'dvc repro'"
             )
+        values = of_stage.probabilities[[places[record.path] for record in chosen]]
         if not np.isfinite(values).all():
             raise UserError(
                 f"{stage}/predictions.csv: expected probabilities, found values that are no numbers: training has "

@@ -124,14 +124,12 @@ def auroc(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
 
 def top_k(labels: Labels, probabilities: NDArray[np.floating[Any]], k: int) -> float:
     """Return the share of images whose true class is among the ``k`` most probable; ties favour the lower number."""
-    own, numbers = probabilities[np.arange(len(labels)), labels][:, None], np.arange(probabilities.shape[1])
-    before = [
-        ((probabilities[rows] > own[rows]) | ((probabilities[rows] == own[rows]) & (numbers < labels[rows, None]))).sum(
-            1
-        )
-        for rows in blocks(probabilities)
-    ]
-    return float((np.concatenate(before) < k).mean())
+    numbers, before = np.arange(probabilities.shape[1]), np.empty(len(labels), np.intp)
+    for rows in blocks(probabilities):
+        each, true = probabilities[rows], labels[rows, np.newaxis]
+        own = np.take_along_axis(each, true, axis=1)
+        before[rows] = ((each > own) | ((each == own) & (numbers < true))).sum(axis=1)
+    return float((before < k).mean())
 
 
 def reliability(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> list[Bin]:

@@ -81,7 +81,8 @@ def bootstrap(test: Pair, *, confidence: float, resamples: int, seed: int) -> di
     random = np.random.default_rng(seed)
     drawn: dict[str, list[Floats]] = {"head": [], "finetuned": []}
     for start in range(0, resamples, _BLOCK):
-        weights = random.multinomial(draws, counts / draws, size=min(_BLOCK, resamples - start)).T.astype(np.float64)
+        weights = random.multinomial(draws, counts / draws, size=min(_BLOCK, resamples - start)).T
+        weights = weights.astype(np.float64, order="C")
         true = truth @ weights
         for model, (rights, taken) in answers.items():
             right = rights @ weights

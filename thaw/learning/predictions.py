@@ -45,10 +45,9 @@ class Predictions:
     answers: list[str]
     probabilities: NDArray[np.float32]
 
-
-def answers(classes: Sequence[str], probabilities: NDArray[np.float32]) -> list[str]:
-    """Name the class with the highest probability (images × classes) of each image; of equals, the first."""
-    return [classes[number] for number in probabilities.argmax(axis=1).tolist()]
+    def are_of(self, classes: Sequence[str]) -> bool:
+        """Whether the array's columns are these classes, as far as the answers tell: they are what it is highest in."""
+        return self.probabilities.shape[1] == len(classes) and _best(classes, self.probabilities) == self.answers
 
 
 def blocks(probabilities: NDArray[Any]) -> Iterator[slice]:
@@ -69,7 +68,7 @@ def write(path: Path, classes: Sequence[str], records: Sequence[Record], probabi
     with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["path", "split", "answer", "probability"])
-        columns = (answers(classes, probabilities), probabilities.max(axis=1))
+        columns = (_best(classes, probabilities), probabilities.max(axis=1))
         for record, answer, probability in zip(records, *columns, strict=True):
             rows.writerow([record.path, record.split, answer, f"{probability:.9g}"])
 
@@ -96,19 +95,26 @@ def read(path: Path) -> Predictions:
     return found
 
 
+def _best(classes: Sequence[str], probabilities: NDArray[np.float32]) -> list[str]:
+    """Name the class with the highest probability of each image; of equals, the first."""
+    return [classes[number] for number in probabilities.argmax(axis=1).tolist()]
+
+
 def export(folder: Path, file: TextIO) -> None:
     """Write all probabilities of a stage as CSV: path, split, then each class under its name, with nine digits.
 
     Raises:
-        UserError: the stage has left none, or prepare no classes.
+        UserError: the stage has left none, or they are not of the classes that prepare has left.
     """
     paths = Paths(root=folder.absolute().parent)
     files = (paths.predictions(folder.name), paths.probabilities(folder.name), paths.classes)
     if lacking := [str(one) for one in files if not one.exists()]:
         raise UserError(f"expected the predictions of a stage, found no {lacking[0]}; run 'dvc repro'")
-    found = read(files[0])
+    found, classes = read(files[0]), read_json(paths.classes)
+    if not found.are_of(classes):
+        raise UserError(f"{folder.name}: expected predictions of the classes of prepare, found others; run 'dvc repro'")
     rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(["path", "split", *read_json(paths.classes)])
+    rows.writerow(["path", "split", *classes])
     for image, split, row in zip(found.paths, found.splits, found.probabilities, strict=True):
         rows.writerow([image, split, *(f"{value:.9g}" for value in row.tolist())])
 

@@ -120,6 +120,13 @@ def test_the_table_of_all_goes_to_standard_output(tmp_path: Path) -> None:
     assert np.array([row[2:] for row in rows], np.float32).tobytes() == found.probabilities.tobytes()
 
 
+def test_a_table_under_the_names_of_other_classes_is_refused(tmp_path: Path) -> None:
+    stage = write(tmp_path, ["cat", "dog"], ["1.png"], np.array([[0.25, 0.75]], np.float32))
+    write_json(tmp_path / "prepare" / "classes.json", ["dog", "cat"])
+    with pytest.raises(SystemExit, match="finetune: expected predictions of the classes of prepare, found others"):
+        predictions.main([str(stage)])
+
+
 @pytest.mark.parametrize("lost", [Paths.predictions, Paths.probabilities, lambda paths, _: paths.classes])
 def test_what_there_is_no_table_of_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: object) -> None:
     """As of results of a former version, which had all of it in the one file."""
