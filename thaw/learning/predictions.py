@@ -26,6 +26,7 @@ from thaw.artifacts import Paths, atomic, read_json
 from thaw.data.manifest import Record
 from thaw.errors import UserError, fail
 
+AT_ONCE = 2**20  # probabilities that are computed with at a time
 # Windows replaces no file that is mapped into memory, and the same process may run a stage again.
 _MAPPED: Literal["r"] | None = None if os.name == "nt" else "r"
 
@@ -51,8 +52,8 @@ class Predictions:
 
 
 def blocks(probabilities: NDArray[Any]) -> Iterator[slice]:
-    """Cut images (rows) into blocks of a million numbers: what is computed of each takes no memory for all of them."""
-    size = max(1, 2**20 // probabilities.shape[1])
+    """Cut images (rows) into blocks: what is computed of one after the other takes no memory for all of them."""
+    size = max(1, AT_ONCE // probabilities.shape[1])
     for start in range(0, len(probabilities), size):
         yield slice(start, start + size)
 

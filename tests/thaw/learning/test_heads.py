@@ -8,7 +8,7 @@ import pytest
 from tests.helpers import options
 from thaw.config.schema import Adam, Lbfgs
 from thaw.errors import UserError
-from thaw.learning import curves
+from thaw.learning import curves, heads
 from thaw.learning.examples import Examples
 from thaw.learning.heads import Head, best_epoch, descend, solve, strongest
 from thaw.learning.training import score
@@ -28,6 +28,13 @@ def _examples(classes: int, seed: int, images: int = 200) -> Examples:
     x *= np.logspace(-2, 2, 12, dtype=np.float32)
     x[:, :, -1] = 7
     return Examples(Array(x), np.arange(images), y)
+
+
+def test_a_head_reads_features_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = _examples(3, 0)
+    head, _ = solve(LBFGS, images, images, 3)
+    monkeypatch.setattr(heads, "BLOCK", 64)  # of 200: the last block is shorter
+    np.testing.assert_allclose(head.predict(images), head.logits(images.take()), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
