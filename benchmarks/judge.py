@@ -75,6 +75,7 @@ def ask(folder: Path, data: Path, weights: Path, seed: int) -> tuple[Labels, dic
                 if stage == "finetune":
                     run(paths, config, train_head)  # from the default head, whichever was trained last
                 run(paths, compose([*choices, *choice]), train_head if stage == "train_head" else finetune)
+            paths.probabilities(stage).rename(made.with_suffix(".npy"))
             paths.predictions(stage).rename(made)
         said[" ".join(choice)] = predictions.read(made).probabilities
     records = [record for record in manifest.read(paths.manifest) if record.split != "train"]

@@ -3,8 +3,8 @@
 Starts from the head's exact logits. What stays frozen runs once, in the engine; Keras trains only what is above, on its
 outputs, which is the same mathematics. Reads data/, artifacts/prepare/, artifacts/extract_features/features.npy and
 artifacts/train_head/head.h5; writes artifacts/finetune/: model.weights.h5 (the whole classifier), model.xml and .bin
-(the same for OpenVINO), history.csv, predictions.csv (validation and test probabilities) and meta.json (disk that the
-frozen part's outputs take, what was tried and kept). Learns on train, chooses on val, resumes after a kill.
+(the same for OpenVINO), history.csv, predictions.csv and .npy (of the validation and test images) and meta.json (disk
+that the frozen part's outputs take, what was tried and kept). Learns on train, chooses on val, resumes after a kill.
 
 With ``finetune: none`` nothing is learnt and no model written: the head's predictions are handed on as they are.
 

@@ -1,7 +1,7 @@
 """Train the head on cached bottleneck features: the model "before" fine-tuning.
 
-Reads artifacts/prepare/ and artifacts/extract_features/; writes artifacts/train_head/: head.h5, history.csv and
-predictions.csv (validation and test probabilities). Learns on train, chooses on val.
+Reads artifacts/prepare/ and artifacts/extract_features/; writes artifacts/train_head/: head.h5, history.csv,
+predictions.csv and .npy (of the validation and test images). Learns on train, chooses on val.
 
     python -m stages.train_head
 """
@@ -24,7 +24,7 @@ def run(paths: Paths, train_head: Adam | Lbfgs, seed: int, report: curves.Report
         head, rows = heads.fit(train_head, train, val, len(classes), seed, weights, report)
         head.save(out / paths.head.name)
         curves.write(out / "history.csv", rows)
-        probabilities = softmax(head.says(judged))
+        probabilities = softmax(head.predict(judged))
         predictions.write(out / "predictions.csv", classes, [records[row] for row in judged.rows], probabilities)
     print(f"train_head: validation accuracy {rows[curves.kept(rows)]['val_accuracy']:.4f}")
 

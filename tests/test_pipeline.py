@@ -431,8 +431,8 @@ def accuracy(paths: Paths, stage: str) -> float:
     predicted = predictions.read(paths.predictions(stage))
     labels = {record.path: record.label for record in manifest.read(paths.manifest)}
     right = [
-        predicted.classes[row.argmax()] == labels[path]
-        for path, split, row in zip(predicted.paths, predicted.splits, predicted.probabilities, strict=True)
+        answer == labels[path]
+        for path, split, answer in zip(predicted.paths, predicted.splits, predicted.answers, strict=True)
         if split == "test"
     ]
     return sum(right) / len(right)

@@ -173,8 +173,12 @@ class Paths:
         return self.root / stage / "history.csv"
 
     def predictions(self, stage: str) -> Path:
-        """The validation and test probabilities of ``train_head`` or ``finetune``."""
+        """The validation and test predictions of ``train_head`` or ``finetune``, see ``thaw.learning.predictions``."""
         return self.root / stage / "predictions.csv"
+
+    def probabilities(self, stage: str) -> Path:
+        """The array of all their probabilities."""
+        return self.predictions(stage).with_suffix(".npy")
 
     @contextmanager
     def stage(self, name: str, **sections: Any) -> Iterator[Path]:
@@ -259,7 +263,8 @@ def fingerprint(*parts: BaseModel | Path | str | int | None) -> str:
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):
-            digest.update(hashlib.sha256(part.read_bytes()).digest())
+            with part.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
         else:
             digest.update(repr(part).encode() + b"\0")
     return digest.hexdigest()[:24]

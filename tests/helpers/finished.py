@@ -108,7 +108,8 @@ def head_only(folder: Path, **how: Any) -> Paths:
     """``pipeline`` with ``finetune: none``."""
     paths = pipeline(folder, **how)
     write_configs(paths, finetune={"finetune": options.HEAD_ONLY})
-    shutil.copyfile(paths.predictions("train_head"), paths.predictions("finetune"))
+    for path in (paths.predictions, paths.probabilities):
+        shutil.copyfile(path("train_head"), path("finetune"))
     curves.write(paths.history("finetune"), curves.read(paths.history("finetune"))[:1])
     write_json(paths.stored("finetune"), {"outputs": 0, "shape": [], "bytes": 0})
     for file in (paths.model, paths.network, paths.network.with_suffix(".bin")):

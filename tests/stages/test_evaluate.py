@@ -11,7 +11,7 @@ import pytest
 
 from stages import evaluate
 from tests.helpers import finished, options
-from thaw.artifacts import PROJECT, Paths, read_json, write_json
+from thaw.artifacts import PROJECT, Paths, read_json, write_json, write_text
 from thaw.data import manifest
 from thaw.errors import UserError
 from thaw.evidence import comparison
@@ -228,29 +228,40 @@ def test_order_of_predictions_does_not_matter(tmp_path: Path) -> None:
     paths = finished.pipeline(tmp_path)
     run(paths)
     expected = paths.figures.read_bytes()
-    file = paths.predictions("finetune")
-    header, *rows = file.read_text(encoding="utf-8").splitlines()
-    file.write_text("\n".join([header, *reversed(rows)]) + "\n", encoding="utf-8")
+    judged = [record for record in manifest.read(paths.manifest) if record.split != "train"]
+    probabilities = predictions.read(paths.predictions("finetune")).probabilities[::-1].copy()
+    predictions.write(paths.predictions("finetune"), ["cat", "dog"], judged[::-1], probabilities)
     run(paths)
     assert paths.figures.read_bytes() == expected
 
 
 def test_predictions_of_other_images_are_refused(tmp_path: Path) -> None:
     paths = finished.pipeline(tmp_path)
-    file = paths.predictions("finetune")
-    lines = file.read_text(encoding="utf-8").splitlines()
-    lost = next(line for line in lines if ",test," in line)
-    file.write_text("\n".join(line for line in lines if line != lost) + "\n", encoding="utf-8")
+    judged = [record for record in manifest.read(paths.manifest) if record.split != "train"]
+    kept = [row for row, record in enumerate(judged) if record.path != "class_0/002.png"]
+    probabilities = predictions.read(paths.predictions("finetune")).probabilities[kept]
+    predictions.write(paths.predictions("finetune"), ["cat", "dog"], [judged[row] for row in kept], probabilities)
     expected = r"finetune/predictions.csv: expected the 60 test images .* found 59 .* 'class_0/002.png'.*dvc repro"
     with pytest.raises(UserError, match=expected):
         run(paths)
     assert not paths.figures.parent.exists()
 
 
-def test_predictions_of_other_classes_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("classes", [["dog", "cat"], ["cat", "cow", "dog"]])
+def test_predictions_of_other_classes_are_refused(tmp_path: Path, classes: list[str]) -> None:
     paths = finished.pipeline(tmp_path)
-    write_json(paths.classes, ["dog", "cat"])
-    with pytest.raises(UserError, match="train_head/predictions.csv: expected .* 2 classes"):
+    write_json(paths.classes, classes)
+    expected = f"train_head/predictions.csv: expected .* {len(classes)} classes .* found others, .*dvc repro"
+    with pytest.raises(UserError, match=expected):
+        run(paths)
+
+
+def test_a_table_of_predictions_in_another_order_than_the_array_is_refused(tmp_path: Path) -> None:
+    """As after sorting it with a spreadsheet, and saving that."""
+    paths = finished.pipeline(tmp_path)
+    header, *rows = paths.predictions("finetune").read_text(encoding="utf-8").splitlines()
+    write_text(paths.predictions("finetune"), "\n".join([header, *reversed(rows)]) + "\n")
+    with pytest.raises(UserError, match="finetune/predictions.csv: expected .* classes .* another order"):
         run(paths)
 
 

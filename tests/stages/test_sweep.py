@@ -70,7 +70,7 @@ class Stages:
         found = predictions.read(self._source.predictions("train_head"))
         records = [one for one in manifest.read(paths.manifest) if one.split != "train"]
         with paths.stage("probe") as out:
-            predictions.write(out / "predictions.csv", found.classes, records, found.probabilities)
+            predictions.write(out / "predictions.csv", read_json(paths.classes), records, found.probabilities)
 
     def audit(self, paths: Paths, seed: int) -> None:
         assert paths.features.exists()

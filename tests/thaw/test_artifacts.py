@@ -5,14 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from thaw import artifacts
 from thaw.artifacts import Paths, atomic, fingerprint, read_json, rename, write_json, write_text
 from thaw.config.schema import Evaluate
 from thaw.data.manifest import Record
-from thaw.learning import curves, predictions
+from thaw.learning import curves
 from thaw.learning.examples import examples, inputs, labels
 from thaw.networks.outputs import Array
 
@@ -98,19 +96,6 @@ def test_the_workspace_is_the_project_also_from_inside_an_experiment(monkeypatch
     assert artifacts.workspace() == Path("/home/me/birds")
     monkeypatch.setattr(artifacts, "PROJECT", Path("/home/me/birds/.dvc/tmp/exps/tmpabc"))
     assert artifacts.workspace() == Path("/home/me/birds")
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
-@given(
-    st.lists(st.floats(0, 1, width=32), min_size=6, max_size=6), st.lists(st.text(min_size=1), min_size=3, max_size=3)
-)
-def test_predictions_come_back_to_the_last_bit(tmp_path: Path, values: list[float], names: list[str]) -> None:
-    classes = [name.replace("\0", "").replace("\r", "") or "x" for name in names]
-    probabilities = np.array(values, np.float32).reshape(2, 3)
-    predictions.write(tmp_path / "p.csv", classes, RECORDS[1:], probabilities)
-    found = predictions.read(tmp_path / "p.csv")
-    assert (found.classes, found.paths, found.splits) == (classes, ["b/ü, 2.png", "b/3.png"], ["test", "val"])
-    np.testing.assert_array_equal(found.probabilities, probabilities)
 
 
 def test_a_history_comes_back_with_its_gaps(tmp_path: Path) -> None:

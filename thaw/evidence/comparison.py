@@ -43,15 +43,18 @@ def pair(predicted: Mapping[str, Predictions], records: list[Record], classes: l
     expected = {record.path for record in chosen}
     probabilities = []
     for stage, of_stage in predicted.items():
-        rows = {path: row for row, path in enumerate(of_stage.paths) if of_stage.splits[row] == split}
-        if of_stage.classes != classes or set(rows) != expected:
-            differing = set(rows) ^ expected
+        places = {path: row for row, path in enumerate(of_stage.paths) if of_stage.splits[row] == split}
+        if differing := places.keys() ^ expected:
             raise UserError(
-                f"{stage}/predictions.csv: expected the {len(expected)} {split} images and the {len(classes)} classes "
-                f"of prepare, found {len(rows)} images and {len(of_stage.classes)} classes"
-                f"{f' (only one of both has {min(differing)!r})' if differing else ''}; run 'dvc repro'"
+                f"{stage}/predictions.csv: expected the {len(expected)} {split} images of prepare, found {len(places)} "
+                f"images (only one of both has {min(differing)!r}); run 'dvc repro'"
             )
-        values = of_stage.probabilities[[rows[record.path] for record in chosen]]
+        if not of_stage.are_of(classes):
+            raise UserError(
+                f"{stage}/predictions.csv: expected the answers that the array beside it gives, among the "
+                f"{len(classes)} classes of prepare, found others, or another order; run 'dvc repro'"
+            )
+        values = of_stage.probabilities[[places[record.path] for record in chosen]]
         if not np.isfinite(values).all():
             raise UserError(
                 f"{stage}/predictions.csv: expected probabilities, found values that are no numbers: training has "

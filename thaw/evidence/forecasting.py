@@ -19,6 +19,7 @@ from thaw.learning.subsets import Measured
 EXPONENTS = (0.15, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4)  # of all c that have been seen
 DOUBT = 0.003  # of an error, by which a power law may miss it however well that is measured
 RESAMPLES = 500
+WEIGHTS = 2**22  # of resampled images that are in memory at a time
 
 
 class Point(NamedTuple):
@@ -90,14 +91,21 @@ def _resampled(measured: Measured, random: np.random.Generator) -> Floats:
     images = len(measured.y)
     unit = np.arange(images) if measured.groups is None else measured.groups
     units = int(unit.max()) + 1
-    count = np.take(random.multinomial(units, np.full(units, 1 / units), RESAMPLES), unit, axis=1)
-    weights = np.concatenate([np.full((1, images), 1 / images), count / count.sum(axis=1, keepdims=True)])
+    each = [(~right.T).astype(np.float64) for right in measured.right]
+    wrong = [[one.mean(axis=0, keepdims=True)] for one in each]
+    at_once = max(1, WEIGHTS // images)
+    for start in range(0, RESAMPLES, at_once):
+        drawn = random.multinomial(units, np.full(units, 1 / units), min(at_once, RESAMPLES - start))
+        count = np.take(drawn, unit, axis=1)
+        weights = count / count.sum(axis=1, keepdims=True)
+        for found, one in zip(wrong, each, strict=True):
+            found.append(weights @ one)
     most = len(measured.right[0])
-    drawn = np.concatenate([np.arange(most)[np.newaxis], random.integers(0, most, (RESAMPLES, most))])
-    columns = []
-    for right in measured.right:
-        wrong = weights @ (~right.T).astype(np.float64)
-        columns.append(np.take_along_axis(wrong, drawn % len(right), axis=1).mean(axis=1))
+    heads = np.concatenate([np.arange(most)[np.newaxis], random.integers(0, most, (RESAMPLES, most))])
+    columns = [
+        np.take_along_axis(np.concatenate(found), heads % len(right), axis=1).mean(axis=1)
+        for found, right in zip(wrong, measured.right, strict=True)
+    ]
     errors: Floats = np.clip(np.stack(columns, axis=1), 0, 1)  # the weights' sum is 1 but for its last bit
     return errors
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thaw.learning.predictions import blocks
+
 Floats = NDArray[np.float64]
 Labels = NDArray[np.intp]
 CALIBRATION_BINS = 15
@@ -122,8 +124,12 @@ def auroc(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
 
 def top_k(labels: Labels, probabilities: NDArray[np.floating[Any]], k: int) -> float:
     """Return the share of images whose true class is among the ``k`` most probable; ties favour the lower number."""
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    return float((best == labels[:, None]).any(1).mean())
+    numbers, before = np.arange(probabilities.shape[1]), np.empty(len(labels), np.intp)
+    for rows in blocks(probabilities):
+        each, true = probabilities[rows], labels[rows, np.newaxis]
+        own = np.take_along_axis(each, true, axis=1)
+        before[rows] = ((each > own) | ((each == own) & (numbers < true))).sum(axis=1)
+    return float((before < k).mean())
 
 
 def reliability(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> list[Bin]:
@@ -144,8 +150,9 @@ def calibration_error(labels: Labels, probabilities: NDArray[np.floating[Any]]) 
 
 def brier(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
     """Return the mean over images of Σ (probability - truth)² over classes, from 0 to 2 (Brier 1950)."""
-    truth = np.eye(probabilities.shape[1])[labels]
-    return float(((probabilities - truth) ** 2).sum(1).mean())
+    truth = np.eye(probabilities.shape[1])
+    errors = [((probabilities[rows] - truth[labels[rows]]) ** 2).sum(1) for rows in blocks(probabilities)]
+    return float(np.concatenate(errors).mean())
 
 
 def log_loss(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:

@@ -56,6 +56,8 @@ def bootstrap(test: Pair, *, confidence: float, resamples: int, seed: int) -> di
 
     Of images in groups, whole groups are drawn (Field & Welsh 2007, J. R. Statist. Soc. B 69:369).
     """
+    from scipy.sparse import csr_array  # imported where it is needed, as it takes a while
+
     classes = test.before.shape[1]
     outcomes = np.stack([test.labels, test.before.argmax(1), test.after.argmax(1)])
     if test.groups is None:
@@ -67,25 +69,25 @@ def bootstrap(test: Pair, *, confidence: float, resamples: int, seed: int) -> di
         counts = np.ones(draws, np.int64)
     label, predicted = outcomes[0], {"head": outcomes[1], "finetuned": outcomes[2]}
 
-    def summed(numbers: Labels, which: NDArray[Any] | int = 1) -> Floats:
-        """Of what is drawn, a row each: how many images have which class."""
-        table = np.zeros((len(counts), classes))
-        np.add.at(table, (unit, numbers), which)
-        return table
+    def summed(numbers: Labels, which: NDArray[Any]) -> csr_array:
+        """How many images have which class (row), of each that is drawn (column)."""
+        return csr_array((which.astype(np.float64), (numbers, unit)), (classes, len(counts)))
 
     # For either model: how many are right, and how many are taken for which class.
-    truth = summed(label)
-    answers = {model: (summed(label, guess == label), summed(guess)) for model, guess in predicted.items()}
+    everyone = np.ones(len(label))
+    truth = summed(label, everyone)
+    answers = {model: (summed(label, guess == label), summed(guess, everyone)) for model, guess in predicted.items()}
     tested = np.unique(label)
     random = np.random.default_rng(seed)
     drawn: dict[str, list[Floats]] = {"head": [], "finetuned": []}
     for start in range(0, resamples, _BLOCK):
-        weights = random.multinomial(draws, counts / draws, size=min(_BLOCK, resamples - start)).astype(np.float64)
-        true = weights @ truth
+        weights = random.multinomial(draws, counts / draws, size=min(_BLOCK, resamples - start)).T
+        weights = weights.astype(np.float64, order="C")
+        true = truth @ weights
         for model, (rights, taken) in answers.items():
-            right = weights @ rights
-            f1 = np.nanmean(ratio(2 * right, true + weights @ taken)[:, tested], axis=1)
-            drawn[model].append(np.stack([right.sum(1) / true.sum(1), f1]))
+            right = rights @ weights
+            f1 = np.nanmean(ratio(2 * right, true + taken @ weights)[tested], axis=0)
+            drawn[model].append(np.stack([right.sum(0) / true.sum(0), f1]))
     samples = {model: np.concatenate(blocks, axis=1) for model, blocks in drawn.items()}
     samples["delta"] = samples["finetuned"] - samples["head"]
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]

@@ -140,7 +140,7 @@ def predict(
         train, val = (Examples(source, rows[which], number[which]) for which in (learns, chooses))
         weights = class_weights(config.class_weights, classes, y[learns])
         head, _ = heads.fit(config, train, val, len(learnt), seed, None if weights is None else weights[learnt])
-        probabilities[np.ix_(asked, learnt)] = softmax(head.says(Inputs(source, rows[asked])))
+        probabilities[np.ix_(asked, learnt)] = softmax(head.predict(Inputs(source, rows[asked])))
     return probabilities
 
 

@@ -153,9 +153,10 @@ def hand_on(paths: Paths, out: Path) -> None:
     """Make the model "before" the model "after": its predictions, and a curve that is where it starts."""
     records, classes, head = manifest.read(paths.manifest), read_json(paths.classes), Head.load(paths.head)
     val = examples(records, classes, Array.load(paths.features), "val")
-    start = curves.row(0, (math.nan, math.nan), score(head.says(val), val.y))
+    start = curves.row(0, (math.nan, math.nan), score(head.predict(val), val.y))
     curves.write(out / "history.csv", [start])
     # Copied, not computed again: another order of the same sums would be another model in the last bit.
-    shutil.copyfile(paths.predictions("train_head"), out / "predictions.csv")
+    for file in (paths.predictions("train_head"), paths.probabilities("train_head")):
+        shutil.copyfile(file, out / file.name)
     write_json(out / paths.stored("finetune").name, features.size([], ()) | {"epochs": 0, "tried": []})
     print(f"finetune: none; validation accuracy {start['val_accuracy']:.4f} stays as it is")

@@ -26,7 +26,7 @@ from thaw.networks.inference import softmax
 from thaw.networks.outputs import Floats
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Adam's, as in Keras
-BLOCK = 8192  # images whose features are read at a time
+BLOCK = 4096  # images whose features are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Head:
             features = np.maximum(features @ weights + shift, 0)
         return features @ kernel + bias
 
-    def says(self, images: Inputs) -> Floats:
-        """Their logits (images × classes), without augmentation; only ``BLOCK`` images' features are in memory."""
-        blocks = range(0, len(images.rows), BLOCK)
-        return np.concatenate([self.logits(images.take(slice(first, first + BLOCK))) for first in blocks])
+    def predict(self, images: Inputs) -> Floats:
+        """Logits (images × classes) of images as they are; their features are read block by block."""
+        starts = range(0, len(images.rows) or 1, BLOCK)
+        return np.concatenate([self.logits(images.take(slice(at, at + BLOCK))) for at in starts])
 
     def save(self, path: Path) -> None:
         """Write it as HDF5."""
@@ -118,7 +118,7 @@ def solve(
         def tell(inverse_l2: float, precision: float) -> Head:
             layer, seen = regression.solve(inverse_l2, precision)
             head = Head([layer])
-            logits = head.says(val)
+            logits = head.predict(val)
             losses.append(cross_entropies(logits, val.y))
             rows.append(curves.row(len(rows), seen, score(logits, val.y), inverse_l2=inverse_l2))
             report(rows[-1])
@@ -186,9 +186,8 @@ def descend(
     layers = [_glorot(random, *sizes) for sizes in itertools.pairwise([width, *config.hidden, classes])]
     head = Head([(layer[:-1], layer[-1]) for layer in layers])  # views: it follows the layers
     means, squares = ([np.zeros_like(layer) for layer in layers] for _ in range(2))
-    val_x = val.take()
     steps, best = 0, head
-    rows = [curves.row(0, (math.nan, math.nan), score(head.logits(val_x), val.y))]
+    rows = [curves.row(0, (math.nan, math.nan), score(head.predict(val), val.y))]
     report(rows[0])
     with threadpool_limits(1, "blas"):  # the matrices are small, and threads that wait cost more than the arithmetic
         while len(rows) <= config.epochs and len(rows) - 1 - best_epoch(rows) < config.patience:
@@ -210,7 +209,7 @@ def descend(
                     means[k] += (1 - BETA_1) * (gradient - means[k])
                     squares[k] += (1 - BETA_2) * (gradient * gradient - squares[k])
                     layers[k] -= rate * means[k] / (np.sqrt(squares[k]) + np.float32(EPSILON))
-            judged = score(head.logits(val_x), val.y)
+            judged = score(head.predict(val), val.y)
             if not math.isfinite(judged[0]):
                 raise UserError(
                     f"train_head: expected a finite loss, found {judged[0]} after epoch {len(rows)}; "

@@ -123,4 +123,4 @@ def judged(
         len(learnt),
         None if weights is None else weights[learnt],
     )
-    return rows[curves.kept(rows)]["inverse_l2"], learnt[head.says(val).argmax(axis=1)] == val.y
+    return rows[curves.kept(rows)]["inverse_l2"], learnt[head.predict(val).argmax(axis=1)] == val.y

@@ -20,6 +20,7 @@ from thaw.errors import UserError
 from thaw.learning import curves
 from thaw.learning.curves import Report, silent
 from thaw.learning.examples import Examples, Inputs
+from thaw.learning.predictions import blocks
 from thaw.networks.outputs import Floats, Labels
 
 PREDICT_BATCH = 128
@@ -55,10 +56,12 @@ def score(logits: Floats, labels: Labels) -> tuple[float, float]:
 
 def cross_entropies(logits: Floats, labels: Labels) -> NDArray[np.float64]:
     """Cross-entropy (nats) of each image, from its ``logits`` (images × classes)."""
-    exact = logits.astype(np.float64)
-    top = exact.max(axis=1)
-    log_sum = top + np.log(np.exp(exact - top[:, np.newaxis]).sum(axis=1))
-    losses: NDArray[np.float64] = log_sum - exact[np.arange(len(labels)), labels]
+    losses = np.empty(len(labels))
+    for rows in blocks(logits):
+        exact = logits[rows].astype(np.float64)
+        top = exact.max(axis=1)
+        log_sum = top + np.log(np.exp(exact - top[:, np.newaxis]).sum(axis=1))
+        losses[rows] = log_sum - exact[np.arange(len(exact)), labels[rows]]
     return losses
 
 

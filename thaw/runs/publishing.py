@@ -53,7 +53,8 @@ def publish(paths: Paths, config: Mapping[str, Any]) -> None:
     """
     uri = address()
     metrics = read_json(paths.figures)
-    outputs = [paths.figures, *(file for stage in CURVES for file in (paths.predictions(stage), paths.history(stage)))]
+    learnt = (paths.probabilities, paths.predictions, paths.history)
+    outputs = [paths.figures, *(file(stage) for stage in CURVES for file in learnt)]
     tags = identity(paths, config) | {
         OUTPUTS: fingerprint(*outputs),
         "verdict": metrics["verdict"],
@@ -84,7 +85,7 @@ def catch_up(paths: Paths) -> None:
     Raises:
         UserError: see ``store.address``.
     """
-    needed = [paths.finished, *map(paths.config, STAGES), *map(paths.predictions, CURVES)]
+    needed = [paths.finished, *map(paths.config, STAGES), *map(paths.probabilities, CURVES)]
     if not all(file.exists() for file in needed):  # Git brings the figures alone
         return
     config = recorded(paths)

@@ -10,7 +10,7 @@ from thaw.learning import crossvalidation, predictions
 
 
 def run(paths: Paths, train_head: Adam | Lbfgs, seed: int) -> None:
-    """Predict every image but the test images with a head that has not seen it; write probe/predictions.csv.
+    """Predict every image but the test images with a head that has not seen it; write probe/predictions.csv and .npy.
 
     Raises:
         UserError: the head is not solved for, so what a fold gives would depend on when it is stopped; or there are

@@ -17,6 +17,7 @@ from tests.helpers.finished import softmax
 from thaw.evidence import comparison, scoring, significance
 from thaw.evidence.scoring import Pair
 from thaw.evidence.significance import Interval
+from thaw.learning import predictions
 
 SURE = {
     "confidence": 0.95,
@@ -31,6 +32,15 @@ def sample(seed: int, n: int = 200, classes: int = 5, skill: float = 1.5) -> tup
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, n)
     return labels, softmax(skill * np.eye(classes)[labels] + random.normal(size=(n, classes)))
+
+
+def test_figures_of_many_images_are_computed_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are those of all at once, the last block being shorter."""
+    (labels, val), (_, test) = sample(0, 203), sample(1, 203)
+    pair = Pair(labels, val, test)
+    whole = comparison.compare(pair, pair, **SURE)
+    monkeypatch.setattr(predictions, "AT_ONCE", 50)
+    assert comparison.compare(pair, pair, **SURE) == whole
 
 
 def one_hot(predicted: list[int], classes: int) -> Any:

@@ -57,6 +57,13 @@ def test_beyond_what_was_measured_it_is_continued_from_all_images() -> None:
     assert found.gain == pytest.approx(errors[-1] * (1 - 2**-0.5), abs=0.01)
 
 
+def test_resampling_few_images_at_a_time_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    curve = measured(law(0.0, 0.1, 0.5)[:-1], 0)
+    whole = forecasting.forecast(curve, 0.95, 0)
+    monkeypatch.setattr(forecasting, "WEIGHTS", 600 * 7)
+    assert forecasting.forecast(curve, 0.95, 0) == whole
+
+
 def test_a_class_that_gains_is_named_and_others_are_not() -> None:
     found = measured([0.3, 0.3, 0.3, 0.3], 0)
     found.right[-1][0, found.y == 1] = True

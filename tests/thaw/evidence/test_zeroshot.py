@@ -177,9 +177,9 @@ def test_test_images_decide_nothing_of_it(tmp_path: Path) -> None:
     """Other answers of the models are no other zero-shot."""
     paths = pipeline(tmp_path)
     before = run(paths)["zero_shot"]
-    answers = predictions.read(paths.predictions("train_head"))
     records = [one for one in manifest.read(paths.manifest) if one.split != "train"]
-    predictions.write(paths.predictions("train_head"), answers.classes, records, answers.probabilities[:, ::-1])
+    others = predictions.read(paths.predictions("train_head")).probabilities[:, ::-1].copy()
+    predictions.write(paths.predictions("train_head"), read_json(paths.classes), records, others)
     after = run(paths)["zero_shot"]
     of_names = [
         key for key in before if not key.startswith("gain") and key != "p" and not key.endswith(("_low", "_high"))

@@ -63,6 +63,7 @@ def test_a_run_is_complete(paths: Paths, publish: Callable[[], None], workspace:
         "metrics.json",
         "plots/confusion_head.csv",
         "train_head/predictions.csv",
+        "train_head/predictions.npy",
         "train_head/head.h5",
         "finetune/history.csv",
         "finetune/model.weights.h5",

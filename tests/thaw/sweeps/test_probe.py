@@ -68,7 +68,7 @@ def test_views_that_are_augmented_do_not_count(tmp_path: Path) -> None:
     np.save(augmented.features, features)
     for paths in (plain, augmented):
         probe.run(paths, LBFGS, 0)
-    first, second = (paths.predictions("probe").read_bytes() for paths in (plain, augmented))
+    first, second = (paths.probabilities("probe").read_bytes() for paths in (plain, augmented))
     assert first == second
 
 

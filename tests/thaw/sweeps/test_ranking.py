@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.helpers import finished
@@ -20,12 +21,13 @@ def rated(folder: Path, name: str, accuracy: float, sure: float = 0.9, seed: int
     """Fabricate a job that gets a share of the validation images right, more or less surely."""
     paths = finished.pipeline(folder / f"{name}-{seed}", per_class=per_class)
     found = predictions.read(paths.predictions("finetune"))
+    probabilities = np.array(found.probabilities)
     for number, row in enumerate(row for row, split in enumerate(found.splits) if split == "val"):
         label = int(found.paths[row].startswith("class_1"))
         right = number < accuracy * found.splits.count("val")
-        found.probabilities[row] = [1 - sure, sure] if label == right else [sure, 1 - sure]
+        probabilities[row] = [1 - sure, sure] if label == right else [sure, 1 - sure]
     records = [one for one in manifest.read(paths.manifest) if one.split != "train"]
-    predictions.write(paths.predictions("finetune"), found.classes, records, found.probabilities)
+    predictions.write(paths.predictions("finetune"), ["cat", "dog"], records, probabilities)
     write_json(paths.root / "evaluate" / "figures.json", {"kept": "finetuned"})
     write_json(paths.root / "result.json", {"config": {"name": name, "seed": seed}})
     return Record(int(name), {"name": name, "seed": str(seed)}, f"{name}-{seed}"), paths
@@ -86,7 +88,7 @@ def probed(folder: Path, shares: Sequence[float], group: int = 1, per_class: int
         known = [one for one in records if one.split == "val"]
         of = {one.path: f"g{place // group}" for place, one in enumerate(known) if group > 1}
         manifest.write(paths.manifest, [dataclasses.replace(one, group=of.get(one.path, "")) for one in records])
-        predictions.write(paths.predictions("probe"), found.classes, known, found.probabilities[val])
+        predictions.write(paths.predictions("probe"), ["cat", "dog"], known, found.probabilities[val])
         jobs.append((Record(record.number, record.values, record.job, rank="backbone"), paths))
     ranked = ranking.ranked(jobs, "backbone")
     return ranking.table(ranked, ["name"]), ranking.summary(ranked, jobs, ["name"], [])
