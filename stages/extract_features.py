@@ -17,7 +17,7 @@ from thaw.config.schema import Augment, Backbone
 from thaw.data import manifest
 from thaw.networks import engine, features, texts, views
 from thaw.networks.backbones import FrozenNetwork
-from thaw.networks.outputs import Array
+from thaw.networks.outputs import Saved
 
 
 def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
@@ -28,7 +28,7 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
             np.save(out / paths.texts.name, texts.classifier(backbone, read_json(paths.classes)))
         file = out / paths.features.name
         computed = features.extract(backbone, wanted, paths.data, file)
-        stored = Array.load(file)
+        stored = Saved(file)
         size = features.size(wanted, stored.shape, stored.itemsize)
         del stored  # Windows renames no folder of which something is mapped
         write_json(out / paths.stored("extract_features").name, size)

@@ -59,7 +59,7 @@ def run(
             below = features.frozen(network, output, wanted, paths.data)
             train, val, judged = examples.of_splits(records, classes, below, views.mixes(wanted))
             if not story["rows"] and not adapts:
-                bottleneck = examples.inputs(records, outputs.Array.load(paths.features), "val")
+                bottleneck = examples.inputs(records, outputs.Saved(paths.features), "val")
                 finetuning.check_start(top, val, head, bottleneck, finetune.precision)
             rung = policy.paced(planned, finetune, top, train, seed, story)
             rates = finetuning.rates(model, backbone, finetune.block_decay)

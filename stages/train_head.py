@@ -12,13 +12,13 @@ from thaw.config.schema import Adam, Lbfgs
 from thaw.data import manifest
 from thaw.learning import curves, examples, heads, predictions
 from thaw.networks.inference import softmax
-from thaw.networks.outputs import Array, Mixes
+from thaw.networks.outputs import Mixes, Saved
 
 
 def run(paths: Paths, train_head: Adam | Lbfgs, seed: int, report: curves.Report = curves.silent) -> None:
     """Train the head with the solver that the configuration names, and predict with it."""
     records, classes = manifest.read(paths.manifest), read_json(paths.classes)
-    train, val, judged = examples.of_splits(records, classes, Array.load(paths.features), Mixes.load(paths.mixes))
+    train, val, judged = examples.of_splits(records, classes, Saved(paths.features), Mixes.load(paths.mixes))
     with paths.stage("train_head", train_head=train_head, seed=seed) as out:
         weights = examples.class_weights(train_head.class_weights, classes, train.y)
         head, rows = heads.fit(train_head, train, val, len(classes), seed, weights, report)

@@ -12,7 +12,7 @@ from thaw.config.schema import Evaluate
 from thaw.data.manifest import Record
 from thaw.learning import curves
 from thaw.learning.examples import examples, inputs, labels
-from thaw.networks.outputs import Array
+from thaw.networks.outputs import Saved
 
 RECORDS = [
     Record("a/1.png", "a", "train", "x", 1, 1, ""),
@@ -106,7 +106,7 @@ def test_a_history_comes_back_with_its_gaps(tmp_path: Path) -> None:
 
 def test_examples_are_the_rows_of_their_split(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.arange(6, dtype=np.float32).reshape(3, 2, 1))
-    source = Array.load(tmp_path / "x.npy")
+    source = Saved(tmp_path / "x.npy")
     found = examples(RECORDS, ["a", "b"], source, "val")
     assert (source.views, source.shape) == (2, (1,))
     assert found.take().tolist() == [[4]]

@@ -10,7 +10,7 @@ from thaw.data.manifest import Record
 from thaw.evidence import comparison
 from thaw.evidence.scoring import Pair
 from thaw.networks import texts
-from thaw.networks.outputs import Array
+from thaw.networks.outputs import Saved
 
 
 def measured(
@@ -34,7 +34,7 @@ def measured(
     """
     if not paths.texts.exists():
         return {}
-    features, weights = Array.load(paths.features), np.load(paths.texts)
+    features, weights = Saved(paths.features), np.load(paths.texts)
     pairs = []
     for split, pair in (("val", val), ("test", test)):
         rows = np.array([row for row, record in enumerate(records) if record.split == split])

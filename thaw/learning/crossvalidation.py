@@ -19,7 +19,7 @@ from thaw.learning import heads
 from thaw.learning.examples import Examples, Inputs, class_weights, examples, labels
 from thaw.learning.subsets import judged, ordered
 from thaw.networks.inference import softmax
-from thaw.networks.outputs import Array, Floats, Labels
+from thaw.networks.outputs import Floats, Labels, Saved
 
 FOLDS = 5
 # Images × features × classes that a head of ``repeat`` learns from at most: some 2 s on one core.
@@ -73,7 +73,7 @@ def repeat(
     Returns:
         None where the images, or their groups, are too few: a fold has less than two classes to learn.
     """
-    source = Array(np.load(features, mmap_mode="r")[:, :1])
+    source = Saved(features, views=1)
     train, val, test = (examples(records, classes, source, split) for split in ("train", "val", "test"))
     everyone = Examples(source, np.arange(len(records)), labels(records, classes))
     count = round(len(records) / len(test.rows))
@@ -125,7 +125,7 @@ def predict(
         None where the images, or their groups, are too few: a fold has less than two classes to learn, or none of
         them to choose by.
     """
-    source = Array(np.load(features, mmap_mode="r")[:, :1])
+    source = Saved(features, views=1)
     known = [records[row] for row in rows]
     y, folds = labels(known, classes), deal(known, seed)
     probabilities = np.zeros((len(rows), len(classes)), np.float32)

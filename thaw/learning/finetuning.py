@@ -17,7 +17,7 @@ from thaw.learning.examples import Inputs, examples
 from thaw.learning.heads import Head
 from thaw.learning.training import PREDICT_BATCH, logits, score
 from thaw.networks import backbones, cutting, features, folding
-from thaw.networks.outputs import Array
+from thaw.networks.outputs import Saved
 
 
 def classifier(
@@ -152,7 +152,7 @@ def check_start(model: Any, images: Inputs, head: Head, bottleneck: Inputs, prec
 def hand_on(paths: Paths, out: Path) -> None:
     """Make the model "before" the model "after": its predictions, and a curve that is where it starts."""
     records, classes, head = manifest.read(paths.manifest), read_json(paths.classes), Head.load(paths.head)
-    val = examples(records, classes, Array.load(paths.features), "val")
+    val = examples(records, classes, Saved(paths.features), "val")
     start = curves.row(0, (math.nan, math.nan), score(head.predict(val), val.y))
     curves.write(out / "history.csv", [start])
     # Copied, not computed again: another order of the same sums would be another model in the last bit.

@@ -16,7 +16,7 @@ from thaw.config.schema import ClassWeights, Lbfgs
 from thaw.data.manifest import Record
 from thaw.learning import curves, heads
 from thaw.learning.examples import Examples, class_weights, examples, groups
-from thaw.networks.outputs import Array, Labels
+from thaw.networks.outputs import Labels, Saved
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the images that are learnt from
 DRAWS = 5  # of each share but the last
@@ -69,7 +69,7 @@ def measure(
     Returns:
         None where the images are too few.
     """
-    source = Array(np.load(features, mmap_mode="r")[:, :1])
+    source = Saved(features, views=1)
     train, val = (examples(records, classes, source, split) for split in ("train", "val"))
     random = np.random.default_rng(seed)
     units = [records[row].unit for row in train.rows]

@@ -32,16 +32,34 @@ class Array:
 
     def __init__(self, array: Floats) -> None:
         self._array = array
-        self.views, self.shape, self.itemsize = array.shape[1], array.shape[2:], array.itemsize
-
-    @classmethod
-    def load(cls, path: Path) -> "Array":
-        """Map a .npy file, as ``features.extract`` writes it, into memory."""
-        return cls(np.load(path, mmap_mode="r"))
+        self.views, self.shape = array.shape[1], array.shape[2:]
 
     def take(self, rows: Labels, view: int) -> Floats:
         """See ``Source.take``."""
         return np.asarray(self._array[rows, view], np.float32)
+
+
+class Saved:
+    """A ``Source`` that is a .npy file, as ``features.extract`` writes it.
+
+    Attributes:
+        itemsize: bytes of a number in the file.
+    """
+
+    def __init__(self, path: Path, views: int | None = None) -> None:
+        """Look at a file.
+
+        Args:
+            path: of images × views × shape.
+            views: how many of them there are to be, the first ones; None for all.
+        """
+        self._path, array = path, np.load(path, mmap_mode="r")
+        self.views, self.shape, self.itemsize = views or array.shape[1], array.shape[2:], array.itemsize
+
+    def take(self, rows: Labels, view: int) -> Floats:
+        """See ``Source.take``."""
+        # Mapped only while it is read: what stays mapped counts as this process's memory.
+        return np.asarray(np.load(self._path, mmap_mode="r")[rows, view], np.float32)
 
 
 @dataclass(frozen=True)
