@@ -1,0 +1,358 @@
+"""Work on the machines of a Ray cluster: where ``RAY_ADDRESS`` names one, they share the stages' loops over all images.
+
+Where a cluster is changes no result, so it is a matter of the environment, and of no file that DVC tracks. Each machine
+has an actor, which has all its cores and prepares once what its work needs (or one actor for each GPU). Whoever asks
+hands out batches, two to an actor at most, and collects what comes back. An actor that is lost, alone or with its
+machine, costs the batches that it had: they begin again elsewhere; machines that join get an actor as well. The actors
+run the code of whoever asks, which Ray brings to them.
+
+Ray is imported only where there is a cluster to be asked.
+"""
+
+import os
+import socket
+import textwrap
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from tqdm import tqdm
+
+from thaw.errors import UserError
+from thaw.machine import cores, environment
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+ADDRESS = "RAY_ADDRESS"
+PATIENCE = 10  # seconds in which a cluster's head should answer
+WAITING = 30  # seconds after which it is said that no machine has begun
+BATCH = 256  # images of a batch where little is to be kept of each
+TRIES = 4  # of a batch, and of the actors of one machine: what ends a worker each time would do so for ever
+HERE = ("processor", "threads")  # what may differ between machines that do the same work
+
+
+class Seat(NamedTuple):
+    """A place for an actor.
+
+    Attributes:
+        node: Ray's name of the machine.
+        number: of the actor on it.
+        address: of the machine.
+        cores: that the actor has.
+        gpus: that it has, 0 or 1.
+    """
+
+    node: str
+    number: int
+    address: str
+    cores: float
+    gpus: int
+
+
+class Worker:
+    """What runs as an actor."""
+
+    def start(self, make: Callable[[], Callable[[Any], Any]], folder: Path) -> Mapping[str, str | int]:
+        """Prepare the work; return what decides its last bits here.
+
+        Raises:
+            UserError: this machine has no such folder.
+        """
+        if not folder.is_dir():
+            raise UserError(
+                f"expected {folder} on every machine of the Ray cluster, found no such folder; share it between them "
+                f"under this path, or unset {ADDRESS}"
+            )
+        self._do = make()
+        return environment()
+
+    def do(self, batch: Any) -> Any:
+        """Do the work for one batch."""
+        return self._do(batch)
+
+
+def is_named() -> bool:
+    """Whether the environment names a cluster."""
+    return bool(os.environ.get(ADDRESS))
+
+
+def everywhere(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    description: str,
+    folder: Path,
+    alone: Callable[[Callable[[T], R], Sequence[T], str], Iterable[R]],
+) -> list[R]:
+    """Call ``function`` for all items, on the machines of the cluster or, where none is named, as ``alone`` does.
+
+    Args:
+        function: of an item; it, and what it returns, can be pickled.
+        items: that it is called for.
+        description: of the progress bar.
+        folder: that it reads from.
+        alone: calls it on this machine, see ``images.parallel``.
+
+    Returns:
+        What it has returned, in the order of the items.
+    """
+    if not is_named():
+        return list(alone(function, items, description))
+    batches = [items[at : at + BATCH] for at in range(0, len(items), BATCH)]
+    found = dict(each(partial(_threads, function), batches, description, folder))
+    return [one for place in sorted(found) for one in found[place]]
+
+
+def _threads(function: Callable[[T], R]) -> Callable[[Sequence[T]], list[R]]:
+    pool = ThreadPoolExecutor(cores())
+    return lambda batch: list(pool.map(function, batch))
+
+
+def each(
+    make: Callable[[], Callable[[Sequence[T]], R]],
+    batches: Sequence[Sequence[T]],
+    description: str,
+    folder: Path,
+    gpus: bool = False,
+) -> Iterator[tuple[int, R]]:
+    """Do some work for each batch, on the machines of the cluster; show a progress bar.
+
+    Args:
+        make: prepares the work on a machine, once for each actor, and returns what does it for a batch.
+        batches: what it is done for.
+        description: of the progress bar.
+        folder: that the work reads from.
+        gpus: whether there is an actor for each GPU, where a machine has some.
+
+    Yields:
+        The number of a batch and what came of it, in the order in which they are done.
+
+    Raises:
+        UserError: the cluster does not answer, has no machine that can do it, or the work itself raised one.
+    """
+    code = {"py_modules": [str(Path(__file__).parent)]}
+    ray = connect({"runtime_env": code, "log_to_driver": False, "logging_level": "error"}, ADDRESS)
+    team = _Team(ray, ray.put(make), folder, gpus)
+    print(f"  {description}: {team.described()}", flush=True)
+    waiting, tries = deque(range(len(batches))), Counter[int]()
+    with tqdm(desc=description, total=sum(map(len, batches)), unit="image", disable=None) as bar:
+        try:
+            while waiting or team.batches():
+                team.fill()
+                team.deal(waiting, batches)
+                for place, result in team.finished():
+                    if result is None:
+                        tries[place] += 1
+                        if tries[place] == TRIES:
+                            raise UserError(
+                                f"{description}: expected a worker of the Ray cluster to live through its work, found "
+                                f"{TRIES} to end at the same images, at last so: {team.why}; unset {ADDRESS} to see "
+                                f"what happens here"
+                            )
+                        waiting.appendleft(place)
+                        continue
+                    bar.update(len(batches[place]))
+                    yield place, result[0]
+        finally:
+            team.dismiss()
+
+
+class _Team:
+    """The actors, and what they are at.
+
+    Attributes:
+        why: how the last one was lost.
+    """
+
+    def __init__(self, ray: Any, make: Any, folder: Path, gpus: bool) -> None:
+        self._ray, self._make, self._folder, self._gpus = ray, make, folder, gpus
+        self._actor, self._actors = ray.remote(Worker), dict[Seat, Any]()
+        self._ready: set[Seat] = set()
+        self._tasks: dict[Any, tuple[Seat, int | None]] = {}  # what is waited for: a batch's number, None for a start
+        self._falls = Counter[Seat]()
+        self._mine = environment()
+        self._said: set[str] = set()
+        self._since = time.monotonic()
+        self.why = ""
+
+    def _seats(self) -> list[Seat]:
+        """The places for actors that the cluster has now, without those on which every actor has been lost."""
+        return [seat for seat in seats(self._ray.nodes(), self._gpus) if self._falls[seat] < TRIES]
+
+    def described(self) -> str:
+        """Say who takes part."""
+        found = self._seats()
+        nodes, gpus = len({seat.node for seat in found}), sum(seat.gpus for seat in found)
+        power = f"{sum(seat.cores for seat in found):g} cores" + (f" and {gpus} GPUs" if gpus else "")
+        return f"{len(found)} workers on {nodes} machines of the Ray cluster {os.environ.get(ADDRESS)}, {power}"
+
+    def fill(self) -> None:
+        """See to it that there is an actor on each seat.
+
+        Raises:
+            UserError: there is no seat.
+        """
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        found = self._seats()
+        if not found:
+            raise UserError(
+                f"{ADDRESS}: expected machines with cores in the Ray cluster, found none"
+                f"{f' any more ({self.why})' if self.why else ''}; 'ray status' shows them, and the same command goes "
+                f"on where it was"
+            )
+        for seat in found:
+            if seat in self._actors:
+                continue
+            hired = self._actor.options(
+                num_cpus=seat.cores,
+                num_gpus=seat.gpus,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node, soft=False),
+                runtime_env={"env_vars": {"THAW_CORES": str(max(1, int(seat.cores)))}},
+            )
+            self._actors[seat] = hired.remote()
+            self._tasks[self._actors[seat].start.remote(self._make, self._folder)] = (seat, None)
+
+    def batches(self) -> int:
+        """How many batches are in the hands of actors."""
+        return sum(place is not None for _, place in self._tasks.values())
+
+    def deal(self, waiting: deque[int], batches: Sequence[Any]) -> None:
+        """Hand out batches: one to each actor, and then a second one, so that none waits for its next."""
+        for share in (1, 2):
+            for seat in sorted(self._ready):
+                held = sum(one == seat for one, _ in self._tasks.values())
+                if waiting and held < share:
+                    place = waiting.popleft()
+                    self._tasks[self._actors[seat].do.remote(batches[place])] = (seat, place)
+
+    def finished(self) -> Iterator[tuple[int, tuple[Any] | None]]:
+        """Wait a moment; yield the batches that are done and what came of them, and the lost ones and None."""
+        done, _ = self._ray.wait([*self._tasks], timeout=1)
+        if not self._ready and time.monotonic() - self._since > WAITING:
+            self._say("no machine has begun: waiting for the Ray cluster to have room ('ray status' shows who uses it)")
+        for task in done:
+            if task not in self._tasks:  # lost with another one of the same actor
+                continue
+            seat, place = self._tasks[task]
+            errors = self._ray.exceptions
+            try:
+                result = self._ray.get(task)
+            except errors.RayTaskError as error:
+                if isinstance(error.cause, UserError):
+                    raise UserError(f"{error.cause} (found on the machine {seat.address})") from None
+                raise
+            except errors.RayError as error:
+                self.why = shortened(error)
+                yield from ((one, None) for one in self._lose(seat))
+                continue
+            del self._tasks[task]
+            if place is None:
+                self._say(compare(self._mine, result, seat.address))
+                self._ready.add(seat)
+            else:
+                yield place, (result,)
+
+    def _lose(self, seat: Seat) -> list[int]:
+        """Forget the actor of a seat; return the batches that it had."""
+        self._falls[seat] += 1
+        self._ready.discard(seat)
+        self._ray.kill(self._actors.pop(seat))
+        mine = {task: place for task, (one, place) in self._tasks.items() if one == seat}
+        for task in mine:
+            del self._tasks[task]
+        lost = [place for place in mine.values() if place is not None]
+        if lost:
+            print(f"  a worker on {seat.address} was lost; others take over what it was at", flush=True)
+        return lost
+
+    def _say(self, what: str) -> None:
+        if what and what not in self._said:
+            print(f"  {what}", flush=True)
+            self._said.add(what)
+
+    def dismiss(self) -> None:
+        """End all actors."""
+        for actor in self._actors.values():
+            self._ray.kill(actor)
+
+
+def seats(nodes: Iterable[Mapping[str, Any]], gpus: bool) -> list[Seat]:
+    """Find the places for actors on Ray's machines, as ``ray.nodes`` describes them.
+
+    Args:
+        nodes: the machines.
+        gpus: whether there is one for each GPU, where a machine has some.
+    """
+    found = []
+    for node in nodes:
+        has = node["Resources"]
+        if node["Alive"] and has.get("CPU"):
+            here = int(has.get("GPU", 0)) if gpus else 0
+            share = has["CPU"] / max(1, here)
+            for number in range(max(1, here)):
+                found.append(Seat(node["NodeID"], number, node["NodeManagerAddress"], share, min(1, here)))
+    return sorted(found, key=lambda one: (one.address, one.number))
+
+
+def compare(mine: Mapping[str, str | int], theirs: Mapping[str, str | int], address: str) -> str:
+    """Say what a machine may compute otherwise than this one, if anything; see ``machine.environment``.
+
+    Raises:
+        UserError: it has other versions.
+    """
+    for name in sorted({*mine, *theirs} - {*HERE}):
+        if mine.get(name) != theirs.get(name):
+            raise UserError(
+                f"expected {name} {mine.get(name, 'missing')} on every machine of the Ray cluster, as here, found "
+                f"{theirs.get(name, 'none')} on {address}; install the same requirements.lock there"
+            )
+    if mine["processor"] == theirs["processor"]:
+        return ""
+    return (
+        f"{address} is {theirs['processor']}, and this machine {mine['processor']}: what networks compute there may "
+        f"differ in the last bit"
+    )
+
+
+def connect(settings: Mapping[str, Any], by: str) -> Any:
+    """Return Ray, connected to a cluster or to a Ray of its own on this machine.
+
+    Args:
+        settings: what ``ray.init`` is given.
+        by: what has asked for it, as a user would name it.
+
+    Raises:
+        UserError: Ray is not installed or does not answer.
+    """
+    for key in ("RAY_USAGE_STATS_ENABLED", "RAY_COLOR_PREFIX"):
+        os.environ.setdefault(key, "0")
+    try:
+        import ray
+    except ImportError:
+        raise UserError(
+            f"{by}: expected Ray, found it not installed; requirements.lock has it: "
+            "'python -m pip install --no-deps --require-hashes -r requirements.lock'"
+        ) from None
+    place = str(settings.get("address") or os.environ.get(ADDRESS) or "this machine")
+    try:
+        if not ray.is_initialized():
+            host, _, port = place.removeprefix("ray://").rpartition(":")
+            if port.isdecimal():
+                socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()  # ray.init would ask for ever
+            ray.init(**settings)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise UserError(
+            f"{by}: expected Ray to answer at {place}, found: {shortened(error)}; 'ray start --head' "
+            f"starts a cluster, 'ray status' asks it"
+        ) from None
+    return ray
+
+
+def shortened(error: Exception) -> str:
+    """What an error says, in one line."""
+    return textwrap.shorten(str(error) or type(error).__name__, 160, placeholder=" …")
