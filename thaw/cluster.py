@@ -9,6 +9,7 @@ run the code of whoever asks, which Ray brings to them.
 Ray is imported only where there is a cluster to be asked.
 """
 
+import math
 import os
 import socket
 import textwrap
@@ -31,7 +32,7 @@ R = TypeVar("R")
 ADDRESS = "RAY_ADDRESS"
 PATIENCE = 10  # seconds in which a cluster's head should answer
 WAITING = 30  # seconds after which it is said that no machine has begun
-BATCH = 256  # images of a batch where little is to be kept of each
+BATCH = 256  # images that are handed out at once: seconds of work, and what is lost with a worker
 TRIES = 4  # of a batch, and of the actors of one machine: what ends a worker each time would do so for ever
 HERE = ("processor", "threads")  # what may differ between machines that do the same work
 
@@ -102,9 +103,13 @@ def everywhere(
     """
     if not is_named():
         return list(alone(function, items, description))
-    batches = [items[at : at + BATCH] for at in range(0, len(items), BATCH)]
-    found = dict(each(partial(_threads, function), batches, description, folder))
+    found = dict(each(partial(_threads, function), batches(items), description, folder))
     return [one for place in sorted(found) for one in found[place]]
+
+
+def batches(items: Sequence[T]) -> list[Sequence[T]]:
+    """Cut items into what is handed out at once."""
+    return [items[at : at + BATCH] for at in range(0, len(items), BATCH)]
 
 
 def _threads(function: Callable[[T], R]) -> Callable[[Sequence[T]], list[R]]:
@@ -114,7 +119,7 @@ def _threads(function: Callable[[T], R]) -> Callable[[Sequence[T]], list[R]]:
 
 def each(
     make: Callable[[], Callable[[Sequence[T]], R]],
-    batches: Sequence[Sequence[T]],
+    work: Sequence[Sequence[T]],
     description: str,
     folder: Path,
     gpus: bool = False,
@@ -123,7 +128,7 @@ def each(
 
     Args:
         make: prepares the work on a machine, once for each actor, and returns what does it for a batch.
-        batches: what it is done for.
+        work: the batches.
         description: of the progress bar.
         folder: that the work reads from.
         gpus: whether there is an actor for each GPU, where a machine has some.
@@ -136,108 +141,91 @@ def each(
     """
     code = {"py_modules": [str(Path(__file__).parent)]}
     ray = connect({"runtime_env": code, "log_to_driver": False, "logging_level": "error"}, ADDRESS)
-    team = _Team(ray, ray.put(make), folder, gpus)
+    team = _Team(ray, ray.put(make), work, folder, gpus)
     print(f"  {description}: {team.described()}", flush=True)
-    waiting, tries = deque(range(len(batches))), Counter[int]()
-    with tqdm(desc=description, total=sum(map(len, batches)), unit="image", disable=None) as bar:
+    with tqdm(desc=description, total=sum(map(len, work)), unit="image", disable=None) as bar:
         try:
-            while waiting or team.batches():
-                team.fill()
-                team.deal(waiting, batches)
+            while team.is_busy():
+                team.hire()
+                team.deal()
                 for place, result in team.finished():
-                    if result is None:
-                        tries[place] += 1
-                        if tries[place] == TRIES:
-                            raise UserError(
-                                f"{description}: expected a worker of the Ray cluster to live through its work, found "
-                                f"{TRIES} to end at the same images, at last so: {team.why}; unset {ADDRESS} to see "
-                                f"what happens here"
-                            )
-                        waiting.appendleft(place)
-                        continue
-                    bar.update(len(batches[place]))
-                    yield place, result[0]
+                    bar.update(len(work[place]))
+                    yield place, result
         finally:
             team.dismiss()
 
 
 class _Team:
-    """The actors, and what they are at.
+    """The actors, the batches that they are at, and those that wait."""
 
-    Attributes:
-        why: how the last one was lost.
-    """
-
-    def __init__(self, ray: Any, make: Any, folder: Path, gpus: bool) -> None:
-        self._ray, self._make, self._folder, self._gpus = ray, make, folder, gpus
+    def __init__(self, ray: Any, make: Any, work: Sequence[Any], folder: Path, gpus: bool) -> None:
+        self._ray, self._make, self._work, self._folder, self._gpus = ray, make, work, folder, gpus
+        self._waiting = deque(range(len(work)))
         self._actor, self._actors = ray.remote(Worker), dict[Seat, Any]()
         self._ready: set[Seat] = set()
-        self._tasks: dict[Any, tuple[Seat, int | None]] = {}  # what is waited for: a batch's number, None for a start
-        self._falls = Counter[Seat]()
-        self._mine = environment()
-        self._said: set[str] = set()
-        self._since = time.monotonic()
-        self.why = ""
-
-    def _seats(self) -> list[Seat]:
-        """The places for actors that the cluster has now, without those on which every actor has been lost."""
-        return [seat for seat in seats(self._ray.nodes(), self._gpus) if self._falls[seat] < TRIES]
+        self._tasks: dict[Any, tuple[Seat, int | None]] = {}  # who is at what: a batch's number, None for the start
+        self._losses, self._last = Counter[Seat | int](), ""  # of actors by seat, and of batches; how the last one was
+        self._mine, self._said = environment(), {""}
+        self._begun, self._looked = time.monotonic(), -math.inf
 
     def described(self) -> str:
         """Say who takes part."""
-        found = self._seats()
+        found = seats(self._ray.nodes(), self._gpus)
         nodes, gpus = len({seat.node for seat in found}), sum(seat.gpus for seat in found)
         power = f"{sum(seat.cores for seat in found):g} cores" + (f" and {gpus} GPUs" if gpus else "")
         return f"{len(found)} workers on {nodes} machines of the Ray cluster {os.environ.get(ADDRESS)}, {power}"
 
-    def fill(self) -> None:
-        """See to it that there is an actor on each seat.
+    def is_busy(self) -> bool:
+        """Whether there is something left to do."""
+        return bool(self._waiting) or any(place is not None for _, place in self._tasks.values())
+
+    def hire(self) -> None:
+        """See to it, once a second, that there is an actor on each seat, but for those where all are lost.
 
         Raises:
             UserError: there is no seat.
         """
+        if time.monotonic() - self._looked < 1:
+            return
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        found = self._seats()
+        found = [seat for seat in seats(self._ray.nodes(), self._gpus) if self._losses[seat] < TRIES]
         if not found:
             raise UserError(
                 f"{ADDRESS}: expected machines with cores in the Ray cluster, found none"
-                f"{f' any more ({self.why})' if self.why else ''}; 'ray status' shows them, and the same command goes "
-                f"on where it was"
+                f"{f' any more ({self._last})' if self._last else ''}; 'ray status' shows them, and the same command "
+                f"goes on where it was"
             )
         for seat in found:
-            if seat in self._actors:
-                continue
-            hired = self._actor.options(
-                num_cpus=seat.cores,
-                num_gpus=seat.gpus,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node, soft=False),
-                runtime_env={"env_vars": {"THAW_CORES": str(max(1, int(seat.cores)))}},
-            )
-            self._actors[seat] = hired.remote()
-            self._tasks[self._actors[seat].start.remote(self._make, self._folder)] = (seat, None)
+            if seat not in self._actors:
+                self._actors[seat] = self._actor.options(
+                    num_cpus=seat.cores,
+                    num_gpus=seat.gpus,
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node, soft=False),
+                    runtime_env={"env_vars": {"THAW_CORES": str(max(1, int(seat.cores)))}},
+                ).remote()
+                self._tasks[self._actors[seat].start.remote(self._make, self._folder)] = (seat, None)
+        self._looked = time.monotonic()
 
-    def batches(self) -> int:
-        """How many batches are in the hands of actors."""
-        return sum(place is not None for _, place in self._tasks.values())
-
-    def deal(self, waiting: deque[int], batches: Sequence[Any]) -> None:
+    def deal(self) -> None:
         """Hand out batches: one to each actor, and then a second one, so that none waits for its next."""
-        for share in (1, 2):
-            for seat in sorted(self._ready):
-                held = sum(one == seat for one, _ in self._tasks.values())
-                if waiting and held < share:
-                    place = waiting.popleft()
-                    self._tasks[self._actors[seat].do.remote(batches[place])] = (seat, place)
+        held = Counter(seat for seat, _ in self._tasks.values())
+        for seat in sorted(self._ready, key=lambda one: held[one]) * 2:
+            if self._waiting and held[seat] < 2:
+                place = self._waiting.popleft()
+                self._tasks[self._actors[seat].do.remote(self._work[place])] = (seat, place)
+                held[seat] += 1
 
-    def finished(self) -> Iterator[tuple[int, tuple[Any] | None]]:
-        """Wait a moment; yield the batches that are done and what came of them, and the lost ones and None."""
+    def finished(self) -> Iterator[tuple[int, Any]]:
+        """Wait for a second at most; yield the batches that are done, and what came of them.
+
+        Raises:
+            UserError: the work has raised one, or has ended too many workers.
+        """
         done, _ = self._ray.wait([*self._tasks], timeout=1)
-        if not self._ready and time.monotonic() - self._since > WAITING:
-            self._say("no machine has begun: waiting for the Ray cluster to have room ('ray status' shows who uses it)")
+        if not self._ready and time.monotonic() - self._begun > WAITING:
+            self._say("no machine is at work; 'ray status' shows whether others use the cluster")
         for task in done:
-            if task not in self._tasks:  # lost with another one of the same actor
-                continue
             seat, place = self._tasks[task]
             errors = self._ray.exceptions
             try:
@@ -247,32 +235,37 @@ class _Team:
                     raise UserError(f"{error.cause} (found on the machine {seat.address})") from None
                 raise
             except errors.RayError as error:
-                self.why = shortened(error)
-                yield from ((one, None) for one in self._lose(seat))
-                continue
+                self._last = shortened(error)
+                self._lose(seat)
+                return  # what else of that actor is done is lost as well
             del self._tasks[task]
             if place is None:
                 self._say(compare(self._mine, result, seat.address))
                 self._ready.add(seat)
             else:
-                yield place, (result,)
+                yield place, result
 
-    def _lose(self, seat: Seat) -> list[int]:
-        """Forget the actor of a seat; return the batches that it had."""
-        self._falls[seat] += 1
-        self._ready.discard(seat)
+    def _lose(self, seat: Seat) -> None:
+        """Forget the actor of a seat; the batches that it had wait again, before all others."""
         self._ray.kill(self._actors.pop(seat))
-        mine = {task: place for task, (one, place) in self._tasks.items() if one == seat}
-        for task in mine:
+        self._ready.discard(seat)
+        mine = [(task, place) for task, (one, place) in self._tasks.items() if one == seat]
+        lost = [place for _, place in mine if place is not None]
+        for task, _ in mine:
             del self._tasks[task]
-        lost = [place for place in mine.values() if place is not None]
+        self._waiting.extendleft(reversed(lost))
+        self._losses.update([seat, *lost])
         if lost:
-            print(f"  a worker on {seat.address} was lost; others take over what it was at", flush=True)
-        return lost
+            tqdm.write(f"  a worker on {seat.address} was lost; what it was at begins again")
+        if any(self._losses[place] >= TRIES for place in lost):
+            raise UserError(
+                f"expected workers of the Ray cluster to live through their work, found {TRIES} to end at the same "
+                f"images, at last so: {self._last}; unset {ADDRESS} to see what happens here"
+            )
 
     def _say(self, what: str) -> None:
-        if what and what not in self._said:
-            print(f"  {what}", flush=True)
+        if what not in self._said:
+            tqdm.write(f"  {what}")
             self._said.add(what)
 
     def dismiss(self) -> None:
@@ -294,6 +287,7 @@ def seats(nodes: Iterable[Mapping[str, Any]], gpus: bool) -> list[Seat]:
         if node["Alive"] and has.get("CPU"):
             here = int(has.get("GPU", 0)) if gpus else 0
             share = has["CPU"] / max(1, here)
+            share = share if share < 1 else math.floor(share)  # as Ray has it
             for number in range(max(1, here)):
                 found.append(Seat(node["NodeID"], number, node["NodeManagerAddress"], share, min(1, here)))
     return sorted(found, key=lambda one: (one.address, one.number))
@@ -343,7 +337,7 @@ def connect(settings: Mapping[str, Any], by: str) -> Any:
         if not ray.is_initialized():
             host, _, port = place.removeprefix("ray://").rpartition(":")
             if port.isdecimal():
-                socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()  # ray.init would ask for ever
+                _ask(host, port)
             ray.init(**settings)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(
@@ -351,6 +345,23 @@ def connect(settings: Mapping[str, Any], by: str) -> Any:
             f"starts a cluster, 'ray status' asks it"
         ) from None
     return ray
+
+
+def _ask(host: str, port: str) -> None:
+    """See to it that what speaks Ray's protocol listens there: of a dashboard, ``ray.init`` would ask for minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    import grpc
+
+    socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    if os.environ.get("RAY_USE_TLS", "0") == "0":
+        with grpc.insecure_channel(f"{host}:{port}") as channel:
+            try:
+                grpc.channel_ready_future(channel).result(PATIENCE)
+            except grpc.FutureTimeoutError:
+                raise TimeoutError("what listens there does not speak as Ray does") from None
 
 
 def shortened(error: Exception) -> str:

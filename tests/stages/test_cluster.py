@@ -18,7 +18,7 @@ from tests.stages.test_ray import needs_ray, token
 
 __all__ = ["token"]
 
-IMAGES, SHARD = 120, 10  # so many images, and so many of them in a shard of the store
+IMAGES, SHARD, BATCH = 120, 10, 4  # all images, those of a shard of the store, and those handed out at once
 
 
 @contextmanager
@@ -38,15 +38,16 @@ def _project(root: Path) -> Project:
     """A project with small shards, after ``prepare``."""
     project = checkout(root)
     project.edit("thaw/networks/features.py", r"^SHARD_BYTES = .*", f"SHARD_BYTES = {SHARD} * 4 * 1280")
+    project.edit("thaw/cluster.py", r"^BATCH = \d+", f"BATCH = {BATCH}")
     squares(root / "data", IMAGES // 3)
     return project
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project after extraction on this machine alone."""
+    """The project after extraction, and an audit, on this machine alone."""
     project = _project(tmp_path_factory.mktemp("alone") / "project")
-    for stage in ("prepare", "extract_features"):
+    for stage in ("prepare", "extract_features", "audit"):
         done = project.stage(stage)
         assert done.returncode == 0, done.stderr
     return project
@@ -131,12 +132,12 @@ def test_a_worker_and_a_machine_that_die_cost_what_they_were_at(
             out, err = stage.communicate(timeout=200)
     assert stage.returncode == 0, out + err
     assert f"{IMAGES} went through the network" in out
-    assert "  a worker on 127.0.0.3 was lost; others take over what it was at\n" in out
-    assert "  a worker on 127.0.0.4 was lost; others take over what it was at\n" in out
-    assert _left(there) == _left(alone)
+    assert "  a worker on 127.0.0.3 was lost; what it was at begins again\n" in out
+    assert "  a worker on 127.0.0.4 was lost; what it was at begins again\n" in out
+    assert _left(there) == {name: found for name, found in _left(alone).items() if "audit" not in name}
     seen = Counter(key for _, key in _seen(there))
     assert len(seen) == IMAGES
-    assert sum(seen.values()) - IMAGES <= 2 * SHARD, "of each of the two, the shard that it was at"
+    assert sum(seen.values()) - IMAGES <= 2 * BATCH, "of each of the two, what it was at"
 
 
 @pytest.mark.slow
@@ -154,6 +155,7 @@ def test_after_a_kill_extraction_goes_on_from_the_store(alone: Project, there: P
         time.sleep(5)  # its workers end
         before = len(_seen(there))
         out = there.shell(sys.executable, "-m", "stages.extract_features", **variables)
+        assert "  audit: pictures: 3 workers" in there.shell(sys.executable, "-m", "stages.audit", **variables)
     assert f"{IMAGES - len(kept)} went through the network" in out
     again = [key for _, key in _seen(there)[before:]]
     assert len(again) == len({*again}) == IMAGES - len(kept)

@@ -15,6 +15,7 @@ import itertools
 import math
 import shutil
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -129,21 +130,37 @@ def fill(
 def _computed(
     runner: engine.Engine, network: FrozenNetwork, shards: Sequence[Sequence[View]], data: Path, description: str
 ) -> Iterator[tuple[Sequence[View], list[Floats]]]:
-    """Run the network on shards of views; yield each and its outputs, as they are done.
+    """Run the network on shards of views; yield each and its outputs, as they are complete.
 
-    On this machine decoding goes on from shard to shard. On a cluster each shard is done as a whole by one machine, and
-    comes back here to be kept: the store has one writer, and what it has is not lost with any of them.
+    On a cluster, machines do batches of a shard, which come together here: the store has one writer, and what it has is
+    not lost with any of them.
     """
     fit = network.backbone.fit
-    if cluster.is_named():
-        make = partial(_ready, engine.parcel(network), data, fit)
-        for place, outputs in cluster.each(make, shards, description, data, gpus=network.engine == "tensorflow"):
-            yield shards[place], outputs
+    if not cluster.is_named():
+        load = partial(View.load, data=data, size=runner.input_size, fit=fit)
+        loaded = images.parallel(load, [*itertools.chain.from_iterable(shards)], description)
+        for shard in shards:
+            yield shard, _run(runner, itertools.islice(loaded, len(shard)), len(shard))
         return
-    load = partial(View.load, data=data, size=runner.input_size, fit=fit)
-    loaded = images.parallel(load, [*itertools.chain.from_iterable(shards)], description)
-    for shard in shards:
-        yield shard, _run(runner, itertools.islice(loaded, len(shard)), len(shard))
+    batches = [(number, some) for number, shard in enumerate(shards) for some in cluster.batches(shard)]
+    lacking = Counter(number for number, _ in batches)
+    parts: dict[int, dict[int, list[Floats]]] = defaultdict(dict)
+    done = cluster.each(
+        partial(_ready, engine.parcel(network), data, fit),
+        [some for _, some in batches],
+        description,
+        data,
+        gpus=network.engine == "tensorflow",
+    )
+    for place, outputs in done:
+        number = batches[place][0]
+        parts[number][place] = outputs
+        if len(parts[number]) == lacking[number]:
+            found = parts.pop(number)
+            yield (
+                shards[number],
+                [np.concatenate(some) for some in zip(*(found[n] for n in sorted(found)), strict=True)],
+            )
 
 
 def _ready(start: Callable[[], engine.Engine], data: Path, fit: str) -> Callable[[Sequence[View]], list[Floats]]:
