@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 ADDRESS = "RAY_ADDRESS"
 PATIENCE = 10  # seconds in which a cluster's head should answer
-WAITING = 30  # seconds after which it is said that no machine has begun
+WAITING = 30  # seconds after which it is said that no machine is at work
 BATCH = 256  # images that are handed out at once: seconds of work, and what is lost with a worker
 TRIES = 4  # of a batch, and of the actors of one machine: what ends a worker each time would do so for ever
 HERE = ("processor", "threads")  # what may differ between machines that do the same work
@@ -171,9 +171,11 @@ class _Team:
     def described(self) -> str:
         """Say who takes part."""
         found = seats(self._ray.nodes(), self._gpus)
-        nodes, gpus = len({seat.node for seat in found}), sum(seat.gpus for seat in found)
-        power = f"{sum(seat.cores for seat in found):g} cores" + (f" and {gpus} GPUs" if gpus else "")
-        return f"{len(found)} workers on {nodes} machines of the Ray cluster {os.environ.get(ADDRESS)}, {power}"
+        gpus = sum(seat.gpus for seat in found)
+        return (
+            f"on the Ray cluster {os.environ.get(ADDRESS)}; machines: {len({seat.node for seat in found})}, workers: "
+            f"{len(found)}, cores: {sum(seat.cores for seat in found):g}{f', GPUs: {gpus}' if gpus else ''}"
+        )
 
     def is_busy(self) -> bool:
         """Whether there is something left to do."""

@@ -1,6 +1,7 @@
 """Stages whose work is shared by the machines of a Ray cluster: the same bytes, whoever dies meanwhile."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,9 +15,6 @@ import pytest
 
 from tests.helpers import servers
 from tests.helpers.project import Project, checkout, squares
-from tests.stages.test_ray import needs_ray, token
-
-__all__ = ["token"]
 
 IMAGES, SHARD, BATCH = 120, 10, 4  # all images, those of a shard of the store, and those handed out at once
 
@@ -35,7 +33,7 @@ def cluster(token: dict[str, str], *options: str) -> Iterator[tuple[dict[str, st
 
 
 def _project(root: Path) -> Project:
-    """A project with small shards, after ``prepare``."""
+    """A project with small shards and batches."""
     project = checkout(root)
     project.edit("thaw/networks/features.py", r"^SHARD_BYTES = .*", f"SHARD_BYTES = {SHARD} * 4 * 1280")
     project.edit("thaw/cluster.py", r"^BATCH = \d+", f"BATCH = {BATCH}")
@@ -54,7 +52,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
-def there(alone: Project, tmp_path: Path) -> Project:
+def there(tmp_path: Path) -> Project:
     """The same before extraction; each image takes its time, and which process takes which one is written down."""
     project = _project(tmp_path / "project")
     project.edit(
@@ -115,13 +113,13 @@ def _at_work(project: Project, machine: servers.Machine, stage: "subprocess.Pope
 
 
 @pytest.mark.slow
-@needs_ray
+@servers.needs_ray
 def test_a_worker_and_a_machine_that_die_cost_what_they_were_at(
     alone: Project, there: Project, token: dict[str, str]
 ) -> None:
     with cluster(token) as (variables, (second, third)):
         assert there.shell(sys.executable, "-m", "stages.prepare", **variables).startswith(
-            f"  prepare: 3 workers on 3 machines of the Ray cluster {variables['RAY_ADDRESS']}, 3 cores\n"
+            f"  prepare: on the Ray cluster {variables['RAY_ADDRESS']}; machines: 3, workers: 3, cores: 3\n"
         )
         assert _left(there) == {name: found for name, found in _left(alone).items() if "prepare" in name}
         with _extraction(there, variables) as stage:
@@ -129,7 +127,7 @@ def test_a_worker_and_a_machine_that_die_cost_what_they_were_at(
             _at_work(there, third, stage, 3)
             (raylet,) = (process for process in third.processes() if process.name() == "raylet")
             raylet.kill()
-            out, err = stage.communicate(timeout=200)
+            out, err = stage.communicate(timeout=400)
     assert stage.returncode == 0, out + err
     assert f"{IMAGES} went through the network" in out
     assert "  a worker on 127.0.0.3 was lost; what it was at begins again\n" in out
@@ -141,7 +139,7 @@ def test_a_worker_and_a_machine_that_die_cost_what_they_were_at(
 
 
 @pytest.mark.slow
-@needs_ray
+@servers.needs_ray
 def test_after_a_kill_extraction_goes_on_from_the_store(alone: Project, there: Project, token: dict[str, str]) -> None:
     with cluster(token, "--ray-client-server-port", str(port := servers.free_port())) as (variables, _):
         there.shell(sys.executable, "-m", "stages.prepare", **variables | {"RAY_ADDRESS": f"ray://127.0.0.2:{port}"})
@@ -155,7 +153,9 @@ def test_after_a_kill_extraction_goes_on_from_the_store(alone: Project, there: P
         time.sleep(5)  # its workers end
         before = len(_seen(there))
         out = there.shell(sys.executable, "-m", "stages.extract_features", **variables)
-        assert "  audit: pictures: 3 workers" in there.shell(sys.executable, "-m", "stages.audit", **variables)
+        assert "  audit: pictures: on the Ray cluster " in there.shell(
+            sys.executable, "-m", "stages.audit", **variables
+        )
     assert f"{IMAGES - len(kept)} went through the network" in out
     again = [key for _, key in _seen(there)[before:]]
     assert len(again) == len({*again}) == IMAGES - len(kept)
@@ -169,7 +169,7 @@ def _kept(project: Project) -> set[str]:
     return {key for file in keys for key in file.read_text(encoding="utf-8").split()}
 
 
-@needs_ray
+@servers.needs_ray
 def test_a_cluster_that_does_not_answer_is_one_sentence(tmp_path: Path, token: dict[str, str]) -> None:
     project = checkout(tmp_path / "project")
     squares(project.root / "data", 4)
@@ -182,6 +182,18 @@ def test_a_cluster_that_does_not_answer_is_one_sentence(tmp_path: Path, token: d
         (sentence,) = done.stderr.splitlines()
         assert sentence.startswith(f"error: RAY_ADDRESS: expected Ray to answer at {nowhere}, found: ")
         assert not (project.root / "artifacts" / "prepare").exists()
+
+
+@pytest.mark.slow
+@servers.needs_ray
+def test_something_else_that_listens_there_is_one_sentence(tmp_path: Path) -> None:
+    project = checkout(tmp_path / "project")
+    squares(project.root / "data", 4)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        done = project.stage("prepare", RAY_ADDRESS=f"127.0.0.1:{other.getsockname()[1]}")
+    assert done.returncode == 1
+    (sentence,) = done.stderr.splitlines()
+    assert ", found: what listens there does not speak as Ray does; 'ray start --head' starts" in sentence
 
 
 def test_without_a_cluster_ray_is_not_imported(tmp_path: Path) -> None:
