@@ -182,7 +182,7 @@ class _Team:
         return bool(self._waiting) or any(place is not None for _, place in self._tasks.values())
 
     def hire(self) -> None:
-        """See to it, once a second, that there is an actor on each seat, but for those where all are lost.
+        """See to it, once a second, that there is an actor on each seat, but for those where every one is lost.
 
         Raises:
             UserError: there is no seat.
@@ -257,6 +257,7 @@ class _Team:
             del self._tasks[task]
         self._waiting.extendleft(reversed(lost))
         self._losses.update([seat, *lost])
+        self._looked = -math.inf  # somebody is missing
         if lost:
             tqdm.write(f"  a worker on {seat.address} was lost; what it was at begins again")
         if any(self._losses[place] >= TRIES for place in lost):
