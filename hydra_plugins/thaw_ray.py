@@ -10,7 +10,6 @@ to be done.
 
 import io
 import os
-import socket
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -22,8 +21,6 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-
-PATIENCE = 10  # seconds in which a cluster's head should answer
 
 
 class RayLauncher(Launcher):
@@ -43,10 +40,11 @@ class RayLauncher(Launcher):
         Raises:
             UserError: Ray is not installed or does not answer, or its machines cannot share MLflow's store.
         """
+        from thaw import cluster
         from thaw.artifacts import cache
         from thaw.runs import store
 
-        ray = connect(_plain(self._ray.init))
+        ray = cluster.connect(_plain(self._ray.init), "hydra/launcher=ray")
         machines = [node for node in ray.nodes() if node["Alive"]]
         check(machines, store.address())
         options = {key: value for key, value in _plain(self._ray.remote).items() if value is not None}
@@ -71,42 +69,6 @@ class RayLauncher(Launcher):
             except ray.exceptions.RayError as error:
                 done[number] = _lost(list(job_overrides[number - initial_job_idx]), error)
         return [done[number] for number in sorted(done)]
-
-
-def connect(settings: Mapping[str, Any]) -> Any:
-    """Return Ray, connected to a cluster or to a Ray of its own on this machine.
-
-    Args:
-        settings: what ``ray.init`` is given.
-
-    Raises:
-        UserError: Ray is not installed or does not answer.
-    """
-    from thaw.errors import UserError
-    from thaw.runs.store import public
-
-    for key in ("RAY_USAGE_STATS_ENABLED", "RAY_COLOR_PREFIX"):
-        os.environ.setdefault(key, "0")
-    try:
-        import ray
-    except ImportError:
-        raise UserError(
-            "hydra/launcher=ray: expected Ray, found it not installed; requirements.lock has it: "
-            "'python -m pip install --no-deps --require-hashes -r requirements.lock'"
-        ) from None
-    place = str(settings.get("address") or os.environ.get("RAY_ADDRESS") or "this machine")
-    try:
-        if not ray.is_initialized():
-            host, _, port = place.rpartition(":")
-            if port.isdecimal():
-                socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()  # ray.init would ask for ever
-            ray.init(**settings)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise UserError(
-            f"hydra/launcher=ray: expected Ray to answer at {place}, found: {public('', error)}; 'ray start --head' "
-            f"starts a cluster, 'ray status' asks it"
-        ) from None
-    return ray
 
 
 def check(machines: Sequence[Mapping[str, Any]], store: str) -> None:
@@ -144,6 +106,7 @@ def _perform(
 ) -> tuple[JobReturn, str]:
     """Do a job in one of Ray's processes; return what came of it, and what it has said."""
     os.environ.update(variables)
+    os.environ.pop("RAY_ADDRESS", None)  # a job has this machine, and its stages do not wait for others
     os.chdir(folder)
     setup_globals()
     Singleton.set_state(state)
@@ -160,12 +123,12 @@ def _perform(
 
 
 def _lost(overrides: list[str], error: Exception) -> JobReturn:
+    from thaw.cluster import shortened
     from thaw.errors import UserError
-    from thaw.runs.store import public
 
     reason = UserError(
         f"expected {' '.join(overrides)} to be done on one of Ray's machines, found: "
-        f"{public('', getattr(error, 'cause', None) or error)}; the same command tries it again"
+        f"{shortened(getattr(error, 'cause', None) or error)}; the same command tries it again"
     )
     return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=reason)
 

@@ -42,10 +42,11 @@ def cores() -> int:
     """How many cores this process may use at once: those it is bound to, and no more than its container is granted.
 
     A container's share is a quota of time (``docker run --cpus=2``) that counting processors does not show; threads
-    beyond it are stopped in the middle of their work.
+    beyond it are stopped in the middle of their work. ``THAW_CORES`` lowers it further: a worker of a cluster has it.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(bound, _granted())))
+    share = float(os.environ.get("THAW_CORES") or math.inf)
+    return max(1, math.ceil(min(bound, _granted(), share)))
 
 
 def _granted() -> float:

@@ -1,5 +1,6 @@
 """Real servers for tests: MLflow on loopback, PostgreSQL, machines of a Ray cluster; each gone when its block ends."""
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -15,6 +16,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+needs_ray = pytest.mark.skipif(
+    not importlib.util.find_spec("ray")
+    or sys.platform != "linux",  # elsewhere, 127.0.0.2 is no address of this machine
+    reason="needs Linux and Ray (the extra 'ray' of pyproject.toml), which is not here",
+)
 
 
 def free_port() -> int:

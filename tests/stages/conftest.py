@@ -1,5 +1,6 @@
-"""A sweep's results, made once for all tests that look at them."""
+"""A sweep's results, made once for all tests that look at them, and what a Ray cluster is known by."""
 
+import secrets
 import subprocess
 import sys
 import time
@@ -28,3 +29,9 @@ def swept(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Projec
     assert "finished before" in done.stdout.splitlines()[1]
     assert done.stderr == ""
     return project
+
+
+@pytest.fixture
+def token() -> dict[str, str]:
+    """Variables with which Ray's machines and its user know each other."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -1,7 +1,5 @@
 """Jobs of a sweep on Ray's machines: the same table as without it, also when one of them loses its power."""
 
-import importlib.util
-import secrets
 import subprocess
 import sys
 import tempfile
@@ -16,12 +14,6 @@ from hydra_plugins.thaw_ray import check, cores
 from tests.helpers import servers
 from tests.helpers.project import SWEEP, Project, checkout, squares
 from thaw.errors import UserError
-
-RAY = importlib.util.find_spec("ray")
-needs_ray = pytest.mark.skipif(
-    not RAY or sys.platform != "linux",  # elsewhere, 127.0.0.2 and so on are no addresses of this machine
-    reason="needs Linux and Ray (the extra 'ray' of pyproject.toml), which is not here",
-)
 
 
 def machine(address: str, cpus: float | None) -> dict[str, object]:
@@ -54,19 +46,13 @@ def test_that_ray_is_not_installed_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def token() -> dict[str, str]:
-    """Variables with which Ray's machines and its user know each other."""
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-
-
-@pytest.fixture
 def folder() -> Iterator[Path]:
     """A short path, see ``servers.ray``."""
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 
-@needs_ray
+@servers.needs_ray
 def test_ray_that_does_not_answer_is_one_sentence(tmp_path: Path, token: dict[str, str]) -> None:
     nowhere = f"127.0.0.2:{servers.free_port()}"
     done = checkout(tmp_path / "project").stage("sweep", *SWEEP, "hydra/launcher=ray", RAY_ADDRESS=nowhere, **token)
@@ -76,7 +62,7 @@ def test_ray_that_does_not_answer_is_one_sentence(tmp_path: Path, token: dict[st
 
 
 @pytest.mark.slow
-@needs_ray
+@servers.needs_ray
 def test_without_a_cluster_ray_starts_here_and_ends(tmp_path: Path, folder: Path, token: dict[str, str]) -> None:
     project = checkout(tmp_path / "project")
     squares(project.root / "data")
@@ -99,7 +85,7 @@ def _here(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@needs_ray
+@servers.needs_ray
 def test_a_machine_that_loses_its_power_changes_nothing(swept: Project, tmp_path: Path, token: dict[str, str]) -> None:
     there = checkout(tmp_path / "there")
     squares(there.root / "data")

@@ -39,6 +39,13 @@ def test_so_it_is_in_control_groups_of_version_1(cgroup: Path, quota: str, count
     assert cores() == count
 
 
+def test_a_worker_of_a_cluster_has_the_cores_that_it_was_given(cgroup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THAW_CORES", "4")
+    assert cores() == 4
+    monkeypatch.setenv("THAW_CORES", "128")
+    assert cores() == 64
+
+
 @pytest.mark.parametrize(("gpu", "engine"), [(True, "tensorflow"), (False, "openvino")])
 def test_auto_is_tensorflow_where_there_is_a_gpu(
     toy: Backbone, monkeypatch: pytest.MonkeyPatch, gpu: bool, engine: str

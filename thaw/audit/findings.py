@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from thaw import cluster
 from thaw.audit import copies, cues, labels, neighbours, pictures, review
 from thaw.audit.neighbours import Neighbours
 from thaw.audit.review import Neighbour, Suspect
@@ -61,7 +62,9 @@ def audit(
         contradictory: images that are left out because they show the same and are labelled differently.
     """
     known, y = _features(features, seed), examples.labels(records, classes)
-    looks = list(images.parallel(lambda one: pictures.look(data / one.path), records, "audit: pictures"))
+    looks = cluster.everywhere(
+        lambda one: pictures.look(data / one.path), records, "audit: pictures", data, alone=images.parallel
+    )
     near = neighbours.nearest(known)
     named = {one.path for one in given if one.action not in corrections.PAIR}
     contents = {one.sha256 for one in records if one.path in named}

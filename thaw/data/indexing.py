@@ -3,11 +3,13 @@
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
+from thaw import cluster
 from thaw.config.schema import Dataset
 from thaw.data import corrections, descriptions, folders, images, tables
 from thaw.data.corrections import Action, Correction
@@ -42,8 +44,10 @@ def build(data: Path, dataset: Dataset, seed: int) -> Manifest:
         UserError: the folder cannot be understood, or too few images remain to tell two classes apart.
     """
     layout = scan(data)
-    most = dataset.max_megapixels * 1e6
-    checked = list(images.parallel(lambda entry: verify(data, entry, most), layout.entries, "prepare"))
+    look = partial(verify, data, max_pixels=dataset.max_megapixels * 1e6)
+    checked = cluster.everywhere(look, layout.entries, "prepare", data, alone=images.parallel)
+    if cluster.is_named():
+        require_shared(layout, checked, look)
     given = corrections.of(data)
     manifest = _arrange(layout, checked, given, dataset, seed)
     if given:
@@ -141,6 +145,18 @@ def verify(data: Path, entry: Entry, max_pixels: float) -> Record | Refused:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Record(entry.path, entry.label, entry.split or "train", sha256, width, height, entry.group, entry.metadata)
+
+
+def require_shared(
+    layout: Layout, checked: Sequence[Record | Refused], look: Callable[[Entry], Record | Refused]
+) -> None:
+    """Stop if a machine of the cluster could not read what this one can."""
+    for entry, found in zip(layout.entries, checked, strict=True):
+        if isinstance(found, Refused) and found.kind == "unreadable" and look(entry) != found:
+            raise UserError(
+                f"expected every machine of the Ray cluster to read the data as this one does, found {entry.path} "
+                f"{found.reason}; share the folder between them under the same path, or unset {cluster.ADDRESS}"
+            )
 
 
 def find_conflicts(records: Iterable[Record]) -> dict[str, Refused]:

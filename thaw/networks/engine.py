@@ -6,7 +6,9 @@ no TensorFlow.
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +19,7 @@ from thaw.artifacts import atomic, cache, fingerprint
 from thaw.networks.backbones import FrozenNetwork
 from thaw.networks.inference import OpenVino
 from thaw.networks.outputs import Floats
+from thaw.networks.weights import located
 
 TENSORFLOW_BATCH = 32
 
@@ -41,6 +44,27 @@ def start(network: FrozenNetwork) -> Engine:
     if network.engine == "openvino":
         return OpenVino(converted(network), network.backbone.precision)
     return TensorFlow(network)
+
+
+def parcel(network: FrozenNetwork) -> Callable[[], Engine]:
+    """Pack ``network`` for another machine: what makes it ready to run there, in its engine, and can be pickled.
+
+    For OpenVINO the converted network goes along, so that there it takes neither Keras nor the weights. For TensorFlow
+    they are looked for under the paths that they have here.
+    """
+    if network.engine == "openvino":
+        path = converted(network)
+        ir = path.read_bytes(), path.with_suffix(".bin").read_bytes()
+        return partial(_unpacked, *ir, network.backbone.precision)
+    return partial(TensorFlow, replace(network, backbone=located(network.backbone)))
+
+
+def _unpacked(xml: bytes, weights: bytes, precision: str) -> Engine:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # Windows: the reader may map it
+        path = Path(scratch, "network.xml")
+        path.write_bytes(xml)
+        path.with_suffix(".bin").write_bytes(weights)
+        return OpenVino(path, precision)
 
 
 class TensorFlow:

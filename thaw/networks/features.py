@@ -15,14 +15,17 @@ import itertools
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from thaw import cluster
 from thaw.artifacts import atomic, cache, fingerprint, write_text
 from thaw.config.schema import Backbone
 from thaw.data import augmentation, images
@@ -116,16 +119,64 @@ def fill(
             )
     keeping = {output: store for output, store in enumerate(stores) if output == needed or fits(output)}
     missing = list({view.key: view for store in keeping.values() for view in store.missing(wanted)}.values())
-    load = partial(View.load, data=data, size=runner.input_size, fit=network.backbone.fit)
-    loaded = images.parallel(load, missing, description)
     rows = max(1, SHARD_BYTES // (4 * sum(map(math.prod, runner.shapes))))
-    for at in range(0, len(missing), rows):
-        keys = [view.key for view in missing[at : at + rows]]
-        outputs = [np.empty((len(keys), *shape), np.float32) for shape in runner.shapes]
-        runner.run(itertools.islice(loaded, len(keys)), outputs)
+    shards = [missing[at : at + rows] for at in range(0, len(missing), rows)]
+    for shard, outputs in _computed(runner, network, shards, data, description):
         for output, store in keeping.items():
-            store.add(keys, outputs[output])
+            store.add([view.key for view in shard], outputs[output])
     return len(missing)
+
+
+def _computed(
+    runner: engine.Engine, network: FrozenNetwork, shards: Sequence[Sequence[View]], data: Path, description: str
+) -> Iterator[tuple[Sequence[View], list[Floats]]]:
+    """Run the network on shards of views; yield each and its outputs, as they are complete.
+
+    On a cluster, machines do batches of a shard, which come together here: the store has one writer, and what it has is
+    not lost with any of them.
+    """
+    fit = network.backbone.fit
+    if not cluster.is_named():
+        load = partial(View.load, data=data, size=runner.input_size, fit=fit)
+        loaded = images.parallel(load, [*itertools.chain.from_iterable(shards)], description)
+        for shard in shards:
+            yield shard, _run(runner, itertools.islice(loaded, len(shard)), len(shard))
+        return
+    batches = [(number, some) for number, shard in enumerate(shards) for some in cluster.batches(shard)]
+    lacking = Counter(number for number, _ in batches)
+    parts: dict[int, dict[int, list[Floats]]] = defaultdict(dict)
+    done = cluster.each(
+        partial(_ready, engine.parcel(network), data, fit),
+        [some for _, some in batches],
+        description,
+        data,
+        gpus=network.engine == "tensorflow",
+    )
+    for place, outputs in done:
+        number = batches[place][0]
+        parts[number][place] = outputs
+        if len(parts[number]) == lacking[number]:
+            found = parts.pop(number)
+            yield (
+                shards[number],
+                [np.concatenate(some) for some in zip(*(found[n] for n in sorted(found)), strict=True)],
+            )
+
+
+def _ready(start: Callable[[], engine.Engine], data: Path, fit: str) -> Callable[[Sequence[View]], list[Floats]]:
+    return partial(_outputs, start(), data, fit)
+
+
+def _outputs(runner: engine.Engine, data: Path, fit: str, views: Sequence[View]) -> list[Floats]:
+    """Decode views and run the network on them: its outputs, each views × shape."""
+    load = partial(View.load, data=data, size=runner.input_size, fit=fit)
+    return _run(runner, images.ahead(load, views), len(views))
+
+
+def _run(runner: engine.Engine, pictures: Iterable[NDArray[np.uint8]], count: int) -> list[Floats]:
+    outputs = [np.empty((count, *shape), np.float32) for shape in runner.shapes]
+    runner.run(pictures, outputs)
+    return outputs
 
 
 def opened(network: FrozenNetwork) -> "list[Store]":
@@ -222,10 +273,7 @@ class Streamed:
     def take(self, rows: Labels, view: int) -> Floats:
         """See ``Source.take``."""
         wanted = [self._wanted[row][view] for row in rows]
-        outputs = [np.empty((len(wanted), *shape), np.float32) for shape in self._runner.shapes]
-        load = partial(View.load, data=self._data, size=self._runner.input_size, fit=self._fit)
-        self._runner.run(images.ahead(load, wanted), outputs)
-        return outputs[self._output]
+        return _outputs(self._runner, self._data, self._fit, wanted)[self._output]
 
 
 def size(wanted: Wanted, shape: tuple[int, ...], itemsize: int = 4) -> dict[str, Any]:

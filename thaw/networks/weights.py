@@ -67,6 +67,12 @@ def weights_path(weights: str) -> Path:
     return BUNDLED if weights == "bundled" else workspace() / Path(weights).expanduser()
 
 
+def located(backbone: Backbone) -> Backbone:
+    """The same backbone, with the whole path of its weights where these are a file or a folder."""
+    path, named = weights_path(backbone.weights), backbone.weights in ("imagenet", "random")
+    return backbone if named or not path.exists() else backbone.model_copy(update={"weights": str(path)})
+
+
 def weights_at_hand(weights: str, network: str, alpha: float) -> bool:
     """Whether weights are on this machine: shipped, in a file, or downloaded by Keras or KerasHub before."""
     if network == HUB:

@@ -3,6 +3,7 @@
 import tarfile
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -255,3 +256,16 @@ def test_hymenoptera_keeps_its_folders_and_test_comes_from_train(tmp_path: Path,
         ("val", "val"),
     }
     assert len(built.records) + len(built.refused) == 396
+
+
+def test_what_only_another_machine_cannot_read_is_refused_by_nobody(tmp_path: Path) -> None:
+    """A machine of a cluster may lack the file system that the images are on; a link that leads nowhere is one here."""
+    folder = pictures.fill(tmp_path, {"a": 2, "b": 1})
+    (folder / "a" / "link.png").symlink_to("nowhere.png")
+    layout = indexing.scan(folder)
+    look = partial(indexing.verify, folder, max_pixels=1e6)
+    found = [look(entry) for entry in layout.entries]
+    indexing.require_shared(layout, found, look)
+    lacking = [layouts.Refused(one.path, "unreadable: No such file or directory") for one in layout.entries]
+    with pytest.raises(UserError, match="machine of the Ray cluster to read .* found a/000.png unreadable: No such"):
+        indexing.require_shared(layout, lacking, look)

@@ -1,5 +1,6 @@
 """The engines: the same numbers as Keras, and an image's output depends on the image alone."""
 
+import pickle
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from thaw.learning.heads import Head
 from thaw.networks import engine
 from thaw.networks.backbones import FrozenNetwork, network
 from thaw.networks.inference import OpenVino
+from thaw.networks.weights import BUNDLED, located
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -126,6 +128,26 @@ def test_a_converted_network_is_kept(toy: Backbone, pictures: Any, monkeypatch: 
     assert sorted(path.suffix for path in (cache() / "engine").iterdir()) == [".bin", ".xml"]
     monkeypatch.setattr(FrozenNetwork, "build", None)  # Keras would be needed to convert it again
     np.testing.assert_array_equal(_run(FrozenNetwork(toy), pictures[:2]), first)
+
+
+@pytest.mark.parametrize("name", ["openvino", "tensorflow"])
+def test_a_parcel_is_the_network_without_what_it_was_made_from(
+    toy: Backbone, pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    network = FrozenNetwork(toy.model_copy(update={"engine": name}))
+    expected = _run(network, pictures)
+    parcel = pickle.dumps(engine.parcel(network))
+    monkeypatch.setenv("THAW_CACHE", str(tmp_path / "elsewhere"))
+    runner = pickle.loads(parcel)()
+    found = np.empty_like(expected)
+    runner.run(iter(pictures), [found])
+    np.testing.assert_array_equal(found, expected)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_weights_in_a_file_are_named_by_their_whole_path(toy: Backbone) -> None:
+    assert located(toy.model_copy(update={"weights": "bundled"})).weights == str(BUNDLED)
+    assert located(toy).weights == "random"
 
 
 def test_bfloat16_is_refused_where_the_processor_lacks_it(toy: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
