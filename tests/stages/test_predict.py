@@ -12,7 +12,7 @@ from PIL import Image
 from stages import evaluate, predict
 from tests.helpers import finished
 from thaw.artifacts import PROJECT, Paths, read_json, write_json
-from thaw.data import layouts
+from thaw.data import files
 from thaw.models.portable import Model
 from thaw.runs import publishing
 
@@ -104,7 +104,7 @@ def test_why_a_model_never_says_that_it_is_unsure_is_said_once(
 
 def test_folders_patterns_and_files_are_found_once(paths: Paths) -> None:
     one = paths.data / "class_0" / "003.png"
-    found = layouts.find_pictures([str(one), str(paths.data / "class_0"), str(paths.data / "*" / "00[0-4].png")])
+    found = files.find_pictures([str(one), str(paths.data / "class_0"), str(paths.data / "*" / "00[0-4].png")])
     assert found[0] == one
     assert len(found) == len({*found}) == 60 + 5
 

@@ -20,8 +20,9 @@ from typing import Literal, cast, get_args
 
 from thaw.artifacts import atomic
 from thaw.config.wording import near, nearest, unknown
-from thaw.data import tables
-from thaw.data.layouts import CORRECTION_COLUMNS, CORRECTIONS, SPLITS, Refused, few, is_corrections, is_plain, quoted
+from thaw.data import shards, tables
+from thaw.data.files import is_corrections
+from thaw.data.layouts import CORRECTION_COLUMNS, CORRECTIONS, SPLITS, Refused, few, is_plain, quoted
 from thaw.data.manifest import SAME, Record
 from thaw.errors import UserError
 
@@ -79,7 +80,7 @@ def of(data: Path) -> list[Correction]:
         UserError: see ``read``.
     """
     file = data / CORRECTIONS
-    return meant(file, lambda path: (data / path).is_file()) if is_corrections(file) else []
+    return meant(file, lambda path: shards.is_file(data / path)) if is_corrections(file) else []
 
 
 def meant(file: Path, is_there: Callable[[str], bool]) -> list[Correction]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import get_args
 
 from thaw.config.schema import Dataset
-from thaw.data import corrections, descriptions, folders, images, tables
+from thaw.data import corrections, descriptions, folders, images, samples, shards, tables
 from thaw.data.corrections import Action, Correction
-from thaw.data.layouts import SPLITS, Entry, Layout, Listing, Options, Refused, coherent, few, listing, quoted
+from thaw.data.files import Listing, listing
+from thaw.data.layouts import SPLITS, Entry, Layout, Options, Refused, coherent, few, quoted
 from thaw.data.manifest import Record, Split
 from thaw.errors import UserError
 
@@ -126,7 +127,7 @@ def understand(data: Path, files: Listing, options: Options) -> Layout:
     """Do as ``scan`` does with a folder whose files are listed."""
     if not files.paths:
         raise UserError(f"expected images in {data}, found no file; add a folder of images for each class")
-    layout = tables.inside(data, files.paths, options)
+    layout = tables.inside(data, files.paths, options) or samples.understand(data, files, options)
     layout = layout or descriptions.added(data, folders.understand(data, files, options), files.paths)
     return coherent(data, replace(layout, refused=[*files.refused, *layout.refused]))
 
@@ -138,7 +139,7 @@ def verify(data: Path, entry: Entry, max_pixels: float) -> Record | Refused:
         width, height = images.measure(path, max_pixels)
     except images.Unusable as error:
         return Refused(entry.path, str(error))
-    with path.open("rb") as file:
+    with shards.opened(path) as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Record(entry.path, entry.label, entry.split or "train", sha256, width, height, entry.group, entry.metadata)
 

@@ -23,8 +23,9 @@ from thaw.artifacts import atomic, cache, write_text
 from thaw.config.editing import edited
 from thaw.data import archives, corrections, parquet, sheets, tables
 from thaw.data.corrections import Correction
+from thaw.data.files import Listing, listing
 from thaw.data.indexing import scan, understand
-from thaw.data.layouts import CORRECTIONS, Layout, Listing, Options, coherent, is_picture, listing
+from thaw.data.layouts import CORRECTIONS, Layout, Options, coherent, is_picture
 from thaw.errors import UserError
 
 FLOWERS_URL = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"

@@ -18,9 +18,10 @@ import yaml
 
 from thaw.artifacts import Paths, rename
 from thaw.config.wording import nearest
-from thaw.data import corrections, manifest
+from thaw.data import corrections, manifest, shards
+from thaw.data.files import is_corrections
 from thaw.data.indexing import scan
-from thaw.data.layouts import CORRECTIONS, few, is_corrections, listing
+from thaw.data.layouts import CORRECTIONS, few
 from thaw.errors import UserError
 
 
@@ -68,7 +69,7 @@ def bring(root: Path, write: Callable[[Path], None], *, force: bool, quick: bool
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     _dvc_add(root)
-    print(f"{len(listing(data).paths):,} files in {data}, tracked by data.dvc")
+    print(f"{sum(len(names) for *_, names in os.walk(data)):,} files in {data}, tracked by data.dvc")
 
 
 def correct(root: Path, file: Path) -> str:
@@ -85,7 +86,7 @@ def correct(root: Path, file: Path) -> str:
         UserError: there are no data to correct, or the file is none of corrections, or names images that never were.
     """
     kept = _correctable(root)
-    old = corrections.meant(kept, lambda path: (kept.parent / path).is_file()) if kept.exists() else []
+    old = corrections.meant(kept, lambda path: shards.is_file(kept.parent / path)) if kept.exists() else []
     layout, paths = scan(kept.parent), Paths(root / "data", root / "artifacts")
     there = {*(one.path for one in layout.entries), *(one.path for one in layout.refused)}
     known = there | {path for one in old for path in one.paths}
