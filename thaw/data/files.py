@@ -7,15 +7,16 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from thaw.data import images, shards
-from thaw.data.layouts import CORRECTION_COLUMNS, CORRECTIONS, Refused, is_plain
+from thaw.data.layouts import CORRECTION_COLUMNS, CORRECTIONS, Refused, is_plain, suffix_of
 from thaw.errors import UserError
 
 JUNK = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
 # shard-000012.tar, 00012.tar: a shard also where images lie beside it
 NUMBERED_SHARD = re.compile(r"(.*[\W_])?\d{5,}\.(tar|tgz)(\.\w+)?", re.IGNORECASE)
+COMPRESSED, BROKEN = "a compressed tar", "a broken shard"  # why tars are refused
 IN_PLACE = "images are read in place, which compression forbids; decompress it (gunzip, unxz, zstd -d)"
 
 
@@ -39,7 +40,7 @@ def listing(folder: Path) -> Listing:
     no images lie beside them, or where they are numbered like shards.
     """
     found = _files(folder)
-    has_loose = any(PurePosixPath(path).suffix.lower() in images.SUFFIXES for path in found.paths)
+    has_loose = any(suffix_of(path) in images.SUFFIXES for path in found.paths)
     packed = [
         path
         for path in found.paths
@@ -50,7 +51,7 @@ def listing(folder: Path) -> Listing:
         return found
     found.shards = [path for path in packed if path.lower().endswith(shards.SUFFIX)]
     found.paths = [path for path in found.paths if path not in {*packed}]
-    found.refused += [Refused(path, f"a compressed tar: {IN_PLACE}") for path in packed if path not in {*found.shards}]
+    found.refused += [Refused(path, f"{COMPRESSED}: {IN_PLACE}") for path in packed if path not in {*found.shards}]
     for tar in found.shards:
         _list_shard(folder, tar, found)
     found.paths.sort()
@@ -73,10 +74,10 @@ def _list_shard(folder: Path, tar: str, found: Listing) -> None:
         Refused(f"{tar}/{name if is_plain(name) else ascii(name)[1:-1]}", reason) for name, reason in left_out
     ]
     if held.broken.startswith("compressed"):
-        found.refused.append(Refused(tar, f"a compressed tar: {held.broken}; {IN_PLACE}"))
+        found.refused.append(Refused(tar, f"{COMPRESSED}: {held.broken}; {IN_PLACE}"))
     elif held.broken:
-        whole = f"the {len(names):,} files before that are used" if names else "nothing in it can be used"
-        found.refused.append(Refused(tar, f"a broken shard: {held.broken}; {whole}; get it again"))
+        used = f"what is before that ({len(names):,} files) is used" if names else "nothing in it can be used"
+        found.refused.append(Refused(tar, f"{BROKEN}: {held.broken}; {used}; get it again"))
 
 
 def _is_hidden(name: str) -> bool:
@@ -180,4 +181,4 @@ def _inside(path: Path) -> list[Path]:
     for one in files.refused:
         if one.path.lower().endswith((shards.SUFFIX, *shards.COMPRESSED)):
             print(f"note: {path / one.path}: {one.reason}", file=sys.stderr)
-    return [path / file for file in files.paths if PurePosixPath(file).suffix.lower() in images.SUFFIXES]
+    return [path / file for file in files.paths if suffix_of(file) in images.SUFFIXES]

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from sys import intern
 
 from thaw.data.files import NUMBERED_SHARD, Listing
 from thaw.data.layouts import Entry, Layout, Options, Refused, few, is_picture, split_of, split_of_shard
@@ -143,7 +144,9 @@ def _classes(tree: _Tree, top: str, options: Options, notes: list[str]) -> tuple
         return [], []  # split folders of files
     prefix = f"{top}/" if top else ""
     entries = [
-        Entry(path, path[len(prefix) :].rpartition("/")[0]) for folder in inside for path in _below(tree, folder)
+        Entry(path, intern(path[len(prefix) :].rpartition("/")[0]))
+        for folder in inside
+        for path in _below(tree, folder)
     ]
     return _labelled(entries, options, notes), []
 
@@ -156,7 +159,7 @@ def _in_splits(tree: _Tree, named: Mapping[str, Split], with_classes: set[str]) 
         for path in _below(tree, folder):
             inner = path.removeprefix(f"{base}/")
             if folder in with_classes and inner != path and "/" in inner:
-                entries.append(Entry(path, inner.rpartition("/")[0], named[folder]))
+                entries.append(Entry(path, intern(inner.rpartition("/")[0]), named[folder]))
             else:
                 refused.append(Refused(path, f"no label: in {folder}/, outside any class folder"))
     return entries, refused

@@ -11,7 +11,7 @@ from typing import get_args
 from thaw.config.schema import Dataset
 from thaw.data import corrections, descriptions, folders, images, samples, shards, tables
 from thaw.data.corrections import Action, Correction
-from thaw.data.files import Listing, listing
+from thaw.data.files import BROKEN, COMPRESSED, Listing, listing
 from thaw.data.layouts import SPLITS, Entry, Layout, Options, Refused, coherent, few, quoted
 from thaw.data.manifest import Record, Split
 from thaw.errors import UserError
@@ -125,11 +125,15 @@ def scan(data: Path, options: Options | None = None) -> Layout:
 
 def understand(data: Path, files: Listing, options: Options) -> Layout:
     """Do as ``scan`` does with a folder whose files are listed."""
+    if not files.paths and (tars := [one for one in files.refused if one.kind in (COMPRESSED, BROKEN)]):
+        raise UserError(f"expected images in {data}, found {few(one.path for one in tars)}: {tars[0].reason}")
     if not files.paths:
         raise UserError(f"expected images in {data}, found no file; add a folder of images for each class")
     layout = tables.inside(data, files.paths, options) or samples.understand(data, files, options)
     layout = layout or descriptions.added(data, folders.understand(data, files, options), files.paths)
-    return coherent(data, replace(layout, refused=[*files.refused, *layout.refused]))
+    notes = [f"the images are in {len(files.shards):,} tar shards, and read there"] if files.shards else []
+    refused = [*files.refused, *layout.refused]
+    return coherent(data, replace(layout, refused=refused, notes=[*notes, *layout.notes]))
 
 
 def verify(data: Path, entry: Entry, max_pixels: float) -> Record | Refused:
@@ -150,9 +154,11 @@ def find_conflicts(records: Iterable[Record]) -> dict[str, Refused]:
     Of two labels at least one is wrong, and two groups would put one image into two splits, so all copies go. Of
     copies in two predefined splits only those in the earlier one go: test stays as it was given.
     """
-    copies = defaultdict(list)
-    for record in records:
-        copies[record.sha256].append(record)
+    listed, copies = list(records), defaultdict(list)
+    count = Counter(record.sha256 for record in listed)
+    for record in listed:
+        if count[record.sha256] > 1:
+            copies[record.sha256].append(record)
     conflicts = {}
     for same in copies.values():
         labels, groups = sorted({one.label for one in same}), sorted({one.group for one in same})

@@ -9,11 +9,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from thaw.data import columns
-from thaw.data.manifest import Split
+from thaw.data.manifest import NOTHING, Split
 from thaw.errors import UserError
 
 # In the order of their use; an image that stands in two of them stays in the later one.
@@ -69,7 +69,7 @@ class Entry:
     label: str
     split: Split | None = None
     group: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    metadata: Mapping[str, str] = field(default_factory=lambda: NOTHING, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +113,15 @@ def is_plain(text: str) -> bool:
 
 def is_picture(path: str) -> bool:
     """Whether a file may be an image, by its name: all that is not known to be something else."""
-    name = PurePosixPath(path)
-    suffix = name.suffix.lower()
-    return suffix not in BESIDE and (bool(suffix) or name.name.lower() not in ABOUT)
+    suffix = suffix_of(path)
+    return suffix not in BESIDE and (bool(suffix) or path.rpartition("/")[2].lower() not in ABOUT)
+
+
+def suffix_of(path: str) -> str:
+    """The ending of a file's name, ``.jpg``, in small letters: as pathlib has it, in a tenth of the time."""
+    name = path.rpartition("/")[2]
+    at = name.rfind(".")
+    return name[at:].lower() if 0 < at < len(name) - 1 else ""
 
 
 def split_of(name: str) -> Split | None:
@@ -201,11 +207,13 @@ def _one_spelling(entries: list[Entry], trained: set[str], notes: list[str]) -> 
     }
     if renamed:
         notes.append(f"the same classes, spelt as in train: {few(f'{a} = {b}' for a, b in sorted(renamed.items()))}")
-    return [replace(entry, label=renamed.get(entry.label, entry.label)) for entry in entries]
+    return [replace(entry, label=renamed[entry.label]) if entry.label in renamed else entry for entry in entries]
 
 
 def _sliced(entries: Sequence[Entry], notes: list[str]) -> list[Entry]:
     """Leave of what tables say beside path, label, split and group the columns that make slices."""
+    if not any(entry.metadata for entry in entries):
+        return [*entries]
     found, ignored = columns.chosen([entry.metadata for entry in entries], [entry.label for entry in entries])
     if kept := {name: len({one[name] for one in found}) for name in found[0]}:
         notes.append(f"slices: {few((f'by {name}: {count}' for name, count in kept.items()), 10)}")

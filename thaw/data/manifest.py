@@ -4,12 +4,14 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from sys import intern
 from typing import Literal, cast
 
 from thaw.artifacts import atomic
 
 Split = Literal["train", "val", "test"]
 SAME = "same/"  # begins the name of a group that corrections have made; the content hash of one of its images follows
+NOTHING: Mapping[str, str] = {}  # one for all images of which nothing more is said
 BY = "by "  # begins the name of a column that makes slices, so that it can be called as it likes
 
 
@@ -27,7 +29,7 @@ class Record:
     width: int
     height: int
     group: str
-    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    metadata: Mapping[str, str] = field(default_factory=lambda: NOTHING, hash=False)
 
     @property
     def unit(self) -> str:
@@ -56,16 +58,18 @@ def write(path: Path, records: list[Record]) -> None:
 def read(path: Path) -> list[Record]:
     """Read the manifest that ``prepare`` wrote."""
     with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        by = {name: name.removeprefix(BY) for name in rows.fieldnames or [] if name.startswith(BY)}
         return [
             Record(
                 path=row["path"],
-                label=row["label"],
-                split=cast(Split, row["split"]),
+                label=intern(row["label"]),
+                split=cast(Split, intern(row["split"])),
                 sha256=row["sha256"],
                 width=int(row["width"]),
                 height=int(row["height"]),
-                group=row["group"],
-                metadata={name.removeprefix(BY): value for name, value in row.items() if name.startswith(BY)},
+                group=intern(row["group"]),
+                metadata={by[name]: intern(row[name]) for name in by} if by else NOTHING,
             )
-            for row in csv.DictReader(file)
+            for row in rows
         ]

@@ -51,7 +51,7 @@ def understand(data: Path, files: Listing, options: Options) -> Layout | None:
         for name in names:
             row.setdefault(name, "")
     said = tables.said(data / "shards", names, rows, "path", [row["path"] for row in rows], options)
-    notes = [f"samples in shards: {note}" for note in said.notes]
+    notes = ["files beside each image, of the same name, say its class", *said.notes]
     if dropped:
         notes.append(f"columns that are left out: {few(sorted(dropped))}")
     refused = [
@@ -67,7 +67,7 @@ def understand(data: Path, files: Listing, options: Options) -> Layout | None:
             outside = "no class: outside the samples"
             refused.append(Refused(path, outside if is_picture(path) else "not an image: by its name"))
     entries = _in_splits(_named(said.entries, data / named) if named else said.entries, files.shards)
-    return Layout(entries, refused, notes, listed=is_listed)
+    return Layout(entries, refused, notes, listed=is_listed, tables=[named] if named else [])
 
 
 def _samples(files: Listing) -> Iterator[_Sample]:

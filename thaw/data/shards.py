@@ -12,8 +12,10 @@ import re
 import tarfile
 import threading
 from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,9 +107,9 @@ def divided(path: Path) -> tuple[Path, str] | None:
     """Return the tar that a path leads into, and the member's name; None if it leads into none."""
     text = path.as_posix()
     for match in _END.finditer(text):
-        tar = Path(text[: match.end()])
-        if tar.is_file():
-            return tar, text[match.end() + 1 :]
+        tar = text[: match.end()]
+        if tar in _known or Path(tar).is_file():
+            return Path(tar), text[match.end() + 1 :]
     return None
 
 
@@ -117,7 +119,7 @@ def tar_of(path: str, tars: Container[str]) -> str:
     return next((tar for tar in ends if tar in tars), "")
 
 
-_known: dict[Path, tuple[tuple[int, int], Contents]] = {}
+_known: dict[str, tuple[tuple[int, int], Contents]] = {}
 _lock = threading.Lock()
 
 
@@ -129,11 +131,12 @@ def contents(tar: Path) -> Contents:
     """
     state = tar.stat()
     version = (state.st_mtime_ns, state.st_size)
-    if (known := _known.get(tar)) and known[0] == version:
+    name = tar.as_posix()
+    if (known := _known.get(name)) and known[0] == version:
         return known[1]
     with _lock:  # threads that decode come to a new shard at the same time
-        if not (known := _known.get(tar)) or known[0] != version:
-            known = _known[tar] = (version, _read(tar, state.st_size))
+        if not (known := _known.get(name)) or known[0] != version:
+            known = _known[name] = (version, _read(tar, state.st_size))
     return known[1]
 
 
@@ -146,7 +149,7 @@ def _read(tar: Path, length: int) -> Contents:
         start = file.read(6)
         try:
             file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as archive:
+            with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
                 for member in archive:
                     if member.offset_data + member.size > length or member.size < 0:
                         broken = f"it ends within {member.name!a}"
@@ -158,8 +161,11 @@ def _read(tar: Path, length: int) -> Contents:
                     elif not member.isdir():
                         left_out.append((member.name, reason))
                 file.seek(archive.offset)
-                if not broken and file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                end = file.read(tarfile.BLOCKSIZE)
+                if not broken and end.strip(b"\0"):
                     broken = f"a damaged header at byte {archive.offset:,}"
+                elif not broken and len(end) < tarfile.BLOCKSIZE:
+                    broken = "it does not end as tars do, and may have been cut off"
         except (tarfile.TarError, ValueError, OverflowError) as error:
             packed = next((name for magic, name in _PACKERS.items() if start.startswith(magic)), "")
             broken = f"compressed with {packed}" if packed else " ".join(str(error).split()) or "no tar"
@@ -171,6 +177,21 @@ def _read(tar: Path, length: int) -> Contents:
         left_out,
         broken,
     )
+
+
+class _Header(tarfile.TarInfo):
+    """A header that is read in a third of the time, where it is that of a plain file; else as tarfile does."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Read a header: a block of 512 bytes."""
+        with suppress(ValueError):
+            is_plain = buf[156:157] == b"0" and buf[257:263] == b"ustar\0" and buf[345:346] == b"\0"
+            if is_plain and int(buf[148:154], 8) == sum(buf) - sum(buf[148:156]) + 8 * ord(" "):
+                header = cls(buf[:100].partition(b"\0")[0].decode(encoding, errors))
+                header.size = int(buf[124:135], 8)
+                return header
+        return super().frombuf(buf, encoding, errors)
 
 
 def _reason(member: tarfile.TarInfo) -> str:

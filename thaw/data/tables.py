@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from thaw.data import shards
-from thaw.data.layouts import Entry, Layout, Options, Refused, few, is_picture, is_plain, quoted, split_of
+from thaw.data.layouts import Entry, Layout, Options, Refused, few, is_picture, is_plain, quoted, split_of, suffix_of
 from thaw.data.manifest import BY, Split
 from thaw.errors import UserError
 
@@ -47,7 +47,9 @@ def inside(data: Path, paths: Sequence[str], options: Options) -> Layout | None:
     """
     if options.label_from:
         return None
-    tables = [path for path in paths if PurePosixPath(path).suffix.lower() in SUFFIXES]
+    tables = [path for path in paths if suffix_of(path) in SUFFIXES]
+    if not tables:
+        return None
     if INDEX in tables and any(is_called(name, LABEL) for name in read(data / INDEX)[0]):
         return _merged([(INDEX, understand(data, data / INDEX, paths, options))], paths)
     named = [path for path in tables if PurePosixPath(path).stem.lower() == "metadata"]  # Hugging Face's image folders

@@ -11,7 +11,8 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import yaml
@@ -19,10 +20,13 @@ import yaml
 from thaw.artifacts import Paths, rename
 from thaw.config.wording import nearest
 from thaw.data import corrections, manifest, shards
+from thaw.data.corrections import Correction
 from thaw.data.files import is_corrections
 from thaw.data.indexing import scan
 from thaw.data.layouts import CORRECTIONS, few
 from thaw.errors import UserError
+
+MEMBER = f"{shards.SUFFIX}/"  # stands in the path of an image in a shard
 
 
 def bring(root: Path, write: Callable[[Path], None], *, force: bool, quick: bool = False) -> None:
@@ -93,7 +97,7 @@ def correct(root: Path, file: Path) -> str:
     for indexed in (paths.manifest, paths.contradictory):
         if indexed.exists():  # what was there when a person looked at it
             known |= {record.path for record in manifest.read(indexed)}
-    new = corrections.meant(file, known.__contains__)
+    new = _renumbered(corrections.meant(file, known.__contains__), there)
     for path in (path for one in new for path in one.paths):
         if path not in known:
             near = nearest(path, sorted(there))
@@ -109,6 +113,20 @@ def correct(root: Path, file: Path) -> str:
         lines.append(f"  left out, as the data have no such file any more: {few(gone)}")
     labels = {entry.label for entry in layout.entries} | {one.value for one in old if one.action == "relabel"}
     return "\n".join([*lines, *(f"  {line}" for line in corrections.anew(usable, labels))])
+
+
+def _renumbered(given: Sequence[Correction], there: Collection[str]) -> list[Correction]:
+    """Say of an image where it lies now, if it has been packed, or if its shard has got another number, since."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in there:
+        if MEMBER in path:
+            places[path.partition(MEMBER)[2]].append(path)
+
+    def now(path: str) -> str:
+        found = [] if path in there else places.get(path.rpartition(MEMBER)[2], [])
+        return found[0] if len(found) == 1 else path
+
+    return [one.about([now(path) for path in one.paths]) for one in given]
 
 
 def take_back(root: Path) -> str:
