@@ -131,7 +131,7 @@ def understand(data: Path, files: Listing, options: Options) -> Layout:
         raise UserError(f"expected images in {data}, found no file; add a folder of images for each class")
     layout = tables.inside(data, files.paths, options) or samples.understand(data, files, options)
     layout = layout or descriptions.added(data, folders.understand(data, files, options), files.paths)
-    notes = [f"the images are in {len(files.shards):,} tar shards, and read there"] if files.shards else []
+    notes = [f"the images in {len(files.shards):,} tars are read there"] if files.shards else []
     refused = [*files.refused, *layout.refused]
     return coherent(data, replace(layout, refused=refused, notes=[*notes, *layout.notes]))
 

@@ -17,6 +17,7 @@ from thaw.data.layouts import Entry, Layout, Options, Refused, few, is_picture, 
 
 SAYING = ("cls", "json", "txt")  # the endings of what says something
 NAMES = {"classes.txt", "classnames.txt"}  # beside the shards: the names of classes, by number, a line each
+FEW = 3  # images of a text, on average: fewer, and the texts are no names of classes
 MOST = 1000  # values of a column, but for dates: of what says more, no slices can be made
 
 
@@ -44,7 +45,7 @@ def understand(data: Path, files: Listing, options: Options) -> Layout | None:
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in dropped]
     if not any(tables.is_called(name, tables.LABEL) or name == options.label_column for name in names):
         texts = [row["txt"] for row in rows if row.get("txt")]
-        if "txt" not in names or 2 * len({*texts}) > len(texts) or any("/" in one.image for one in found):
+        if "txt" not in names or FEW * len({*texts}) > len(texts) or any("/" in one.image for one in found):
             return None  # no texts, or captions, or class folders
         options = replace(options, label_column="txt")
     for row in rows:

@@ -151,10 +151,10 @@ def _read(tar: Path, length: int) -> Contents:
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
                 for member in archive:
-                    if member.offset_data + member.size > length or member.size < 0:
+                    reason = _reason(member)
+                    if not reason and not 0 <= member.size <= length - member.offset_data:
                         broken = f"it ends within {member.name!a}"
                         break
-                    reason = _reason(member)
                     if not reason:
                         name = PurePosixPath(member.name).as_posix().encode("utf-8", "surrogateescape")
                         places[name] = (member.offset_data, member.size)

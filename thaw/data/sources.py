@@ -204,7 +204,8 @@ def _place(folder: Path, target: Path, layout: Layout, *, link: bool, packed: bo
             raise _uncopied(error.filename, error) from None
         placed = {path: put[name] for path, name in placed.items()}
         why = "" if packed else f", as there are more than {packing.ABOVE:,} images (--no-shards leaves them files)"
-        notes.append(f"packed into {len({one.partition('/')[0] for one in put.values()}):,} shards{why}")
+        count = len({one.partition("/")[0] for one in put.values()})
+        notes.append(f"packed into {count:,} shard{'s' * (count != 1)}{why}")
         loose = []
     for path in tqdm([*tars, *loose, *beside], "copy", disable=None, unit="file"):
         source, copy = folder / path, target / path.removeprefix(inside)
