@@ -199,8 +199,6 @@ def ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
 def _read(source: Path | BinaryIO, max_pixels: float, at_least: int | None) -> tuple[Image.Image, tuple[int, int]]:
     """Do as ``decode`` says; also return the upright width and height that the picture has by itself."""
     try:
-        if isinstance(source, Path) and not shards.divided(source) and not stat.S_ISREG(source.stat().st_mode):
-            raise Unusable("not a file")  # a pipe would be waited for
         with _opened(source) as image:
             width, height = image.size
             if width * height > max_pixels:
@@ -227,10 +225,15 @@ def _read(source: Path | BinaryIO, max_pixels: float, at_least: int | None) -> t
 
 
 def _opened(source: Path | BinaryIO) -> Image.Image:
-    """Read a picture's header."""
+    """Read a picture's header, and of one in a shard all of it."""
     by_name = BY_NAME.get(source.suffix.lower()) if isinstance(source, Path) else None
-    content = shards.opened(source) if isinstance(source, Path) and shards.divided(source) else source
-    return Image.open(content, formats=[*FORMATS, by_name] if by_name else FORMATS)
+    formats = [*FORMATS, by_name] if by_name else FORMATS
+    if isinstance(source, Path):
+        if inside := shards.divided(source):
+            return Image.open(io.BytesIO(shards.content(*inside)), formats=formats)
+        if not stat.S_ISREG(source.stat().st_mode):
+            raise Unusable("not a file")  # a pipe would be waited for
+    return Image.open(source, formats=formats)
 
 
 def _orientation(image: Image.Image) -> int | None:

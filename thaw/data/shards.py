@@ -11,10 +11,10 @@ import os
 import re
 import tarfile
 import threading
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -62,7 +62,16 @@ def opened(path: Path) -> io.BufferedReader | io.BytesIO:
     """
     if (inside := divided(path)) is None:
         return path.open("rb")
-    return io.BytesIO(next(read(inside[0], [inside[1]])))
+    return io.BytesIO(content(*inside))
+
+
+def content(tar: Path, name: str) -> bytes:
+    """Read a member of a tar.
+
+    Raises:
+        OSError: there is none of that name, or it cannot be read.
+    """
+    return next(read(tar, [name]))
 
 
 def read(tar: Path, names: Iterable[str]) -> Iterator[bytes]:
@@ -78,10 +87,10 @@ def read(tar: Path, names: Iterable[str]) -> Iterator[bytes]:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(tar / name))
             start, length = place
             file.seek(start)
-            content = file.read(length)
-            if len(content) < length:
+            found = file.read(length)
+            if len(found) < length:
                 raise OSError(errno.EIO, "its shard ends before it does")
-            yield content
+            yield found
 
 
 def size(path: Path) -> int:
@@ -151,13 +160,13 @@ def _read(tar: Path, length: int) -> Contents:
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
                 for member in archive:
-                    reason = _reason(member)
+                    parts = [part for part in member.name.split("/") if part not in ("", ".")]
+                    reason = _reason(member, parts)
                     if not reason and not 0 <= member.size <= length - member.offset_data:
                         broken = f"it ends within {member.name!a}"
                         break
                     if not reason:
-                        name = PurePosixPath(member.name).as_posix().encode("utf-8", "surrogateescape")
-                        places[name] = (member.offset_data, member.size)
+                        places["/".join(parts).encode("utf-8", "surrogateescape")] = (member.offset_data, member.size)
                     elif not member.isdir():
                         left_out.append((member.name, reason))
                 file.seek(archive.offset)
@@ -180,7 +189,7 @@ def _read(tar: Path, length: int) -> Contents:
 
 
 class _Header(tarfile.TarInfo):
-    """A header that is read in a third of the time, where it is that of a plain file; else as tarfile does."""
+    """A header that is read in less than half the time, where it is that of a plain file; else as tarfile does."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -194,10 +203,9 @@ class _Header(tarfile.TarInfo):
         return super().frombuf(buf, encoding, errors)
 
 
-def _reason(member: tarfile.TarInfo) -> str:
+def _reason(member: tarfile.TarInfo, parts: Sequence[str]) -> str:
     """Why a member cannot be read in place; nothing if it can."""
-    parts = PurePosixPath(member.name).parts
-    if not parts or parts[0] == "/" or ".." in parts:
+    if not parts or member.name.startswith("/") or ".." in parts:
         return "a path that leads out of its shard"
     if member.issparse():
         return "a sparse file in a shard: pack it as a plain one"
