@@ -8,12 +8,12 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from thaw.data import columns, images, shards, tables
 from thaw.data.files import Listing
-from thaw.data.layouts import Entry, Layout, Options, Refused, few, is_picture, split_of_shard
+from thaw.data.layouts import Entry, Layout, Options, Refused, few, is_picture, split_of_shard, suffix_of
 
 SAYING = ("cls", "json", "txt")  # the endings of what says something
 NAMES = {"classes.txt", "classnames.txt"}  # beside the shards: the names of classes, by number, a line each
@@ -21,14 +21,14 @@ FEW = 3  # images of a text, on average: fewer, and the texts are no names of cl
 MOST = 1000  # values of a column, but for dates: of what says more, no slices can be made
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class _Sample:
-    """An image, what is said of it by its ending, and other images of the same name; all in ``tar``."""
+    """An image, the files beside it that say something (``SAYING``), and other images of the same name; in ``tar``."""
 
     tar: str
     image: str
-    beside: dict[str, str] = field(default_factory=dict)
-    others: list[str] = field(default_factory=list)
+    beside: tuple[str, ...]
+    others: tuple[str, ...]
 
 
 def understand(data: Path, files: Listing, options: Options) -> Layout | None:
@@ -38,14 +38,19 @@ def understand(data: Path, files: Listing, options: Options) -> Layout | None:
         UserError: several things that are said may be the class.
     """
     is_listed = bool(options.label_column)
-    found = [] if options.label_from else list(_samples(files))
+    is_possible = not options.label_from and any(suffix_of(path)[1:] in SAYING for path in files.paths)
+    found = list(_samples(files)) if is_possible else []
     if 2 * sum(bool(one.beside) for one in found) < max(1, len(found)):
         return None
     rows, dropped = _rows(data, found)
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in dropped]
     if not any(tables.is_called(name, tables.LABEL) or name == options.label_column for name in names):
         texts = [row["txt"] for row in rows if row.get("txt")]
-        if "txt" not in names or FEW * len({*texts}) > len(texts) or any("/" in one.image for one in found):
+        if (
+            "txt" not in names
+            or FEW * len({*texts}) > len(texts)
+            or any("/" in one.image[len(one.tar) + 1 :] for one in found)
+        ):
             return None  # no texts, or captions, or class folders
         options = replace(options, label_column="txt")
     for row in rows:
@@ -61,7 +66,7 @@ def understand(data: Path, files: Listing, options: Options) -> Layout | None:
     ]
     refused += [Refused(path, "another image of a sample") for one in found for path in one.others]
     known = {*(row["path"] for row in rows), *(one.path for one in refused)}
-    known |= {path for one in found for path in one.beside.values()}
+    known |= {path for one in found for path in one.beside}
     named = next((path for path in files.paths if PurePosixPath(path).name in NAMES and path not in known), None)
     for path in files.paths:
         if path not in known and path != named:
@@ -88,9 +93,9 @@ def _samples(files: Listing) -> Iterator[_Sample]:
             first, *others = sorted(pictures, key=lambda one: (one.count("."), one))
             yield _Sample(
                 tar,
-                endings[first][len(tar) + 1 :],
-                {ending: endings[ending] for ending in SAYING if ending in endings},
-                [endings[other] for other in others],
+                endings[first],
+                tuple(endings[ending] for ending in SAYING if ending in endings),
+                tuple(endings[other] for other in others),
             )
 
 
@@ -106,12 +111,12 @@ def _rows(data: Path, found: Sequence[_Sample]) -> tuple[tables.Rows, set[str]]:
     dropped = set[str]()
     for tar, samples in itertools.groupby(found, lambda one: one.tar):
         listed = list(samples)
-        names = [path[len(tar) + 1 :] for one in listed for path in one.beside.values()]
+        names = [path[len(tar) + 1 :] for one in listed for path in one.beside]
         contents = shards.read(data / tar, names)
         for one in listed:
-            row = {"path": f"{tar}/{one.image}"}
-            for ending in one.beside:
-                for name, value in _said(ending, next(contents)).items():
+            row = {"path": one.image}
+            for path in one.beside:
+                for name, value in _said(suffix_of(path)[1:], next(contents)).items():
                     if name in dropped or name == "path":
                         continue
                     if not tables.is_called(name, f"{tables.LABEL} {tables.GROUP}") and name != "txt":
