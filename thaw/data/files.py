@@ -49,9 +49,11 @@ def listing(folder: Path) -> Listing:
     ]
     if not packed:
         return found
+    others = {*packed}
+    found.paths = [path for path in found.paths if path not in others]
     found.shards = [path for path in packed if path.lower().endswith(shards.SUFFIX)]
-    found.paths = [path for path in found.paths if path not in {*packed}]
-    found.refused += [Refused(path, f"{COMPRESSED}: {IN_PLACE}") for path in packed if path not in {*found.shards}]
+    others -= {*found.shards}
+    found.refused += [Refused(path, f"{COMPRESSED}: {IN_PLACE}") for path in sorted(others)]
     for tar in found.shards:
         _list_shard(folder, tar, found)
     found.paths.sort()

@@ -46,12 +46,9 @@ def understand(data: Path, files: Listing, options: Options) -> Layout | None:
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in dropped]
     if not any(tables.is_called(name, tables.LABEL) or name == options.label_column for name in names):
         texts = [row["txt"] for row in rows if row.get("txt")]
-        if (
-            "txt" not in names
-            or FEW * len({*texts}) > len(texts)
-            or any("/" in one.image[len(one.tar) + 1 :] for one in found)
-        ):
-            return None  # no texts, or captions, or class folders
+        has_folders = any("/" in one.image[len(one.tar) + 1 :] for one in found)
+        if has_folders or "txt" not in names or FEW * len({*texts}) > len(texts):
+            return None  # class folders, or no texts, or captions
         options = replace(options, label_column="txt")
     for row in rows:
         for name in names:

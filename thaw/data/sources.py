@@ -191,9 +191,12 @@ def _place(folder: Path, target: Path, layout: Layout, *, link: bool, packed: bo
     is_inside = layout.top and not layout.listed and all(path.startswith(f"{layout.top}/") for path in paths)
     inside = f"{layout.top}/" if is_inside else ""
     beside = [] if layout.listed else layout.tables
-    whole = {path: shards.divided(folder / path) for path in paths}
-    tars = sorted({held[0].relative_to(folder).as_posix() for held in whole.values() if held})
-    loose = [path for path, held in whole.items() if not held]
+    tars, loose = dict[str, None](), list[str]()  # which stay whole; and images in none of them
+    for path in paths:
+        if held := shards.divided(folder / path):
+            tars[held[0].relative_to(folder).as_posix()] = None
+        else:
+            loose.append(path)
     if packed and link:
         raise UserError("--link: expected files to stay as they are, found --shards, which packs them; leave out one")
     placed, notes = {path: path.removeprefix(inside) for path in paths}, list[str]()

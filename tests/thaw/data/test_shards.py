@@ -205,6 +205,26 @@ def test_of_a_broken_shard_what_is_complete_is_used(
     assert refused.reason.endswith("get it again")
 
 
+@given(places=st.dictionaries(st.integers(0, 4095), st.integers(0, 255), max_size=6), kind=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_wrong_with_a_shard_is_said(
+    tmp_path_factory: pytest.TempPathFactory, places: dict[int, int], kind: bool
+) -> None:
+    place = tmp_path_factory.mktemp("tar")
+    with tarfile.open(place / "a.tar", "w", format=tarfile.PAX_FORMAT if kind else tarfile.GNU_FORMAT) as tar:
+        for name in ("a/1.png", f"b/{'long' * 40}.png"):
+            tar.addfile(tarfile.TarInfo(name))
+    content = bytearray((place / "a.tar").read_bytes())
+    for at, value in places.items():
+        content[at] = value
+    (place / "a.tar").write_bytes(content)
+    found = files.listing(place)
+    for path in found.paths:
+        with shards.opened(place / path) as file:
+            assert len(file.read()) == shards.size(place / path)
+    assert all("\n" not in one.reason for one in found.refused)
+
+
 def test_compressed_shards_are_one_sentence(tmp_path: Path, packed: Path) -> None:
     for file in packed.iterdir():
         file.with_suffix(".tar.gz").write_bytes(gzip.compress(file.read_bytes()))
