@@ -12,7 +12,7 @@ from thaw.config.schema import Dataset
 from thaw.data import corrections, descriptions, folders, images, samples, shards, tables
 from thaw.data.corrections import Action, Correction
 from thaw.data.files import BROKEN, COMPRESSED, Listing, listing
-from thaw.data.layouts import SPLITS, Entry, Layout, Options, Refused, coherent, few, quoted
+from thaw.data.layouts import SPLITS, Entry, Layout, Options, Refused, coherent, few, is_picture, quoted
 from thaw.data.manifest import Record, Split
 from thaw.errors import UserError
 
@@ -125,13 +125,14 @@ def scan(data: Path, options: Options | None = None) -> Layout:
 
 def understand(data: Path, files: Listing, options: Options) -> Layout:
     """Do as ``scan`` does with a folder whose files are listed."""
-    if not files.paths and (tars := [one for one in files.refused if one.kind in (COMPRESSED, BROKEN)]):
+    tars = [one for one in files.refused if one.kind in (COMPRESSED, BROKEN)]
+    if tars and not any(map(is_picture, files.paths)):
         raise UserError(f"expected images in {data}, found {few(one.path for one in tars)}: {tars[0].reason}")
     if not files.paths:
         raise UserError(f"expected images in {data}, found no file; add a folder of images for each class")
     layout = tables.inside(data, files.paths, options) or samples.understand(data, files, options)
     layout = layout or descriptions.added(data, folders.understand(data, files, options), files.paths)
-    notes = [f"the images in {len(files.shards):,} tars are read there"] if files.shards else []
+    notes = [f"shards, which are read in place: {len(files.shards):,}"] if files.shards else []
     refused = [*files.refused, *layout.refused]
     return coherent(data, replace(layout, refused=refused, notes=[*notes, *layout.notes]))
 
