@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None, root: Path = PROJECT) -> None:
     images.add_argument("--label-column", metavar="NAME", help="of a table")
     images.add_argument("--root", type=Path, help="where a table's paths start, if not in its folder")
     images.add_argument("--dry-run", action="store_true", help="say what is understood, and copy nothing")
+    images.add_argument(
+        "--shards", action=argparse.BooleanOptionalAction, help="pack images into tars, as with more than 100,000"
+    )
     images.add_argument("--link", action="store_true", help="let DVC read your files in place: one copy fewer")
     from_flowers = commands.add_parser("flowers", help="TensorFlow's flower_photos: 3,670 photos in five classes")
     from_flowers.add_argument("--from", dest="archive", type=Path, help="a tar archive at hand instead of the download")
@@ -57,9 +60,10 @@ def main(arguments: Sequence[str] | None = None, root: Path = PROJECT) -> None:
                     return
                 if given.link:
                     require_linkable(root)
+                how = {"link": given.link, "packed": given.shards}
                 bring(
                     root,
-                    lambda target: say(write_images(given.path, target, options, picture, link=given.link), picture),
+                    lambda target: say(write_images(given.path, target, options, picture, **how), picture),
                     force=given.force,
                 )
             case "flowers":

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from thaw.artifacts import Paths, atomic
 from thaw.data import images
+from thaw.data.files import find_pictures
 from thaw.data.images import Unusable
-from thaw.data.layouts import find_pictures
 from thaw.errors import UserError, fail
 from thaw.models.portable import Model
 from thaw.runs import registry

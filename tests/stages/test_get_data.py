@@ -142,6 +142,19 @@ def test_links_that_the_system_refuses_are_one_sentence(
     assert not (root / "data").exists()
 
 
+def test_dvc_sees_shards_and_no_images(root: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    get_data.main(["folder", str(photos), "--shards"], root)
+    assert [*contents(root / "data")] == ["shard-000000.tar"]
+    assert versioning.tracked_fingerprint(root) == versioning.fingerprint(root / "data")
+    said = capsys.readouterr().out
+    assert "packed into 1 shard\n" in said
+    assert "1 files in " in said
+    before = (root / "data.dvc").read_bytes()
+    get_data.main(["folder", str(root / "data"), "--force"], root)
+    assert (root / "data.dvc").read_bytes() == before, "shards are taken as they are"
+    assert "holds these data already" in capsys.readouterr().out
+
+
 def test_links_are_refused_where_dvc_would_take_over_the_originals(root: Path, photos: Path) -> None:
     (root / ".dvc" / "config").write_text("[cache]\n    type = hardlink,copy\n")
     with pytest.raises(SystemExit, match=r"error: .*leave out --link"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stages import get_data, prepare
-from tests.helpers import pictures
+from tests.helpers import pictures, tars
 from tests.helpers.project import Project, repository
 from thaw.artifacts import PROJECT, Paths, read_json
 from thaw.config.schema import Dataset
@@ -120,6 +120,17 @@ def test_all_are_taken_back(root: Path, correct: Correct, capsys: pytest.Capture
     capsys.readouterr()
     get_data.main(["correct", "--undo"], root)
     assert capsys.readouterr().out == "there are no corrections to take back\nNext: make repro\n"
+
+
+def test_images_that_have_been_packed_since_are_found_in_their_shards(root: Path, correct: Correct) -> None:
+    """And those whose shard has got another number."""
+    shutil.move(root / "data", root / "folder")
+    tars.shards(root / "folder", root / "data", 3)
+    correct("cats/000.png,remove,", "shard-000007.tar/cats/001.png,same,shard-000000.tar/dogs/000.png")
+    assert corrections.read(root / "data" / CORRECTIONS) == [
+        Correction("shard-000000.tar/cats/000.png", "remove"),
+        Correction("shard-000000.tar/dogs/000.png", "same", "shard-000001.tar/cats/001.png"),
+    ]
 
 
 def test_what_was_there_and_is_no_more_is_said_and_left_out(root: Path, correct: Correct) -> None:

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from stages import evaluate, predict
-from tests.helpers import finished
+from tests.helpers import finished, tars
 from thaw.artifacts import PROJECT, Paths, read_json, write_json
-from thaw.data import layouts
+from thaw.data import files
 from thaw.models.portable import Model
 from thaw.runs import publishing
 
@@ -104,9 +104,30 @@ def test_why_a_model_never_says_that_it_is_unsure_is_said_once(
 
 def test_folders_patterns_and_files_are_found_once(paths: Paths) -> None:
     one = paths.data / "class_0" / "003.png"
-    found = layouts.find_pictures([str(one), str(paths.data / "class_0"), str(paths.data / "*" / "00[0-4].png")])
+    found = files.find_pictures([str(one), str(paths.data / "class_0"), str(paths.data / "*" / "00[0-4].png")])
     assert found[0] == one
     assert len(found) == len({*found}) == 60 + 5
+
+
+def test_pictures_in_shards_have_the_answers_of_files(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder of shards, a tar, and a picture in one; what is broken in a tar is said."""
+    call(paths, paths.data / "class_0")
+    answers = [line.partition("  ")[2] for line in capsys.readouterr().out.splitlines()]
+    packed = tars.shards(paths.data / "class_0", tmp_path / "packed", 1)
+    shard = packed / "shard-000000.tar"
+    for named in ([packed], [shard], [shard / "000.png"]):
+        call(paths, *named)
+        out, err = capsys.readouterr()
+        lines = out.splitlines()
+        assert lines[0].startswith(f"{shard / '000.png'}  ")
+        assert [line.partition("  ")[2] for line in lines] == answers[: len(lines)]
+        assert "broken" not in err
+    assert len(answers) == 60
+    shard.write_bytes(shard.read_bytes()[:2000])
+    call(paths, packed)
+    assert f"note: {shard}: a broken shard: " in capsys.readouterr().err
 
 
 def test_what_is_no_picture_is_named_and_skipped(

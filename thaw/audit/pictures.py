@@ -83,7 +83,7 @@ def look(path: Path) -> Look:
     small = picture.resize(side, Image.Resampling.BOX)
     saturation = float(np.asarray(small.convert("HSV"))[..., 1].mean()) / 255
     return Look(
-        np.asarray(small.convert("L")), kind, width, height, path.stat().st_size, images.camera(path), saturation
+        np.asarray(small.convert("L")), kind, width, height, images.length(path), images.camera(path), saturation
     )
 
 

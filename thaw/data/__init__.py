@@ -1,12 +1,13 @@
 """What comes in: data sets, their layouts, the manifest with its splits, and pixels.
 
-Offers ``sources`` (bring a data set), ``versioning`` (data/ under DVC), ``layouts`` (what one says of its files),
+Offers ``sources`` (bring a data set), ``versioning`` (data/ under DVC), ``files`` and ``layouts`` (what they say),
 ``corrections``, ``indexing`` (verify, split), ``manifest`` (all share it), ``images``, ``augmentation`` and ``sheets``.
 """
 
 __all__ = [
     "augmentation",
     "corrections",
+    "files",
     "images",
     "indexing",
     "layouts",

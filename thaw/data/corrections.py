@@ -20,8 +20,9 @@ from typing import Literal, cast, get_args
 
 from thaw.artifacts import atomic
 from thaw.config.wording import near, nearest, unknown
-from thaw.data import tables
-from thaw.data.layouts import CORRECTION_COLUMNS, CORRECTIONS, SPLITS, Refused, few, is_corrections, is_plain, quoted
+from thaw.data import shards, tables
+from thaw.data.files import is_corrections
+from thaw.data.layouts import CORRECTION_COLUMNS, CORRECTIONS, SPLITS, Refused, few, is_plain, quoted
 from thaw.data.manifest import SAME, Record
 from thaw.errors import UserError
 
@@ -79,7 +80,7 @@ def of(data: Path) -> list[Correction]:
         UserError: see ``read``.
     """
     file = data / CORRECTIONS
-    return meant(file, lambda path: (data / path).is_file()) if is_corrections(file) else []
+    return meant(file, lambda path: shards.is_file(data / path)) if is_corrections(file) else []
 
 
 def meant(file: Path, is_there: Callable[[str], bool]) -> list[Correction]:
@@ -220,14 +221,16 @@ def together(records: Iterable[Record], given: Iterable[Correction], *, groups: 
             node = above[parent]
         return node
 
-    listed = list(records)
+    listed, links = list(records), [link for link in given if link.action == "same"]
+    copies, linked = Counter(one.sha256 for one in listed), {path for link in links for path in link.paths}
+    # Of a million images, few are together with another one.
+    listed = [one for one in listed if copies[one.sha256] > 1 or one.path in linked or (groups and one.group)]
     for one in listed:
         above[root(("path", one.path))] = root(("content", one.sha256))
         if groups and one.group:
             above[root(("path", one.path))] = root(("group", one.group))
-    for link in given:
-        if link.action == "same":
-            above[root(("path", link.path))] = root(("path", link.value))
+    for link in links:
+        above[root(("path", link.path))] = root(("path", link.value))
     sets = defaultdict(list)
     for one in listed:
         sets[root(("path", one.path))].append(one)

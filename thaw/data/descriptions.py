@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from thaw.data import tables
-from thaw.data.layouts import Entry, Layout, is_plain, split_of
+from thaw.data.layouts import Entry, Layout, is_plain, split_of, suffix_of
 from thaw.data.manifest import BY, Split
 from thaw.errors import UserError
 
@@ -26,7 +26,7 @@ def added(data: Path, layout: Layout, paths: Sequence[str]) -> Layout:
     """
     for table in paths:
         folder, _, name = table.rpartition("/")
-        is_table = PurePosixPath(name).suffix.lower() in tables.SUFFIXES and "submission" not in name.lower()
+        is_table = suffix_of(name) in tables.SUFFIXES and "submission" not in name.lower()
         is_new = name not in [PurePosixPath(one).name for one in layout.tables]
         if is_table and is_new and folder in ("", layout.top):
             layout = _with(data, table, layout, paths)

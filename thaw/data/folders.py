@@ -12,9 +12,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from sys import intern
 
-from thaw.data.layouts import Entry, Layout, Listing, Options, Refused, few, is_picture, split_of
+from thaw.data.files import NUMBERED_SHARD, Listing
+from thaw.data.layouts import Entry, Layout, Options, Refused, few, is_picture, split_of, split_of_shard
 from thaw.data.manifest import Split
+from thaw.data.shards import tar_of
 from thaw.errors import UserError
 
 FOLD = re.compile(r"(cv|k)?[ _-]*fold[ _-]*\d+", re.IGNORECASE)
@@ -23,7 +26,40 @@ NUMBERED = re.compile(r"([^\W\d][^.]*)\.\d+", re.UNICODE)  # the stem of cat.001
 
 
 def understand(data: Path, files: Listing, options: Options) -> Layout:
-    """Understand a folder by the folders in it."""
+    """Understand a folder by the folders in it, and in its shards: as if these were unpacked where they lie."""
+    if not files.shards:
+        return _understand(data, files, options)
+    packed, refused = _unpacked(files)
+    layout = _understand(data, replace(files, paths=sorted(packed)), options)
+    entries = [replace(entry, path=packed[entry.path]) for entry in layout.entries]
+    refused += [replace(one, path=packed.get(one.path, one.path)) for one in layout.refused]
+    return replace(layout, entries=sorted(entries, key=lambda one: one.path), refused=refused)
+
+
+def _unpacked(files: Listing) -> tuple[dict[str, str], list[Refused]]:
+    """Return the real path of each file by the one that it has when shards are unpacked; then what is in two shards.
+
+    A shard's name says nothing, but for the split of all that is in it (train-000012.tar); of tars that are not
+    numbered and have no folders inside (cats.tar), it is the class.
+    """
+    tars = {*files.shards}
+    held = [(tar_of(path, tars), path) for path in files.paths]
+    with_folders = {tar for tar, path in held if tar and "/" in path[len(tar) + 1 :]}
+    around = dict[str, str]()
+    for tar in files.shards:
+        folder, _, name = f"/{tar}".rpartition("/")
+        split, is_class = split_of_shard(name), tar not in with_folders and not NUMBERED_SHARD.fullmatch(name)
+        around[tar] = f"{folder}/{split or (PurePosixPath(name).stem if is_class else '')}".strip("/")
+    packed, refused = dict[str, str](), list[Refused]()
+    for tar, path in held:
+        bare = f"{around[tar]}{path[len(tar) :]}".strip("/") if tar else path
+        if (other := packed.get(bare)) is not None:
+            refused.append(Refused(other, f"in two shards: {path!r} has the same path, and is used"))
+        packed[bare] = path
+    return packed, refused
+
+
+def _understand(data: Path, files: Listing, options: Options) -> Layout:
     if options.label_from:
         return _by_pattern(files.paths, options.label_from)
     tree = _Tree(files.paths, files.folders)
@@ -108,7 +144,9 @@ def _classes(tree: _Tree, top: str, options: Options, notes: list[str]) -> tuple
         return [], []  # split folders of files
     prefix = f"{top}/" if top else ""
     entries = [
-        Entry(path, path[len(prefix) :].rpartition("/")[0]) for folder in inside for path in _below(tree, folder)
+        Entry(path, intern(path[len(prefix) :].rpartition("/")[0]))
+        for folder in inside
+        for path in _below(tree, folder)
     ]
     return _labelled(entries, options, notes), []
 
@@ -121,7 +159,7 @@ def _in_splits(tree: _Tree, named: Mapping[str, Split], with_classes: set[str]) 
         for path in _below(tree, folder):
             inner = path.removeprefix(f"{base}/")
             if folder in with_classes and inner != path and "/" in inner:
-                entries.append(Entry(path, inner.rpartition("/")[0], named[folder]))
+                entries.append(Entry(path, intern(inner.rpartition("/")[0]), named[folder]))
             else:
                 refused.append(Refused(path, f"no label: in {folder}/, outside any class folder"))
     return entries, refused

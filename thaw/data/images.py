@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from thaw.data import shards
 from thaw.errors import UserError
 from thaw.machine import cores
 
@@ -78,7 +79,8 @@ def decode(source: Path | BinaryIO, max_pixels: float = math.inf, at_least: int 
     1, as 0 to 255 if they lie there, and else from their lowest to their highest.
 
     Args:
-        source: a file in one of ``FORMATS``, whatever its name ends in.
+        source: a file in one of ``FORMATS``, whatever its name ends in, or a path into a tar (see ``shards``); so it is
+            wherever a path of a picture is asked for.
         max_pixels: what the header may announce at most; it is read before any pixel is decoded.
         at_least: lets a JPEG be decoded smaller (by 2, 4 or 8, in its frequency domain, which is much faster) as long
             as both its sides keep this many pixels.
@@ -104,6 +106,11 @@ def about(path: Path) -> tuple[str, tuple[int, int]]:
     """Return the format of a picture that can be decoded, and its width and height, from its header."""
     with _opened(path) as image:
         return str(image.format), image.size
+
+
+def length(path: Path) -> int:
+    """Return how many bytes the file of a picture has."""
+    return shards.size(path)
 
 
 def camera(path: Path) -> str:
@@ -192,8 +199,6 @@ def ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
 def _read(source: Path | BinaryIO, max_pixels: float, at_least: int | None) -> tuple[Image.Image, tuple[int, int]]:
     """Do as ``decode`` says; also return the upright width and height that the picture has by itself."""
     try:
-        if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
-            raise Unusable("not a file")  # a pipe would be waited for
         with _opened(source) as image:
             width, height = image.size
             if width * height > max_pixels:
@@ -209,7 +214,7 @@ def _read(source: Path | BinaryIO, max_pixels: float, at_least: int | None) -> t
     except Unusable:
         raise
     except UnidentifiedImageError:
-        empty = source.stat().st_size == 0 if isinstance(source, Path) else not source.seek(0, io.SEEK_END)
+        empty = shards.size(source) == 0 if isinstance(source, Path) else not source.seek(0, io.SEEK_END)
         known = OTHERS.get(source.suffix.lower()) if isinstance(source, Path) else None
         said = f"not an image: {known} could make one of it" if known else f"not an image: expected {READ}"
         raise Unusable("empty file" if empty else said) from None
@@ -220,9 +225,15 @@ def _read(source: Path | BinaryIO, max_pixels: float, at_least: int | None) -> t
 
 
 def _opened(source: Path | BinaryIO) -> Image.Image:
-    """Read a picture's header."""
+    """Read a picture's header, and of one in a shard all of it."""
     by_name = BY_NAME.get(source.suffix.lower()) if isinstance(source, Path) else None
-    return Image.open(source, formats=[*FORMATS, by_name] if by_name else FORMATS)
+    formats = [*FORMATS, by_name] if by_name else FORMATS
+    if isinstance(source, Path):
+        if inside := shards.divided(source):
+            return Image.open(io.BytesIO(shards.content(*inside)), formats=formats)
+        if not stat.S_ISREG(source.stat().st_mode):
+            raise Unusable("not a file")  # a pipe would be waited for
+    return Image.open(source, formats=formats)
 
 
 def _orientation(image: Image.Image) -> int | None:

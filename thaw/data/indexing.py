@@ -11,9 +11,10 @@ from typing import get_args
 
 from thaw import cluster
 from thaw.config.schema import Dataset
-from thaw.data import corrections, descriptions, folders, images, tables
+from thaw.data import corrections, descriptions, folders, images, samples, shards, tables
 from thaw.data.corrections import Action, Correction
-from thaw.data.layouts import SPLITS, Entry, Layout, Listing, Options, Refused, coherent, few, listing, quoted
+from thaw.data.files import BROKEN, COMPRESSED, Listing, listing
+from thaw.data.layouts import SPLITS, Entry, Layout, Options, Refused, coherent, few, is_picture, quoted
 from thaw.data.manifest import Record, Split
 from thaw.errors import UserError
 
@@ -128,11 +129,16 @@ def scan(data: Path, options: Options | None = None) -> Layout:
 
 def understand(data: Path, files: Listing, options: Options) -> Layout:
     """Do as ``scan`` does with a folder whose files are listed."""
+    tars = [one for one in files.refused if one.kind in (COMPRESSED, BROKEN)]
+    if tars and not any(map(is_picture, files.paths)):
+        raise UserError(f"expected images in {data}, found {few(one.path for one in tars)}: {tars[0].reason}")
     if not files.paths:
         raise UserError(f"expected images in {data}, found no file; add a folder of images for each class")
-    layout = tables.inside(data, files.paths, options)
+    layout = tables.inside(data, files.paths, options) or samples.understand(data, files, options)
     layout = layout or descriptions.added(data, folders.understand(data, files, options), files.paths)
-    return coherent(data, replace(layout, refused=[*files.refused, *layout.refused]))
+    notes = [f"shards, which are read in place: {len(files.shards):,}"] if files.shards else []
+    refused = [*files.refused, *layout.refused]
+    return coherent(data, replace(layout, refused=refused, notes=[*notes, *layout.notes]))
 
 
 def verify(data: Path, entry: Entry, max_pixels: float) -> Record | Refused:
@@ -142,7 +148,7 @@ def verify(data: Path, entry: Entry, max_pixels: float) -> Record | Refused:
         width, height = images.measure(path, max_pixels)
     except images.Unusable as error:
         return Refused(entry.path, str(error))
-    with path.open("rb") as file:
+    with shards.opened(path) as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Record(entry.path, entry.label, entry.split or "train", sha256, width, height, entry.group, entry.metadata)
 
@@ -165,9 +171,11 @@ def find_conflicts(records: Iterable[Record]) -> dict[str, Refused]:
     Of two labels at least one is wrong, and two groups would put one image into two splits, so all copies go. Of
     copies in two predefined splits only those in the earlier one go: test stays as it was given.
     """
-    copies = defaultdict(list)
-    for record in records:
-        copies[record.sha256].append(record)
+    listed, copies = list(records), defaultdict(list)
+    count = Counter(record.sha256 for record in listed)
+    for record in listed:
+        if count[record.sha256] > 1:
+            copies[record.sha256].append(record)
     conflicts = {}
     for same in copies.values():
         labels, groups = sorted({one.label for one in same}), sorted({one.group for one in same})

@@ -5,18 +5,15 @@ An error is left for what can give no answer at all (no images, one class), and 
 two splits). ``tables`` and ``folders`` are the two ways in which a data set says it.
 """
 
-import glob
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
-from thaw.data import columns, images
-from thaw.data.manifest import Split
+from thaw.data import columns
+from thaw.data.manifest import NOTHING, Split
 from thaw.errors import UserError
 
 # In the order of their use; an image that stands in two of them stays in the later one.
@@ -39,7 +36,6 @@ ABOUT = {"readme", "license", "licence", "copying", "notice", "authors", "citati
 BARS = 20  # classes that are shown with a bar
 CORRECTIONS = "corrections.csv"  # beside the images, see ``thaw.data.corrections``: about them, and none of them
 CORRECTION_COLUMNS = ("path", "action", "value")
-JUNK = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
 
 Classes = Literal["outermost", "innermost", "path"]
 
@@ -73,7 +69,7 @@ class Entry:
     label: str
     split: Split | None = None
     group: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    metadata: Mapping[str, str] = field(default_factory=lambda: NOTHING, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,92 +106,22 @@ class Layout:
     tables: list[str] = field(default_factory=list)
 
 
-@dataclass
-class Listing:
-    """The files of a folder, relative and '/'-separated, sorted; what is none that can be used; its folders."""
-
-    paths: list[str] = field(default_factory=list)
-    refused: list[Refused] = field(default_factory=list)
-    folders: list[str] = field(default_factory=list)
-
-
-def listing(folder: Path) -> Listing:
-    """List every file below ``folder`` but corrections and what is hidden or left there by a system, whatever it is.
-
-    A link to a folder is followed, once; never one to a folder above it.
-    """
-    found, followed = Listing(), set[tuple[int, int]]()
-
-    def walk(here: Path, above: frozenset[tuple[int, int]]) -> None:
-        try:
-            inside = sorted(os.scandir(here), key=lambda one: one.name)
-        except OSError as error:
-            found.refused.append(Refused(_said(here, folder), f"unreadable folder: {error.strerror}"))
-            return
-        for one in inside:
-            if one.name.startswith(".") or one.name.lower() in JUNK:
-                continue
-            path = Path(one.path)
-            said = _said(path, folder)
-            if not is_plain(one.name):
-                found.refused.append(Refused(said, "a name that is not printable UTF-8"))
-                continue
-            try:
-                state = path.stat()  # of an entry, Windows knows less
-                identity = (state.st_dev, state.st_ino)
-                is_folder, is_file = one.is_dir(), one.is_file()
-            except OSError as error:
-                broken = one.is_symlink() and not path.exists()
-                reason = "a link to nothing" if broken else f"unreadable: {error.strerror}"
-                found.refused.append(Refused(said, reason))
-                continue
-            if is_folder and one.is_symlink() and identity in above:
-                found.refused.append(Refused(said, "a link to a folder around it"))
-            elif is_folder and one.is_symlink() and identity in followed:
-                found.refused.append(Refused(said, "a link to a folder that another link leads to"))
-            elif is_folder:
-                if one.is_symlink():
-                    followed.add(identity)
-                found.folders.append(said)
-                walk(path, above | {identity})
-            elif is_file:
-                if not is_corrections(path):
-                    found.paths.append(said)
-            else:
-                found.refused.append(Refused(said, "neither a file nor a folder"))
-
-    top = folder.stat()
-    walk(folder, frozenset({(top.st_dev, top.st_ino)}))
-    found.paths.sort()
-    return found
-
-
-def is_corrections(file: Path) -> bool:
-    """Whether there is a file of corrections, by its name and its columns."""
-    if file.name != CORRECTIONS or not file.is_file():
-        return False
-    with suppress(OSError), file.open("rb") as content:
-        start = content.read(1000).replace(b"\0", b"")  # spreadsheets may write UTF-16
-        first = next((line for line in re.split(rb"[\r\n]", start) if re.search(rb"\w", line)), b"")
-        return sorted(re.findall(rb"\w+", first)) == sorted(name.encode() for name in CORRECTION_COLUMNS)
-    return False
-
-
 def is_plain(text: str) -> bool:
     """Whether a name can stand in a CSV file: control characters break rows, and no UTF-8 shows as lone surrogates."""
     return not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text)
 
 
-def _said(path: Path, folder: Path) -> str:
-    text = path.relative_to(folder).as_posix()
-    return text if is_plain(text) else ascii(text)[1:-1]
-
-
 def is_picture(path: str) -> bool:
     """Whether a file may be an image, by its name: all that is not known to be something else."""
-    name = PurePosixPath(path)
-    suffix = name.suffix.lower()
-    return suffix not in BESIDE and (bool(suffix) or name.name.lower() not in ABOUT)
+    suffix = suffix_of(path)
+    return suffix not in BESIDE and (bool(suffix) or path.rpartition("/")[2].lower() not in ABOUT)
+
+
+def suffix_of(path: str) -> str:
+    """The ending of a file's name, ``.jpg``, in small letters: as pathlib has it, in a tenth of the time."""
+    name = path.rpartition("/")[2]
+    at = name.rfind(".")
+    return name[at:].lower() if 0 < at < len(name) - 1 else ""
 
 
 def split_of(name: str) -> Split | None:
@@ -205,6 +131,15 @@ def split_of(name: str) -> Split | None:
         words[:2] = ["holdout"]
     meant = [word for word in words if word not in FILLERS]
     return SPLIT_WORDS.get(meant[0]) if len(meant) == 1 else None
+
+
+def split_of_shard(tar: str) -> Split | None:
+    """Return the split that the path of a shard means: its name, as imagenet-train-000012.tar, or a folder around."""
+    *folders, name = tar.split("/")
+    found = {SPLIT_WORDS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_WORDS}
+    if len(found) == 1:
+        return found.pop()
+    return next((split for folder in reversed(folders) if (split := split_of(folder))), None)
 
 
 def coherent(place: Path, layout: Layout) -> Layout:
@@ -272,11 +207,13 @@ def _one_spelling(entries: list[Entry], trained: set[str], notes: list[str]) -> 
     }
     if renamed:
         notes.append(f"the same classes, spelt as in train: {few(f'{a} = {b}' for a, b in sorted(renamed.items()))}")
-    return [replace(entry, label=renamed.get(entry.label, entry.label)) for entry in entries]
+    return [replace(entry, label=renamed[entry.label]) if entry.label in renamed else entry for entry in entries]
 
 
 def _sliced(entries: Sequence[Entry], notes: list[str]) -> list[Entry]:
     """Leave of what tables say beside path, label, split and group the columns that make slices."""
+    if not any(entry.metadata for entry in entries):
+        return [*entries]
     found, ignored = columns.chosen([entry.metadata for entry in entries], [entry.label for entry in entries])
     if kept := {name: len({one[name] for one in found}) for name in found[0]}:
         notes.append(f"slices: {few((f'by {name}: {count}' for name, count in kept.items()), 10)}")
@@ -309,27 +246,3 @@ def few(names: Iterable[str], most: int = 5) -> str:
 def quoted(names: Iterable[str]) -> str:
     """Name all, in quotes."""
     return " and ".join(repr(name) for name in sorted(names))
-
-
-def find_pictures(names: Sequence[str]) -> list[Path]:
-    """Return the files that are meant, each once: those named, those in folders named, those that patterns match.
-
-    Raises:
-        UserError: a name means nothing.
-    """
-    found: dict[Path, None] = {}
-    for name in names:
-        path = Path(name).expanduser()
-        # Path.glob takes no absolute patterns.
-        matches = [path] if path.exists() else [Path(one) for one in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
-        files = [file for match in matches for file in _inside(match)]
-        if not files:
-            raise UserError(f"expected a picture, a folder of them or a pattern, found nothing at {name}; correct it")
-        found |= dict.fromkeys(files)
-    return list(found)
-
-
-def _inside(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    return [path / file for file in listing(path).paths if Path(file).suffix.lower() in images.SUFFIXES]

@@ -13,6 +13,7 @@ from thaw.artifacts import atomic
 
 Split = Literal["train", "val", "test"]
 SAME = "same/"  # begins the name of a group that corrections have made; the content hash of one of its images follows
+NOTHING: Mapping[str, str] = {}  # one for all images of which nothing more is said
 BY = "by "  # begins the name of a column that makes slices, so that it can be called as it likes
 
 
@@ -30,7 +31,7 @@ class Record:
     width: int
     height: int
     group: str
-    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    metadata: Mapping[str, str] = field(default_factory=lambda: NOTHING, hash=False)
 
     @property
     def unit(self) -> str:

@@ -21,10 +21,11 @@ from tqdm import tqdm
 
 from thaw.artifacts import atomic, cache, write_text
 from thaw.config.editing import edited
-from thaw.data import archives, corrections, parquet, sheets, tables
+from thaw.data import archives, corrections, packing, parquet, shards, sheets, tables
 from thaw.data.corrections import Correction
+from thaw.data.files import Listing, listing
 from thaw.data.indexing import scan, understand
-from thaw.data.layouts import CORRECTIONS, Layout, Listing, Options, coherent, is_picture, listing
+from thaw.data.layouts import CORRECTIONS, Layout, Options, coherent, is_picture
 from thaw.errors import UserError
 
 FLOWERS_URL = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
@@ -104,11 +105,17 @@ def encode_png(picture: NDArray[np.uint8]) -> bytes:
 
 
 def write_images(
-    source: Path, target: Path, options: Options, picture: Path | None = None, *, link: bool = False
+    source: Path,
+    target: Path,
+    options: Options,
+    picture: Path | None = None,
+    *,
+    link: bool = False,
+    packed: bool | None = None,
 ) -> Layout:
     """Copy, or link to, the images of a folder, an archive or a table, and say what was understood.
 
-    Where it takes a table or ``options`` to understand them, ``index.csv`` says it to ``prepare``.
+    Where it takes a table or ``options`` to understand them, ``index.csv`` says it to ``prepare``. Shards stay whole.
 
     Args:
         source: the folder, archive or table.
@@ -116,6 +123,8 @@ def write_images(
         options: what a person says.
         picture: the file of a contact sheet, a row for each class, if one is wanted.
         link: make links instead of copies.
+        packed: whether images that lie in no shards are packed into some; None does so with more than
+            ``packing.ABOVE``.
 
     Raises:
         UserError: nothing is there, or it cannot be understood.
@@ -124,8 +133,9 @@ def write_images(
     if link and not source.is_dir():
         raise UserError(f"--link: expected a folder to link to, found {source}; leave out --link")
     with _opened(source, options, target) as (folder, layout):
-        _place(folder, target, layout, link=link)
+        note = _place(folder, target, layout, link=link, packed=packed)
         found = _with_corrections(folder, layout)
+        found = replace(found, notes=[*found.notes, *note])
         return sheets.draw(folder, found, picture) if picture else found
 
 
@@ -169,15 +179,38 @@ def _opened(source: Path, options: Options, beside: Path) -> Iterator[tuple[Path
         )
 
 
-def _place(folder: Path, target: Path, layout: Layout, *, link: bool) -> None:
-    """Put images into a new folder: what the layout speaks of, or what it lists, with the list."""
+def _place(folder: Path, target: Path, layout: Layout, *, link: bool, packed: bool | None) -> list[str]:
+    """Put images into a new folder: what the layout speaks of, or what it lists, with the list.
+
+    Returns:
+        What is to be said of it.
+    """
     paths = [entry.path for entry in layout.entries]
     if not layout.listed:  # what cannot be used is for prepare to say, but no files beside the images
-        paths += [one.path for one in layout.refused if is_picture(one.path) and (folder / one.path).is_file()]
+        paths += [one.path for one in layout.refused if is_picture(one.path) and shards.is_file(folder / one.path)]
     is_inside = layout.top and not layout.listed and all(path.startswith(f"{layout.top}/") for path in paths)
     inside = f"{layout.top}/" if is_inside else ""
-    paths += [] if layout.listed else layout.tables
-    for path in tqdm(paths, "copy", disable=None, unit="file"):
+    beside = [] if layout.listed else layout.tables
+    tars, loose = dict[str, None](), list[str]()  # which stay whole; and images in none of them
+    for path in paths:
+        if held := shards.divided(folder / path):
+            tars[held[0].relative_to(folder).as_posix()] = None
+        else:
+            loose.append(path)
+    if packed and link:
+        raise UserError("--link: expected files to stay as they are, found --shards, which packs them; leave out one")
+    placed, notes = {path: path.removeprefix(inside) for path in paths}, list[str]()
+    if not tars and not link and (len(loose) > packing.ABOVE if packed is None else packed):
+        try:
+            put = packing.pack([(folder / path, placed[path]) for path in loose], target)
+        except OSError as error:
+            raise _uncopied(error.filename, error) from None
+        placed = {path: put[name] for path, name in placed.items()}
+        why = "" if packed else f", as there are more than {packing.ABOVE:,} images (--no-shards leaves them files)"
+        count = len({one.partition("/")[0] for one in put.values()})
+        notes.append(f"packed into {count:,} shard{'s' * (count != 1)}{why}")
+        loose = []
+    for path in tqdm([*tars, *loose, *beside], "copy", disable=None, unit="file"):
         source, copy = folder / path, target / path.removeprefix(inside)
         copy.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -188,11 +221,17 @@ def _place(folder: Path, target: Path, layout: Layout, *, link: bool) -> None:
         except OSError as error:
             if link:  # Windows lets only some users make links
                 raise UserError(f"expected to link to {source}, found: {error.strerror}; leave out --link") from None
-            raise UserError(f"expected to copy {source}, found: {error.strerror}; mend or remove it") from None
+            raise _uncopied(source, error) from None
     if layout.listed:
-        tables.write(target / tables.INDEX, layout.entries)
+        tables.write(target / tables.INDEX, [replace(entry, path=placed[entry.path]) for entry in layout.entries])
     if given := _corrections(folder, layout):
-        corrections.write(target / CORRECTIONS, [one.moved(inside, "") for one in given])
+        moved = [one.about([placed.get(path, path.removeprefix(inside)) for path in one.paths]) for one in given]
+        corrections.write(target / CORRECTIONS, moved)
+    return notes
+
+
+def _uncopied(source: Path | str, error: OSError) -> UserError:
+    return UserError(f"expected to copy {source}, found: {error.strerror}; mend or remove it")
 
 
 def _corrections(folder: Path, layout: Layout) -> list[Correction]:

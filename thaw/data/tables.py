@@ -12,9 +12,11 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from thaw.data.layouts import Entry, Layout, Options, Refused, few, is_picture, is_plain, quoted, split_of
+from thaw.data import shards
+from thaw.data.layouts import Entry, Layout, Options, Refused, few, is_picture, is_plain, quoted, split_of, suffix_of
 from thaw.data.manifest import BY, Split
 from thaw.errors import UserError
 
@@ -25,7 +27,7 @@ PATH = (
     "path filepath filename imagepath imgpath imagefile imagename imgname file image img photo picture imageid imgid "
     "id name"
 )
-LABEL = "label labels class classname classlabel category categoryname target labelname species breed diagnosis y"
+LABEL = "label labels class classname classlabel category categoryname target labelname species breed diagnosis cls y"
 GROUP = "group groupid patient patientid subject subjectid person personid individual individualid"
 SPLIT = "split set subset fold partition phase"
 
@@ -45,7 +47,9 @@ def inside(data: Path, paths: Sequence[str], options: Options) -> Layout | None:
     """
     if options.label_from:
         return None
-    tables = [path for path in paths if PurePosixPath(path).suffix.lower() in SUFFIXES]
+    tables = [path for path in paths if suffix_of(path) in SUFFIXES]
+    if not tables:
+        return None
     if INDEX in tables and any(is_called(name, LABEL) for name in read(data / INDEX)[0]):
         return _merged([(INDEX, understand(data, data / INDEX, paths, options))], paths)
     named = [path for path in tables if PurePosixPath(path).stem.lower() == "metadata"]  # Hugging Face's image folders
@@ -113,8 +117,27 @@ def understand(data: Path, table: Path, paths: Sequence[str], options: Options) 
     columns, rows = read(table)
     base = table.parent.relative_to(data).as_posix() if table.is_relative_to(data) else ""
     places = Places(paths, "" if base == "." else base)
-    notes: list[str] = []
     by_path, meant = _path_column(table, rows, columns, places, options.path_column)
+    return said(table, columns, rows, by_path, meant, options)
+
+
+def said(
+    table: Path, columns: Sequence[str], rows: Rows, by_path: str, meant: Sequence[str], options: Options
+) -> Layout:
+    """Say what rows say of files.
+
+    Args:
+        table: the file to name.
+        columns: what the rows say.
+        rows: one for each image.
+        by_path: the column that names the file.
+        meant: the file of each row; ``""`` where there is none.
+        options: what a person says.
+
+    Raises:
+        UserError: the rows do not say which column is the label.
+    """
+    notes: list[str] = []
     hot = [] if options.label_column else _one_hot(rows, [name for name in columns if name != by_path])
     by_label = "" if hot else _label_column(table, rows, [name for name in columns if name != by_path], options)
     by_split = named(columns, SPLIT, {by_path, by_label})
@@ -131,9 +154,9 @@ def understand(data: Path, table: Path, paths: Sequence[str], options: Options) 
     entries: dict[str, Entry] = {}
     refused: dict[str, Refused] = {}
     for number, (row, path) in enumerate(zip(rows, meant, strict=True), start=2):
-        said = row[by_path].strip()
+        named_so = row[by_path].strip()
         label = next((name for name in hot if float(row[name] or 0) == 1), "") if hot else row[by_label].strip()
-        shown = path or (said if is_plain(said) else ascii(said)[1:-1]) or f"{table.name}, row {number}"
+        shown = path or (named_so if is_plain(named_so) else ascii(named_so)[1:-1]) or f"{table.name}, row {number}"
         if not path:
             refused[shown] = Refused(shown, f"no such file: row {number} of {table.name}")
             continue
@@ -178,7 +201,8 @@ def read(table: Path) -> tuple[list[str], Rows]:
 
 
 def _text(table: Path) -> str:
-    content = table.read_bytes()
+    with shards.opened(table) as file:
+        content = file.read()
     is_wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")  # what spreadsheets call Unicode text
     return content.decode("utf-16" if is_wide else "utf-8-sig")
 
@@ -302,17 +326,23 @@ class Places:
 
     def __init__(self, paths: Sequence[str], base: str) -> None:
         self._base, self._paths = base, set(paths)
-        self._ends: dict[str, list[str]] = defaultdict(list)
-        for path in filter(is_picture, paths):
+
+    @cached_property
+    def _ends(self) -> dict[str, list[str]]:
+        ends: dict[str, list[str]] = defaultdict(list)
+        for path in filter(is_picture, self._paths):
             parts = path.split("/")
             for begin in range(len(parts)):
                 end = "/".join(parts[begin:])
-                self._ends[end].append(path)
-                if PurePosixPath(end).suffix:
-                    self._ends[end[: -len(PurePosixPath(end).suffix)]].append(path)
+                ends[end].append(path)
+                if suffix := PurePosixPath(end).suffix:
+                    ends[end[: -len(suffix)]].append(path)
+        return ends
 
     def find(self, all_said: Sequence[str]) -> list[str]:
         """Return the file that is meant in each row; nothing where none is, or several may be."""
+        if not self._base and self._paths.issuperset(all_said):  # as in a list of a million that ``get_data`` wrote
+            return [*all_said]
         split = [self._parts(said) for said in all_said]
         deepest = max((len(parts) for parts in split), default=0)
         tries = ([self._one(parts[cut:]) for parts in split] for cut in range(max(1, deepest)))

@@ -11,17 +11,22 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import yaml
 
 from thaw.artifacts import Paths, rename
 from thaw.config.wording import nearest
-from thaw.data import corrections, manifest
+from thaw.data import corrections, manifest, shards
+from thaw.data.corrections import Correction
+from thaw.data.files import is_corrections
 from thaw.data.indexing import scan
-from thaw.data.layouts import CORRECTIONS, few, is_corrections, listing
+from thaw.data.layouts import CORRECTIONS, few
 from thaw.errors import UserError
+
+MEMBER = f"{shards.SUFFIX}/"  # stands in the path of an image in a shard
 
 
 def bring(root: Path, write: Callable[[Path], None], *, force: bool, quick: bool = False) -> None:
@@ -68,7 +73,7 @@ def bring(root: Path, write: Callable[[Path], None], *, force: bool, quick: bool
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     _dvc_add(root)
-    print(f"{len(listing(data).paths):,} files in {data}, tracked by data.dvc")
+    print(f"{sum(len(names) for *_, names in os.walk(data)):,} files in {data}, tracked by data.dvc")
 
 
 def correct(root: Path, file: Path) -> str:
@@ -85,14 +90,14 @@ def correct(root: Path, file: Path) -> str:
         UserError: there are no data to correct, or the file is none of corrections, or names images that never were.
     """
     kept = _correctable(root)
-    old = corrections.meant(kept, lambda path: (kept.parent / path).is_file()) if kept.exists() else []
+    old = corrections.meant(kept, lambda path: shards.is_file(kept.parent / path)) if kept.exists() else []
     layout, paths = scan(kept.parent), Paths(root / "data", root / "artifacts")
     there = {*(one.path for one in layout.entries), *(one.path for one in layout.refused)}
     known = there | {path for one in old for path in one.paths}
     for indexed in (paths.manifest, paths.contradictory):
         if indexed.exists():  # what was there when a person looked at it
             known |= {record.path for record in manifest.read(indexed)}
-    new = corrections.meant(file, known.__contains__)
+    new = _renumbered(corrections.meant(file, known.__contains__), there)
     for path in (path for one in new for path in one.paths):
         if path not in known:
             near = nearest(path, sorted(there))
@@ -108,6 +113,20 @@ def correct(root: Path, file: Path) -> str:
         lines.append(f"  left out, as the data have no such file any more: {few(gone)}")
     labels = {entry.label for entry in layout.entries} | {one.value for one in old if one.action == "relabel"}
     return "\n".join([*lines, *(f"  {line}" for line in corrections.anew(usable, labels))])
+
+
+def _renumbered(given: Sequence[Correction], there: Collection[str]) -> list[Correction]:
+    """Say of an image where it lies now, if it has been packed, or if its shard has got another number, since."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in there:
+        if MEMBER in path:
+            places[path.partition(MEMBER)[2]].append(path)
+
+    def now(path: str) -> str:
+        found = [] if path in there else places.get(path.rpartition(MEMBER)[2], [])
+        return found[0] if len(found) == 1 else path
+
+    return [one.about([now(path) for path in one.paths]) for one in given]
 
 
 def take_back(root: Path) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.helpers import pictures
 from thaw.config.schema import Dataset
-from thaw.data import corrections, indexing, layouts, manifest, sources
+from thaw.data import corrections, files, indexing, layouts, manifest, sources
 from thaw.data.corrections import Correction
 from thaw.data.layouts import CORRECTIONS, Options
 from thaw.data.manifest import Record, Split
@@ -84,7 +84,7 @@ def test_a_spreadsheet_may_have_saved_it(tmp_path: Path, encoding: str, separato
     file = tmp_path / CORRECTIONS
     rows = ["action,path,value", "relabel,é/1.jpg,dogs", "keep,é/2.jpg,"]
     file.write_bytes("\r\n".join(rows).replace(",", separator).encode(encoding))
-    assert layouts.is_corrections(file)
+    assert files.is_corrections(file)
     assert corrections.read(file) == [Correction("é/1.jpg", "relabel", "dogs"), Correction("é/2.jpg", "keep")]
 
 
@@ -523,13 +523,13 @@ def test_the_file_is_no_table_no_image_and_no_stray_file(data: Path) -> None:
     correct(data, "cats/000.png,keep,")
     built = build(data)
     assert (len(built.records), built.refused) == (24, [])
-    assert CORRECTIONS not in layouts.listing(data).paths
+    assert CORRECTIONS not in files.listing(data).paths
     (data / CORRECTIONS).write_text("path,label\ncats/000.png,x\ndogs/000.png,y\n")
     assert {one.label for one in indexing.scan(data).entries} == {"x", "y"}, "another table of that name is one"
-    assert not layouts.is_corrections(data / "index.csv")
+    assert not files.is_corrections(data / "index.csv")
     (data / CORRECTIONS).unlink()
     (data / CORRECTIONS).mkdir()
-    assert not layouts.is_corrections(data / CORRECTIONS)
+    assert not files.is_corrections(data / CORRECTIONS)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tests.helpers import pictures
 from thaw.config.schema import Dataset
 from thaw.data import indexing, sources
-from thaw.data.layouts import Options, listing, split_of
+from thaw.data.files import listing
+from thaw.data.layouts import Options, split_of
 from thaw.errors import UserError
 
 DATASET = Dataset(val=0.15, test=0.2, min_images=3, max_megapixels=1.0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.helpers import pictures
 from thaw.config.schema import Dataset
-from thaw.data import indexing, layouts, manifest
+from thaw.data import files, indexing, layouts, manifest
 from thaw.data.manifest import Record
 from thaw.errors import UserError
 
@@ -24,7 +24,7 @@ NAMES = st.text(
     st.characters(exclude_characters="/\x7f", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=12
 ).filter(
     lambda name: (
-        not name.startswith(".") and name.lower() not in {"index.csv", "__macosx", *layouts.JUNK, *layouts.SPLIT_WORDS}
+        not name.startswith(".") and name.lower() not in {"index.csv", "__macosx", *files.JUNK, *layouts.SPLIT_WORDS}
     )
 )
 
