@@ -8,6 +8,7 @@ not run again, so that what was stopped goes on where it was.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks import scale
 from thaw.artifacts import PROJECT, cache, read_json, write_json, write_text
 from thaw.machine import cores
 
@@ -124,37 +126,22 @@ class Bench:
         return self.run("decoding", self.flowers, 10 if self.quick else 100, cache=self.folder / "extraction")
 
     def scale(self) -> Figures:
-        """Many small images, and twice as many: the median of rounds that alternate."""
-        folder = self.folder / "scale"
-        shutil.rmtree(folder, ignore_errors=True)
-        counts = (1000, 2000) if self.quick else (100_000, 200_000)
-        for count in {1000, *counts}:
-            self.run("scale", "make", folder / f"data-{count}", count, cache=folder)
-        os.sync()  # what is still being written would slow whoever comes first
-        rounds: dict[int, dict[str, list[Figures]]] = {
-            count: {"prepare": [], "extract_features": []} for count in counts
-        }
-        for _ in range(1 if self.quick else 3):
-            for count, stages in rounds.items():
-                own = folder / "cache"
-                for stage in stages:  # on a few images first, so that the network is converted before
-                    self.run("scale", "run", stage, folder / "data-1000", folder / "warm", cache=own)
-                for stage, runs in stages.items():
-                    runs.append(
-                        self.run("scale", "run", stage, folder / f"data-{count}", folder / str(count), cache=own)
-                    )
-                shutil.rmtree(own)
-        shutil.rmtree(folder)
-        return {
-            str(count): {
-                stage: {
-                    "seconds": statistics.median(one["seconds"] for one in runs),
-                    "memory": max(one["memory"] for one in runs),
-                }
-                for stage, runs in stages.items()
-            }
-            for count, stages in rounds.items()
-        }
+        """Very many small images, twice and four times as many: each stage, and DVC."""
+        own, parts = self.folder / "scale", ["dvc", *scale.STAGES]
+        counts = (1000, 2000, 4000) if self.quick else (250_000, 500_000, 1_000_000)
+        for count in (scale.EACH, *counts):  # on a few images first, so that the network is converted before
+            root, cache = own / f"{count}", own / "cache"
+            missing = [part for part in parts if not (own / f"{count}-{part}.json").exists()]  # by a run that stopped
+            if missing:
+                self.run("scale", "make", own / "images", counts[-1], cache=cache)
+                os.sync()  # what is still being written would slow what follows
+            for part in missing:
+                found = self.run("scale", part, own / "images", count, root, cache=cache)
+                write_json(own / f"{count}-{part}.json", found)
+            shutil.rmtree(root, ignore_errors=True)
+            shutil.rmtree(cache / "features", ignore_errors=True)
+        shutil.rmtree(own / "images", ignore_errors=True)
+        return {str(count): {part: read_json(own / f"{count}-{part}.json") for part in parts} for count in counts}
 
 
 PARTS: dict[str, Callable[[Bench], Figures]] = {
@@ -417,20 +404,31 @@ def _sweeps(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
 
 
 def _scale(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
-    (small, one), (large, two) = found.items()
-    total = [sum(stage["seconds"] for stage in stages.values()) for stages in (one, two)]
-    peak = max(stage["memory"] for stages in (one, two) for stage in stages.values()) / 1e9
-    what = f"prepare and extract_features for {int(large):,} images of 64 px against {int(small):,}"
+    stages = {count: {part: one for part, one in parts.items() if part != "dvc"} for count, parts in found.items()}
+    total = {int(count): sum(one["seconds"] for one in parts.values()) for count, parts in stages.items()}
+    peak = max(one["memory"] for parts in stages.values() for one in parts.values()) / 1e9
     rows: list[Row] = [
-        (f"{what}, seconds", f"{total[1]:.0f} s", f"{total[0]:.0f} s", total[1] / total[0], "{:.2f} ×", 2.1, False),
-        ("the same, peak memory of a process", f"{peak:.2f} GB", "", peak, "{:.2f} GB", 2.5, False),
+        (
+            f"all stages but fine-tuning for {two:,} images of 64 px against {one:,}, seconds",
+            f"{total[two]:.0f} s",
+            f"{total[one]:.0f} s",
+            total[two] / total[one],
+            "{:.2f} ×",
+            2.2,
+            False,
+        )
+        for one, two in itertools.pairwise(total)
     ]
+    rows.append(("the same, peak memory of a process", f"{peak:.2f} GB", "", peak, "{:.2f} GB", 3, False))
     parts = (
         f"{int(count):,} images: "
-        + ", ".join(f"{stage} {f['seconds']:.0f} s and {f['memory'] / 1e9:.2f} GB" for stage, f in stages.items())
-        for count, stages in found.items()
+        + ", ".join(f"{part} {one['seconds']:.0f} s and {one['memory'] / 1e9:.2f} GB" for part, one in parts.items())
+        for count, parts in found.items()
     )
-    return rows, [f"Scale, bundled backbone at 96 px, network converted before: {'; '.join(parts)}."]
+    return rows, [
+        "Scale, 100 classes in shards, bundled backbone at 64 px, network converted before; dvc: 'dvc add' of links to "
+        f"the shards: {'; '.join(parts)}."
+    ]
 
 
 def _decoding(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:

@@ -1,5 +1,7 @@
 """The benchmarks' own arithmetic and page; what they measure is not tested."""
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +60,8 @@ FIGURES: dict[str, Any] = {
         for name, ms in (("full size", 40.0), ("twice", 8.0), ("once", 5.0))
     },
     "scale": {
-        count: {stage: {"seconds": s, "memory": 1e9} for stage in ("prepare", "extract_features")}
-        for count, s in (("100000", 50.0), ("200000", 104.0))
+        count: {part: {"seconds": s, "memory": 1e9} for part in ("dvc", "prepare", "extract_features")}
+        for count, s in (("250000", 50.0), ("500000", 104.0), ("1000000", 312.0))
     },
     "sweeps": {
         "heads": {"configurations": 100, "seconds": 70.0, "whole": 100.0, "keras": 140.0, "measured": 3},
@@ -91,8 +93,9 @@ def test_the_page_says_what_is_met_and_what_is_missed() -> None:
         ("10.00 ×", "≥ 6.00 ×", "met"),
         ("5.0 ×", "≥ 2.0 ×", "met"),
         ("0.9990", "≥ 0.9900", "met"),
-        ("2.08 ×", "≤ 2.10 ×", "met"),
-        ("1.00 GB", "≤ 2.50 GB", "met"),
+        ("2.08 ×", "≤ 2.20 ×", "met"),
+        ("3.00 ×", "≤ 2.20 ×", "**missed**"),
+        ("1.00 GB", "≤ 3.00 GB", "met"),
         ("200 ×", "≥ 100 ×", "met"),
         ("70 s", "≤ 60 s", "**missed**"),
         ("0.75 ×", "≤ 1.00 ×", "met"),
@@ -130,12 +133,14 @@ def test_there_are_a_hundred_different_heads() -> None:
 
 def test_synthetic_pictures_are_distinct_and_the_same_each_time(tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        scale.make(tmp_path / folder, 40)
-    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").glob("*/*.jpg"))
-    contents = [(tmp_path / "a" / file).read_bytes() for file in files]
-    assert len({*contents}) == len(files) == 40
-    assert contents == [(tmp_path / "b" / file).read_bytes() for file in files]
-    assert np.asarray(Image.open(tmp_path / "a" / files[0])).shape == (64, 64, 3)
+        scale.make(tmp_path / folder, 2000)
+    shards = [(tmp_path / folder / f"shard-{number:06}.tar").read_bytes() for folder in "ab" for number in (0, 1)]
+    assert shards[:2] == shards[2:]
+    with tarfile.open(tmp_path / "a" / "shard-000001.tar") as shard:
+        contents = [shard.extractfile(member).read() for member in shard]  # type: ignore[union-attr]
+        assert shard.getnames()[:2] == ["class_000/0001000.jpg", "class_001/0001001.jpg"]
+    assert len({*contents}) == 1000
+    assert np.asarray(Image.open(io.BytesIO(contents[0]))).shape == (64, 64, 3)
 
 
 def test_every_network_of_the_extraction_benchmark_has_its_option() -> None:
