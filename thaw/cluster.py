@@ -368,5 +368,8 @@ def _ask(host: str, port: str) -> None:
 
 
 def shortened(error: Exception) -> str:
-    """What an error says, in one line."""
-    return textwrap.shorten(str(error) or type(error).__name__, 160, placeholder=" …")
+    """What an error says, in one line: of a traceback that came along, the last one."""
+    said = str(error).strip() or type(error).__name__
+    if "Traceback (most recent call last)" in said:
+        said = said.splitlines()[-1]
+    return textwrap.shorten(said, 160, placeholder=" …")

@@ -141,8 +141,9 @@ def test_a_worker_and_a_machine_that_die_cost_what_they_were_at(
 @pytest.mark.slow
 @servers.needs_ray
 def test_after_a_kill_extraction_goes_on_from_the_store(alone: Project, there: Project, token: dict[str, str]) -> None:
+    """The audit's pictures then are looked at by way of Ray's client, as from a machine outside the cluster."""
     with cluster(token, "--ray-client-server-port", str(port := servers.free_port())) as (variables, _):
-        there.shell(sys.executable, "-m", "stages.prepare", **variables | {"RAY_ADDRESS": f"ray://127.0.0.2:{port}"})
+        there.shell(sys.executable, "-m", "stages.prepare", **variables)
         with _extraction(there, variables) as stage:
             while len(_kept(there)) < 3 * SHARD:
                 assert stage.poll() is None, stage.communicate()
@@ -151,15 +152,15 @@ def test_after_a_kill_extraction_goes_on_from_the_store(alone: Project, there: P
         kept = _kept(there)
         assert len(kept) < IMAGES
         time.sleep(5)  # its workers end
-        before = len(_seen(there))
+        former = {process for process, _ in _seen(there)}
         out = there.shell(sys.executable, "-m", "stages.extract_features", **variables)
-        assert "  audit: pictures: on the Ray cluster " in there.shell(
-            sys.executable, "-m", "stages.audit", **variables
-        )
+        outside = variables | {"RAY_ADDRESS": f"ray://127.0.0.2:{port}"}
+        said = there.shell(sys.executable, "-m", "stages.audit", **outside)
     assert f"{IMAGES - len(kept)} went through the network" in out
-    again = [key for _, key in _seen(there)[before:]]
+    again = [key for process, key in _seen(there) if process not in former]
     assert len(again) == len({*again}) == IMAGES - len(kept)
     assert not kept & {*again}
+    assert f"  audit: pictures: on the Ray cluster {outside['RAY_ADDRESS']}; machines: 3" in said
     assert _left(there) == _left(alone)
 
 
