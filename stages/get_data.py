@@ -1,7 +1,8 @@
 """Bring a data set into data/ and let DVC track it (``python -m stages.get_data digits|folder|flowers|correct``).
 
 - ``digits``: scikit-learn's 1,797 handwritten digits, the sample of ``make repro``;
-- ``folder PATH``: your own images, in folders, an archive or listed in a table (docs/data.md says what is understood);
+- ``folder PATH``: your own images, in folders, an archive or listed in a table (docs/data.md says what is understood),
+  or in shards which stay in a store (``folder s3://bucket/prefix``);
 - ``flowers``: TensorFlow's flower_photos, downloaded or, with ``--from FILE``, from an archive at hand;
 - ``correct FILE``: none, but corrections of the one that is there (docs/data.md); ``--undo`` takes all of them back.
 
@@ -26,8 +27,8 @@ def main(arguments: Sequence[str] | None = None, root: Path = PROJECT) -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.get_data", description="Bring a data set into data/.")
     commands = parser.add_subparsers(dest="source", required=True)
     commands.add_parser("digits", help="scikit-learn's handwritten digits, the sample")
-    images = commands.add_parser("folder", help="your images: a folder, an archive or a table of them")
-    images.add_argument("path", type=Path)
+    images = commands.add_parser("folder", help="your images: a folder, an archive, a table of them or s3://…")
+    images.add_argument("path", metavar="PATH|URL")
     images.add_argument(
         "--classes", choices=get_args(Classes), default="outermost", help="where class folders hold folders"
     )

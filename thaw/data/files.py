@@ -67,7 +67,7 @@ def _list_shard(folder: Path, tar: str, found: Listing) -> None:
     except OSError as error:
         found.refused.append(Refused(tar, f"unreadable: {error.strerror}"))
         return
-    names = [name.decode("utf-8", "surrogateescape") for name in held.names.tolist()]
+    names = held.listed()
     kept = [name for name in names if not any(map(_is_hidden, name.split("/")))]
     found.paths += [f"{tar}/{name}" for name in kept if is_plain(name)]
     unreadable = "a name that is not printable UTF-8"

@@ -211,7 +211,7 @@ def _read(source: Path | BinaryIO, max_pixels: float, at_least: int | None) -> t
             orientation = _orientation(image)
             upright = image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
             return _rgb(upright), (height, width) if orientation in SIDEWAYS else (width, height)
-    except Unusable:
+    except UserError:  # Unusable, or that a store does not answer
         raise
     except UnidentifiedImageError:
         empty = shards.size(source) == 0 if isinstance(source, Path) else not source.seek(0, io.SEEK_END)

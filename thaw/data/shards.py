@@ -3,25 +3,35 @@
 A member has a path like that of a file, as if its tar were a folder: ``shard-000012.tar/cats/7.jpg``. What takes a path
 here takes a file's as well. Of each tar the headers are read once per process; of a member its name and 16 bytes are
 kept, some 40 MB of a million.
+
+A tar may lie in an object store. In its place is then a stand-in: a small file of the same name, which says where the
+tar is and what it holds, so that its headers are read once and for all. Nothing else here knows the difference.
 """
 
 import errno
 import io
+import json
 import os
 import re
 import tarfile
 import threading
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from thaw.artifacts import write_text
+from thaw.data import objects
+from thaw.data.objects import Object
+from thaw.errors import UserError
+
 SUFFIX = ".tar"
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
+_STAND_IN = b'{"tar": '  # begins one; a tar begins with the name of its first member
 _END = re.compile(re.escape(SUFFIX) + "(?=/)", re.IGNORECASE)
 _PACKERS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _KINDS = {tarfile.SYMTYPE: "a link", tarfile.LNKTYPE: "a link", tarfile.FIFOTYPE: "a pipe"}
@@ -36,6 +46,7 @@ class Contents:
         starts, sizes: where the content of each begins, and how long it is, in bytes.
         left_out: other members than folders, and why they cannot be read.
         broken: what is wrong with the tar itself; ``""`` if nothing is. What comes before can be read.
+        origin: where the tar is, if it is in a store.
     """
 
     names: NDArray[np.bytes_]
@@ -43,6 +54,11 @@ class Contents:
     sizes: NDArray[np.int64]
     left_out: list[tuple[str, str]]
     broken: str = ""
+    origin: Object | None = None
+
+    def listed(self) -> list[str]:
+        """The names as texts."""
+        return [name.decode("utf-8", "surrogateescape") for name in self.names.tolist()]
 
     def place(self, name: str) -> tuple[int, int] | None:
         """Where the content of a member begins, and its length; None if there is no such member."""
@@ -81,7 +97,7 @@ def read(tar: Path, names: Iterable[str]) -> Iterator[bytes]:
         OSError: there is none of a name, or it cannot be read.
     """
     held = contents(tar)
-    with tar.open("rb") as file:
+    with objects.opened(held.origin) if held.origin else tar.open("rb") as file:
         for name in names:
             if (place := held.place(name)) is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(tar / name))
@@ -149,35 +165,65 @@ def contents(tar: Path) -> Contents:
     return known[1]
 
 
+def stand_in(tar: Object, file: Path) -> None:
+    """Go over the headers of a tar in a store, and write a stand-in for it.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with objects.opened(tar) as content:
+        held = _scan(content, tar.bytes)
+    members = zip(held.listed(), held.starts.tolist(), held.sizes.tolist(), strict=True)
+    said = {"tar": asdict(tar), "broken": held.broken, "left_out": held.left_out, "members": [*members]}
+    write_text(file, json.dumps(said) + "\n")
+
+
 def _read(tar: Path, length: int) -> Contents:
+    with tar.open("rb") as file:
+        if file.read(len(_STAND_IN)) != _STAND_IN:
+            return _scan(file, length)
+    try:
+        said = json.loads(tar.read_bytes())
+        places = {name.encode("utf-8", "surrogateescape"): (start, size) for name, start, size in said["members"]}
+        left_out = [(name, reason) for name, reason in said["left_out"]]
+        return replace(_contents(places, left_out, said["broken"]), origin=Object(**said["tar"]))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(f"{tar}: expected what stands for a tar in a store, found it damaged; get it again") from None
+
+
+def _scan(file: BinaryIO, length: int) -> Contents:
     """Go over the headers of a tar; of members of the same name the last one counts, as when it is unpacked."""
     places: dict[bytes, tuple[int, int]] = {}
     left_out: list[tuple[str, str]] = []
     broken = ""
-    with tar.open("rb") as file:
-        start = file.read(6)
-        try:
-            file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
-                for member in archive:
-                    parts = [part for part in member.name.split("/") if part not in ("", ".")]
-                    reason = _reason(member, parts)
-                    if not reason and not 0 <= member.size <= length - member.offset_data:
-                        broken = f"it ends within {member.name!a}"
-                        break
-                    if not reason:
-                        places["/".join(parts).encode("utf-8", "surrogateescape")] = (member.offset_data, member.size)
-                    elif not member.isdir():
-                        left_out.append((member.name, reason))
-                file.seek(archive.offset)
-                end = file.read(tarfile.BLOCKSIZE)
-                if not broken and end.strip(b"\0"):
-                    broken = f"a damaged header at byte {archive.offset:,}"
-                elif not broken and len(end) < tarfile.BLOCKSIZE:
-                    broken = "it does not end as tars do, and may have been cut off"
-        except (tarfile.TarError, ValueError, OverflowError) as error:
-            packed = next((name for magic, name in _PACKERS.items() if start.startswith(magic)), "")
-            broken = f"compressed with {packed}" if packed else " ".join(str(error).split()) or "no tar"
+    file.seek(0)
+    start = file.read(6)
+    try:
+        file.seek(0)
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
+            for member in archive:
+                parts = [part for part in member.name.split("/") if part not in ("", ".")]
+                reason = _reason(member, parts)
+                if not reason and not 0 <= member.size <= length - member.offset_data:
+                    broken = f"it ends within {member.name!a}"
+                    break
+                if not reason:
+                    places["/".join(parts).encode("utf-8", "surrogateescape")] = (member.offset_data, member.size)
+                elif not member.isdir():
+                    left_out.append((member.name, reason))
+            file.seek(archive.offset)
+            end = file.read(tarfile.BLOCKSIZE)
+            if not broken and end.strip(b"\0"):
+                broken = f"a damaged header at byte {archive.offset:,}"
+            elif not broken and len(end) < tarfile.BLOCKSIZE:
+                broken = "it does not end as tars do, and may have been cut off"
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        packed = next((name for magic, name in _PACKERS.items() if start.startswith(magic)), "")
+        broken = f"compressed with {packed}" if packed else " ".join(str(error).split()) or "no tar"
+    return _contents(places, left_out, broken)
+
+
+def _contents(places: dict[bytes, tuple[int, int]], left_out: list[tuple[str, str]], broken: str) -> Contents:
     names = sorted(places)
     return Contents(
         np.array(names, np.bytes_) if names else np.empty(0, "S1"),

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from thaw.artifacts import atomic, cache, write_text
 from thaw.config.editing import edited
-from thaw.data import archives, corrections, packing, parquet, shards, sheets, tables
+from thaw.data import archives, corrections, mirrors, objects, packing, parquet, shards, sheets, tables
 from thaw.data.corrections import Correction
 from thaw.data.files import Listing, listing
 from thaw.data.indexing import scan, understand
@@ -105,7 +105,7 @@ def encode_png(picture: NDArray[np.uint8]) -> bytes:
 
 
 def write_images(
-    source: Path,
+    source: Path | str,
     target: Path,
     options: Options,
     picture: Path | None = None,
@@ -115,10 +115,11 @@ def write_images(
 ) -> Layout:
     """Copy, or link to, the images of a folder, an archive or a table, and say what was understood.
 
-    Where it takes a table or ``options`` to understand them, ``index.csv`` says it to ``prepare``. Shards stay whole.
+    Where it takes a table or ``options`` to understand them, ``index.csv`` says it to ``prepare``. Shards stay whole,
+    and those in a store stay there.
 
     Args:
-        source: the folder, archive or table.
+        source: the folder, archive or table, or the URL of shards in a store.
         target: a folder that does not exist yet.
         options: what a person says.
         picture: the file of a contact sheet, a row for each class, if one is wanted.
@@ -129,8 +130,8 @@ def write_images(
     Raises:
         UserError: nothing is there, or it cannot be understood.
     """
-    source = source.expanduser().absolute()
-    if link and not source.is_dir():
+    source = _absolute(source)
+    if link and not (isinstance(source, Path) and source.is_dir()):
         raise UserError(f"--link: expected a folder to link to, found {source}; leave out --link")
     with _opened(source, options, target) as (folder, layout):
         note = _place(folder, target, layout, link=link, packed=packed)
@@ -139,19 +140,30 @@ def write_images(
         return sheets.draw(folder, found, picture) if picture else found
 
 
-def look(source: Path, options: Options, picture: Path) -> Layout:
-    """Understand the images of a folder, an archive or a table; copy nothing.
+def look(source: Path | str, options: Options, picture: Path) -> Layout:
+    """Understand the images of a folder, an archive, a table or a store; copy nothing.
 
     Raises:
         UserError: see ``write_images``.
     """
-    with _opened(source.expanduser().absolute(), options, cache() / "look") as (folder, layout):
+    with _opened(_absolute(source), options, cache() / "look") as (folder, layout):
         return sheets.draw(folder, _with_corrections(folder, layout), picture)
 
 
+def _absolute(source: Path | str) -> Path | str:
+    """Tell URLs from paths, and make paths absolute."""
+    return source if isinstance(source, str) and objects.is_url(source) else Path(source).expanduser().absolute()
+
+
 @contextmanager
-def _opened(source: Path, options: Options, beside: Path) -> Iterator[tuple[Path, Layout]]:
-    """Yield the folder of the images, which for an archive is there as long as the block, and what was understood."""
+def _opened(source: Path | str, options: Options, beside: Path) -> Iterator[tuple[Path, Layout]]:
+    """Yield the folder of the images, which may be there only as long as the block, and what was understood."""
+    if isinstance(source, str):
+        with archives.scratch(beside) as folder:
+            note = mirrors.mirror(source, folder)
+            layout = _scan(folder, source, options)
+            yield folder, replace(layout, notes=[note, *layout.notes])
+        return
     files = listing(source) if source.is_dir() else Listing()
     if packed := [] if any(map(is_picture, files.paths)) else parquet.with_images(source, files.paths):
         with archives.scratch(beside) as folder:
@@ -161,10 +173,7 @@ def _opened(source: Path, options: Options, beside: Path) -> Iterator[tuple[Path
     elif source.is_file() and archives.is_archive(source):
         with archives.scratch(beside) as folder:
             left_out = archives.unpack(source, folder)
-            try:
-                layout = scan(folder, options)
-            except UserError as error:
-                raise UserError(str(error).replace(str(folder), str(source))) from None
+            layout = _scan(folder, source, options)
             note = f"left out of the archive: {left_out} links, devices or files that would lie outside"
             yield folder, replace(layout, notes=[*([note] if left_out else []), *layout.notes])
     elif source.is_file() and source.suffix.lower() in tables.SUFFIXES:
@@ -177,6 +186,14 @@ def _opened(source: Path, options: Options, beside: Path) -> Iterator[tuple[Path
             f"expected a folder of images, an archive (zip, tar) or a table (csv, tsv, jsonl, parquet), found {what}; "
             "name one of these"
         )
+
+
+def _scan(folder: Path, source: Path | str, options: Options) -> Layout:
+    """Understand a folder that is there only for now: what is said of it, is said of its source."""
+    try:
+        return scan(folder, options)
+    except UserError as error:
+        raise UserError(str(error).replace(str(folder), str(source))) from None
 
 
 def _place(folder: Path, target: Path, layout: Layout, *, link: bool, packed: bool | None) -> list[str]:
