@@ -1,10 +1,12 @@
 """Fixtures that every test may use."""
 
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import options
+from tests.helpers import options, servers
 from tests.helpers.project import Project, repository
 from thaw.artifacts import PROJECT, STAGES
 from thaw.config.schema import Backbone
@@ -58,3 +60,25 @@ def shared() -> Path:
 def toy() -> Backbone:
     """The smallest backbone: random weights, 32 px."""
     return Backbone.model_validate(options.BACKBONE)
+
+
+@pytest.fixture(scope="session")
+def _s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    with servers.s3(tmp_path_factory.mktemp("s3")) as found:
+        yield found
+
+
+@pytest.fixture
+def bucket(_s3: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> servers.Bucket:
+    """An empty bucket of an S3 server, which the environment names, and nothing else of the kind."""
+    import s3fs
+
+    endpoint, log = _s3
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    url = f"s3://{secrets.token_hex(8)}"
+    s3fs.S3FileSystem().mkdir(url)
+    return servers.Bucket(url, endpoint, log)

@@ -1,7 +1,8 @@
-"""Real servers for tests: MLflow on loopback, PostgreSQL, machines of a Ray cluster; each gone when its block ends."""
+"""Real servers for tests: MLflow, PostgreSQL, S3, machines of a Ray cluster; each gone when its block ends."""
 
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -104,6 +105,60 @@ def postgresql() -> Iterator[str]:
             run("pg_ctl", "-D", str(folder / "data"), "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket of an S3 server of our own.
+
+    Attributes:
+        url: of the bucket.
+        endpoint: of the server, which does not ask for true credentials, unless ``guard`` says so.
+        log: what the server writes.
+    """
+
+    url: str
+    endpoint: str
+    log: Path
+
+    def put(self, folder: Path, prefix: str) -> str:
+        """Put the files of a folder below a prefix; return its URL."""
+        import s3fs
+
+        store = s3fs.S3FileSystem()
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            store.put_file(str(path), f"{self.url}/{prefix}/{path.relative_to(folder).as_posix()}")
+        return f"{self.url}/{prefix}"
+
+    def requests(self, method: str) -> list[str]:
+        """The paths that have been asked for in this bucket."""
+        name = self.url.removeprefix("s3://")
+        found = re.findall(rf'"{method} /{name}/(\S+) HTTP', self.log.read_text(encoding="utf-8"))
+        return [path for path in found if path]
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Let the server refuse whom it does not know, for as long as the block lasts."""
+
+        def count(before: str) -> None:
+            header = {"Content-Type": "text/plain"}
+            asked = urllib.request.Request(f"{self.endpoint}/moto-api/reset-auth", before.encode(), header)
+            urllib.request.urlopen(asked).close()
+
+        count("0")
+        try:
+            yield
+        finally:
+            count("inf")
+
+
+@contextmanager
+def s3(folder: Path) -> Iterator[tuple[str, Path]]:
+    """An S3 server; yields its endpoint, and the file that it writes each request to."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with served(command, f"http://127.0.0.1:{port}/moto-api/", log := folder / "log"):
+        yield f"http://127.0.0.1:{port}", log
 
 
 @dataclass(frozen=True)

@@ -31,3 +31,9 @@ def shards(folder: Path, target: Path, count: int = 2, name: str = "shard") -> P
         dealt = dict(list(files.items())[number::count])
         save(target / f"{name}-{number:06}.tar", dealt)
     return target
+
+
+def names(file: Path) -> list[str]:
+    """The members of a tar."""
+    with tarfile.open(file) as tar:
+        return tar.getnames()

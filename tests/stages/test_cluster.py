@@ -1,5 +1,6 @@
 """Stages whose work is shared by the machines of a Ray cluster: the same bytes, whoever dies meanwhile."""
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,8 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.helpers import servers
+from tests.helpers import servers, tars
 from tests.helpers.project import Project, checkout, squares
+from thaw.data import manifest, sources
+from thaw.data.layouts import Options
 
 IMAGES, SHARD, BATCH = 120, 10, 4  # all images, those of a shard of the store, and those handed out at once
 
@@ -162,6 +165,26 @@ def test_after_a_kill_extraction_goes_on_from_the_store(alone: Project, there: P
     assert not kept & {*again}
     assert f"  audit: pictures: on the Ray cluster {outside['RAY_ADDRESS']}; machines: 3" in said
     assert _left(there) == _left(alone)
+
+
+@pytest.mark.slow
+@servers.needs_ray
+def test_machines_read_shards_in_a_store(
+    alone: Project, tmp_path: Path, token: dict[str, str], bucket: servers.Bucket
+) -> None:
+    """Of ``data/`` they need what stands for the shards, and what the environment says of the store."""
+    there = _project(tmp_path / "project")
+    tars.shards(alone.root / "data", tmp_path / "packed")
+    shutil.rmtree(there.root / "data")
+    sources.write_images(bucket.put(tmp_path / "packed", "x"), there.root / "data", Options())
+    with cluster(token) as (variables, _):
+        for stage in ("prepare", "extract_features"):
+            assert "; machines: 3, workers: 3" in there.shell(sys.executable, "-m", f"stages.{stage}", **variables)
+    seen = [
+        [(one.label, one.split, one.sha256) for one in manifest.read(each.paths.manifest)] for each in (alone, there)
+    ]
+    assert sorted(seen[0]) == sorted(seen[1])
+    assert there.paths.features.stat().st_size == alone.paths.features.stat().st_size
 
 
 def _kept(project: Project) -> set[str]:
