@@ -1,4 +1,4 @@
-"""The whole pipeline on shards, at hand or in a store: the same answers as on the same images in folders, to the byte."""
+"""The whole pipeline on shards, at hand or in a store: the same answers as on images in folders, to the byte."""
 
 import shutil
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_the_pipeline_gives_the_same_answers_on_shards_in_a_store(
     done = there.stage("get_data", "folder", bucket.put(packed.root / "data", "shards"))
     assert done.returncode == 0, done.stderr
     assert "the former data are in DVC's cache" in done.stdout
-    assert there.repro() == [*STAGES]
+    assert there.repro() == [stage for stage in STAGES if stage != "train_head"], "which sees the same bytes as before"
     for file in ("manifest", "features", "model", "metrics", "report"):
         assert getattr(there.paths, file).read_bytes() == getattr(packed.paths, file).read_bytes()
     for stage in ("train_head", "finetune"):

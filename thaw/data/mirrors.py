@@ -16,6 +16,7 @@ from thaw.data.objects import Object
 from thaw.errors import UserError
 
 AT_ONCE = 8  # tars whose headers are read
+BESIDE = {*samples.NAMES, CORRECTIONS}  # what is copied, beside tables
 
 
 def mirror(url: str, folder: Path) -> str:
@@ -30,14 +31,15 @@ def mirror(url: str, folder: Path) -> str:
     Raises:
         UserError: the store does not answer, or there are no tars.
     """
-    found = {path: one for path, one in sorted(objects.below(url).items()) if _is_sound(path)}
+    listed = {path: one for path, one in objects.below(url).items() if not path.endswith("/")}
+    found = {path: one for path, one in sorted(listed.items()) if _is_sound(path)}
     tars = {path: one for path, one in found.items() if path.lower().endswith(shards.SUFFIX)}
     packed = [path for path in found if path.lower().endswith(shards.COMPRESSED)]
-    beside = [path for path in found if suffix_of(path) in tables.SUFFIXES or Path(path).name in _BESIDE]
+    beside = [path for path in found if suffix_of(path) in tables.SUFFIXES or Path(path).name in BESIDE]
     if not tars and not packed:
         raise UserError(
-            f"expected tars below {url}, which are read there, found {few(found)}; 'python -m stages.get_data folder "
-            f"FOLDER --shards' packs images into some"
+            f"expected tars below {url}, which are read there, found {few(sorted(listed))}; 'python -m stages.get_data "
+            f"folder FOLDER --shards' packs images into some"
         )
     for path in found:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -51,12 +53,9 @@ def mirror(url: str, folder: Path) -> str:
         for path, file in zip(tars, tqdm(kept, "headers", len(tars), disable=None, unit="shard"), strict=True):
             shutil.copyfile(file, folder / path)
     gigabytes = sum(one.bytes for one in tars.values()) / 1e9
-    others = len(found) - len(tars) - len(packed) - len(beside)
+    others = len(listed) - len(tars) - len(packed) - len(beside)
     left_out = f"; files that are in no shard, and not used: {others:,}" if others else ""
     return f"shards that stay in {url}: {len(tars):,} ({gigabytes:,.1f} GB){left_out}"
-
-
-_BESIDE = {*samples.NAMES, CORRECTIONS}
 
 
 def _is_sound(path: str) -> bool:

@@ -7,13 +7,13 @@ never an unusable file.
 """
 
 import io
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
-from urllib.parse import urlsplit
 
 from thaw.cluster import shortened
 from thaw.errors import UserError
@@ -62,16 +62,16 @@ def below(url: str) -> dict[str, Object]:
     Raises:
         UserError: the store does not answer, or not to these credentials, or there is nothing.
     """
-    parts = urlsplit(url)
-    if parts.password or (parts.scheme.startswith("http") and parts.query):
+    is_page = url.startswith(("http://", "https://"))
+    if re.match(r"[^/]*//[^/@]*:[^/@]*@", url) or (is_page and "?" in url):
         raise UserError(
-            f"expected a URL that is no secret, as data/ keeps it, found a password or a query in that of "
-            f"{parts.hostname}; leave it out, and let the environment have the credentials"
+            "expected a URL that is no secret, as data/ keeps it, found one with a password or a query; leave that "
+            "out, and let the environment have the credentials"
         )
     store = _store(url)
     try:
         top = store._strip_protocol(url).rstrip("/")
-        if parts.scheme.startswith("http"):  # a page of links says nothing of what they lead to
+        if is_page:  # of links, which says nothing of what they lead to
             infos = {path: store.info(path) for path in store.find(url) or [url]}
         else:
             infos = store.find(url, detail=True)
