@@ -113,7 +113,7 @@ class Bucket:
 
     Attributes:
         url: of the bucket.
-        endpoint: of the server, which does not ask for true credentials, unless ``guard`` says so.
+        endpoint: of the server, which asks for no true credentials where it is not ``guarded``.
         log: what the server writes.
     """
 
@@ -140,16 +140,16 @@ class Bucket:
     def guarded(self) -> Iterator[None]:
         """Let the server refuse whom it does not know, for as long as the block lasts."""
 
-        def count(before: str) -> None:
+        def ask_after(requests: str) -> None:
             header = {"Content-Type": "text/plain"}
-            asked = urllib.request.Request(f"{self.endpoint}/moto-api/reset-auth", before.encode(), header)
+            asked = urllib.request.Request(f"{self.endpoint}/moto-api/reset-auth", requests.encode(), header)
             urllib.request.urlopen(asked).close()
 
-        count("0")
+        ask_after("0")
         try:
             yield
         finally:
-            count("inf")
+            ask_after("inf")
 
 
 @contextmanager
