@@ -1,6 +1,9 @@
 """Real servers for tests: MLflow, PostgreSQL, S3, machines of a Ray cluster; each gone when its block ends."""
 
+import http.client
+import http.server
 import importlib.util
+import itertools
 import os
 import re
 import shutil
@@ -8,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -159,6 +163,48 @@ def s3(folder: Path) -> Iterator[tuple[str, Path]]:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with served(command, f"http://127.0.0.1:{port}/moto-api/", log := folder / "log"):
         yield f"http://127.0.0.1:{port}", log
+
+
+@contextmanager
+def unsteady(endpoint: str) -> Iterator[str]:
+    """A way to another server that fails again and again; yields its address.
+
+    Of three answers one is that the server is busy, and of five one ends in the middle.
+    """
+    asked, host = itertools.count(1), endpoint.removeprefix("http://")
+
+    class Way(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            if (number := next(asked)) % 3 == 0:
+                self.send_response(503)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            behind = http.client.HTTPConnection(host)
+            behind.request(self.command, self.path, headers=dict(self.headers))
+            answer = behind.getresponse()
+            content = answer.read()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("connection", "date", "server"):
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2] if number % 5 == 0 else content)
+            self.close_connection = number % 5 == 0
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Way) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 @dataclass(frozen=True)

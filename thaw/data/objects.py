@@ -22,9 +22,10 @@ BLOCK = 2**20  # bytes that are fetched at once: of photos some ten, and hardly 
 AHEAD = 8  # blocks that are fetched before they are asked for
 KEPT = 128  # blocks in memory
 REQUESTS = 16  # at the same time
-# Of a store that does not answer, botocore would know only after minutes.
+# Of a store that does not answer, botocore would know only after minutes; so it does within some ten seconds.
+RETRIES = {"mode": "standard", "total_max_attempts": 4}
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "s3": {"config_kwargs": {"connect_timeout": 5, "max_pool_connections": REQUESTS, "retries": {"mode": "standard"}}}
+    "s3": {"config_kwargs": {"connect_timeout": 5, "max_pool_connections": REQUESTS, "retries": RETRIES}}
 }
 # How stores call what tells one version of an object from another; the first one counts.
 VERSIONS = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "Last-Modified", "mtime")

@@ -263,18 +263,36 @@ def test_a_prefix_without_shards_is_said(bucket: Bucket, tmp_path: Path) -> None
         sources.write_images(url, tmp_path / "data", Options())
 
 
-def error(url: str, **variables: str) -> str:
-    """The one sentence with which the command ends, within seconds."""
+def look(url: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command as from a shell."""
     command = [sys.executable, "-m", "stages.get_data", "folder", url, "--dry-run"]
-    begun = time.monotonic()
-    done = subprocess.run(
-        command, cwd=PROJECT, env=os.environ | variables, capture_output=True, text=True, encoding="utf-8", check=False
+    return subprocess.run(
+        command,
+        cwd=PROJECT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
     )
+
+
+def error(url: str, **variables: str) -> str:
+    """The one sentence with which it ends, within seconds."""
+    begun = time.monotonic()
+    done = look(url, **variables)
     assert time.monotonic() - begun < 30
     assert done.returncode == 1, done.stdout
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith("error: ")
     return sentence
+
+
+def test_what_fails_now_and_then_is_asked_for_again(bucket: Bucket, there: str) -> None:
+    with servers.unsteady(bucket.endpoint) as endpoint:
+        done = look(there, AWS_ENDPOINT_URL=endpoint)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("24 images in 2 classes\n")
 
 
 def test_a_bucket_that_is_not_there_is_one_sentence(bucket: Bucket) -> None:
