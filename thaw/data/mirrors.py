@@ -9,13 +9,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from thaw.artifacts import atomic, cache, fingerprint
+from thaw.artifacts import cache, fingerprint
 from thaw.data import objects, samples, shards, tables
 from thaw.data.layouts import CORRECTIONS, few, is_plain, suffix_of
 from thaw.data.objects import Object
 from thaw.errors import UserError
 
 AT_ONCE = 8  # tars whose headers are read
+FORMAT = 1  # of stand-ins: another one, and none of the cache is used
 BESIDE = {*samples.NAMES, CORRECTIONS}  # what is copied, beside tables
 
 
@@ -41,7 +42,7 @@ def mirror(url: str, folder: Path) -> str:
             f"expected tars below {url}, which are read there, found {few(sorted(listed))}; 'python -m stages.get_data "
             f"folder FOLDER --shards' packs images into some"
         )
-    for path in found:
+    for path in (*tars, *packed, *beside):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
     for path in packed:
         (folder / path).touch()  # what is to be said of them depends on the name alone
@@ -66,8 +67,7 @@ def _is_sound(path: str) -> bool:
 
 
 def _stand_in(tar: Object) -> Path:
-    file = cache() / "shards" / f"{fingerprint(tar.url, tar.bytes, tar.version)}.json"
-    if not file.exists():
-        with atomic(file) as partial:
-            shards.stand_in(tar, partial)
+    file = cache() / "shards" / f"{fingerprint(FORMAT, tar.url, tar.bytes, tar.version)}.json"
+    if not (tar.version and file.exists()):
+        shards.stand_in(tar, file)
     return file

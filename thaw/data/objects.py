@@ -207,4 +207,4 @@ def _store(url: str) -> Any:
 
 def _object(url: str, info: Mapping[str, Any]) -> Object:
     version = next((str(info[name]) for name in VERSIONS if info.get(name)), "")
-    return Object(url, int(info["size"] or 0), version.strip('"'))
+    return Object(url, int(info.get("size") or 0), version.strip('"'))
