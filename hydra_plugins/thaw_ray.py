@@ -123,8 +123,7 @@ def _perform(
 
 
 def _lost(overrides: list[str], error: Exception) -> JobReturn:
-    from thaw.cluster import shortened
-    from thaw.errors import UserError
+    from thaw.errors import UserError, shortened
 
     reason = UserError(
         f"expected {' '.join(overrides)} to be done on one of Ray's machines, found: "

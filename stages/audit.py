@@ -25,7 +25,7 @@ def run(paths: Paths, seed: int) -> None:
     with paths.stage("audit", seed=seed) as out:
         found = findings.audit(paths.data, records, classes, paths.features, given, seed, contradictory)
         write_json(out / paths.findings.name, found.figures)
-        review.write(out / "review.html", found.suspects, classes, paths.data, len(records))
+        review.write(out / "review.html", found.suspects, classes, paths.data, found.figures["images"])
         corrections.write(out / paths.copies.name, found.links)
     print("\n".join(findings.described(found.figures)))
 

@@ -12,7 +12,6 @@ Ray is imported only where there is a cluster to be asked.
 import math
 import os
 import socket
-import textwrap
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
-from thaw.errors import UserError
+from thaw.errors import UserError, shortened
 from thaw.machine import cores, environment
 
 T = TypeVar("T")
@@ -365,11 +364,3 @@ def _ask(host: str, port: str) -> None:
                 grpc.channel_ready_future(channel).result(PATIENCE)
             except grpc.FutureTimeoutError:
                 raise TimeoutError("what listens there does not speak as Ray does") from None
-
-
-def shortened(error: Exception) -> str:
-    """What an error says, in one line: of a traceback that came along, the last one."""
-    said = str(error).strip() or type(error).__name__
-    if "Traceback (most recent call last)" in said:
-        said = said.splitlines()[-1]
-    return textwrap.shorten(said, 160, placeholder=" …")

@@ -1,7 +1,8 @@
-"""The one exception a user ever sees, and how a command ends with it."""
+"""The one exception a user ever sees, how a command ends with it, and what it says of others."""
 
 import os
 import sys
+import textwrap
 
 
 class UserError(Exception):
@@ -17,3 +18,11 @@ def fail(error: UserError) -> None:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
     sys.exit(f"error: {error}")
+
+
+def shortened(error: Exception) -> str:
+    """What an error says, in one line: of a traceback that came along, the last one."""
+    said = str(error).strip() or type(error).__name__
+    if "Traceback (most recent call last)" in said:
+        said = said.splitlines()[-1]
+    return textwrap.shorten(said, 160, placeholder=" …")

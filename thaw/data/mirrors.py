@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from thaw.artifacts import cache, fingerprint
+from thaw.artifacts import cache, fingerprint, write_text
 from thaw.data import objects, samples, shards, tables
 from thaw.data.layouts import CORRECTIONS, few, is_plain, suffix_of
 from thaw.data.objects import Object
@@ -69,5 +69,5 @@ def _is_sound(path: str) -> bool:
 def _stand_in(tar: Object) -> Path:
     file = cache() / "shards" / f"{fingerprint(FORMAT, tar.url, tar.bytes, tar.version)}.json"
     if not (tar.version and file.exists()):
-        shards.stand_in(tar, file)
+        write_text(file, shards.stand_in(tar))
     return file

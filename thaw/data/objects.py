@@ -15,8 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from thaw.cluster import shortened
-from thaw.errors import UserError
+from thaw.errors import UserError, shortened
 
 BLOCK = 2**20  # bytes that are fetched at once: of photos some ten, and hardly slower to get than one
 AHEAD = 8  # blocks that are fetched before they are asked for

@@ -24,7 +24,6 @@ from typing import BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from thaw.artifacts import write_text
 from thaw.data import objects
 from thaw.data.objects import Object
 from thaw.errors import UserError
@@ -165,8 +164,8 @@ def contents(tar: Path) -> Contents:
     return known[1]
 
 
-def stand_in(tar: Object, file: Path) -> None:
-    """Go over the headers of a tar in a store, and write a stand-in for it.
+def stand_in(tar: Object) -> str:
+    """Go over the headers of a tar in a store; return what a stand-in for it says.
 
     Raises:
         UserError: it cannot be read.
@@ -175,7 +174,7 @@ def stand_in(tar: Object, file: Path) -> None:
         held = _scan(content, tar.bytes)
     members = zip(held.listed(), held.starts.tolist(), held.sizes.tolist(), strict=True)
     said = {"tar": asdict(tar), "broken": held.broken, "left_out": held.left_out, "members": [*members]}
-    write_text(file, json.dumps(said) + "\n")
+    return json.dumps(said) + "\n"
 
 
 def _read(tar: Path, length: int) -> Contents:

@@ -150,7 +150,7 @@ def audited(findings: Mapping[str, Any], confidence: float) -> list[str]:
     doubtful, images, copies = findings["labels"], findings["images"], findings["copies"]
     low, high = (round(images * end) for end in significance.wilson(doubtful / images, images, confidence))
     across = sum(len({one["split"] for one in group}) > 1 for group in copies)
-    said = []
+    said = [f"{images:,} pictures were looked at, drawn from all {findings['of']:,}."] if "of" in findings else []
     if conflicts := findings["conflicts"]:
         said.append(
             f"{conflicts} picture{' is' if conflicts == 1 else 's are'} in two classes: identical files with different "

@@ -33,6 +33,8 @@ MODULES = (
     "thaw/machine.py",
     "thaw/data/__init__.py",
     "thaw/data/images.py",
+    "thaw/data/objects.py",
+    "thaw/data/shards.py",
     "thaw/models/__init__.py",
     "thaw/models/portable.py",
     "thaw/networks/__init__.py",

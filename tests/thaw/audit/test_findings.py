@@ -16,6 +16,7 @@ from thaw.audit.findings import Findings
 from thaw.data import corrections, manifest
 from thaw.data.corrections import Correction
 from thaw.data.manifest import Record, Split
+from thaw.evidence.wording import audited
 
 SPLITS: tuple[Split, ...] = ("train", "train", "val", "test")
 CLASSES = ["cat", "dog"]
@@ -165,3 +166,17 @@ def test_a_picture_that_resembles_no_other_is_found(data: Data) -> None:
     np.save(data.paths.features, features)
     found = data.audit()
     assert next(one.path for one in found.suspects if one.kind == "outlier") == data.records[7].path
+
+
+def test_of_very_many_pictures_some_are_looked_at_and_that_is_said(
+    data: Data, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(findings, "MOST", 60)
+    audit.run(data.paths, 0)
+    assert "audit: of 60 pictures, drawn from 80: " in capsys.readouterr().out
+    assert "60 pictures" in (data.paths.root / "audit" / "review.html").read_text(encoding="utf-8")
+    figures = data.audit().figures
+    assert (figures["images"], figures["of"]) == (60, 80)
+    assert audited(figures, 0.95)[0] == "60 pictures were looked at, drawn from all 80."
+    asked = {one.path for one in sorted(data.records, key=lambda one: one.sha256)[:60]}
+    assert {one["path"] for one in figures["suspects"]} <= asked
