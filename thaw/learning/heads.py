@@ -93,9 +93,9 @@ def solve(
     such a converged head keeps the pretrained features from being distorted (Kumar et al. 2022, arXiv:2202.10054).
 
     Args:
-        config: candidates of the inverse regularisation, tried from the strongest until the validation loss has risen
-            twice in a row; see ``strongest`` for which one wins. They are solved roughly, and the one that wins to the
-            end.
+        config: candidates of the inverse regularisation, tried from the strongest until one is worse than the best
+            before it by more than noise; see ``strongest`` for which one wins. They are solved roughly, and the one
+            that wins to the end.
         train: features; all views of an image count alike.
         val: features; only the images as they are count.
         classes: how many there are.
@@ -126,7 +126,7 @@ def solve(
 
         for inverse_l2 in sorted(config.inverse_l2) if len(config.inverse_l2) > 1 else []:
             heads.append(tell(inverse_l2, ROUGH))
-            if len(rows) > 2 and rows[-3]["val_loss"] < rows[-2]["val_loss"] < rows[-1]["val_loss"]:
+            if is_worse(losses[-1], losses):
                 break  # weaker still would only overfit more, and take the longest to solve
         best = config.inverse_l2[0]
         if heads:
@@ -149,8 +149,13 @@ def strongest(losses: list[NDArray[np.float64]]) -> int:
     Returns:
         The number of the candidate.
     """
-    worse = [each - min(losses, key=lambda one: float(one.mean())) for each in losses]
-    return next(place for place, each in enumerate(worse) if each.mean() <= each.std() / math.sqrt(len(each)))
+    return next(place for place, each in enumerate(losses) if not is_worse(each, losses))
+
+
+def is_worse(one: NDArray[np.float64], losses: list[NDArray[np.float64]]) -> bool:
+    """Whether the losses of one candidate are higher than those of the best by more than a standard error."""
+    worse = one - min(losses, key=lambda each: float(each.mean()))
+    return bool(worse.mean() > worse.std() / math.sqrt(len(worse)))
 
 
 def descend(

@@ -34,7 +34,7 @@ WIDE = 4096
 FLAT = 1e-4  # more on the correlations' diagonal, so that they have a factor however they were rounded
 STALE = 10  # the loss is so much less curved than where it began: other coordinates fit
 PRECISION = 1e-6  # the share of the loss by which the last step has lowered it
-ROUGH = 1e-4  # the same, where solutions are only compared with each other
+ROUGH = 1e-5  # the same, where solutions are only compared with each other
 COLUMNS = 32  # classes whose places one core turns into weights at a time
 
 Doubles = NDArray[np.float64]
