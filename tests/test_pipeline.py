@@ -251,7 +251,10 @@ def test_an_experiment_in_a_temporary_folder_keeps_its_run_and_features_in_the_p
 def test_queued_experiments_are_complete_runs_of_the_project(project: Project) -> None:
     here = Project(project.root, {"THAW_LIVE": "1"})
     here.dvc("exp", "run", "--queue", "--set-param", "seed=1,2")
-    here.dvc("queue", "start", "--jobs", "1")
+    # Its worker inherits what it is given to write to, and may live on: a pipe would be read for as long.
+    start = [sys.executable, "-m", "dvc", "queue", "start", "--jobs", "1"]
+    nowhere = subprocess.DEVNULL
+    subprocess.run(start, cwd=here.root, env=here.environment(), stdout=nowhere, stderr=nowhere, check=True)
     client = MlflowClient(f"sqlite:///{here.root}/mlflow.db")
     found: list[Any] = []
     for _ in range(240):
