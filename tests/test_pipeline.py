@@ -272,15 +272,7 @@ def test_queued_experiments_are_complete_runs_of_the_project(project: Project) -
 
 def kill_finetune(project: Project, epoch: int) -> None:
     """Start fine-tuning and kill it when it has said how an epoch went."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "stages.finetune"],
-        cwd=project.root,
-        env=project.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        encoding="utf-8",
-    ) as process:
+    with project.started(sys.executable, "-m", "stages.finetune") as process:
         assert process.stdout
         for line in process.stdout:
             if f"epoch {epoch}:" in line:

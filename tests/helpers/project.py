@@ -155,6 +155,23 @@ class Project:
             check=False,
         )
 
+    @contextmanager
+    def started(self, *command: str, **variables: str) -> Iterator["subprocess.Popen[str]"]:
+        """Start a command in it, and end it with the block if it is still running then."""
+        with subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=self.environment() | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
     def shell(self, *command: str, **variables: str) -> str:
         """Run a command that has to succeed, and return what it said."""
         done = self.run(*command, **variables)

@@ -87,23 +87,6 @@ def _left(project: Project) -> dict[str, bytes]:
     return {path.relative_to(project.root).as_posix(): path.read_bytes() for path in files}
 
 
-@contextmanager
-def _extraction(project: Project, variables: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "stages.extract_features"],
-        cwd=project.root,
-        env=project.environment() | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    ) as stage:
-        try:
-            yield stage
-        finally:
-            stage.kill()
-
-
 def _at_work(project: Project, machine: servers.Machine, stage: "subprocess.Popen[str]", images: int) -> int:
     """Wait until a process of a machine has loaded so many images; return it."""
     for _ in range(1200):
@@ -126,7 +109,7 @@ def test_a_worker_and_a_machine_that_die_cost_what_they_were_at(
             f"  prepare: on the Ray cluster {variables['RAY_ADDRESS']}; machines: 3, workers: 3, cores: 3\n"
         )
         assert _left(there) == {name: found for name, found in _left(alone).items() if "prepare" in name}
-        with _extraction(there, variables) as stage:
+        with there.started(sys.executable, "-m", "stages.extract_features", **variables) as stage:
             psutil.Process(_at_work(there, second, stage, 3)).kill()
             _at_work(there, third, stage, 3)
             (raylet,) = (process for process in third.processes() if process.name() == "raylet")
@@ -148,7 +131,7 @@ def test_after_a_kill_extraction_goes_on_from_the_store(alone: Project, there: P
     """The audit's pictures then are looked at by way of Ray's client, as from a machine outside the cluster."""
     with cluster(token, "--ray-client-server-port", str(port := servers.free_port())) as (variables, _):
         there.shell(sys.executable, "-m", "stages.prepare", **variables)
-        with _extraction(there, variables) as stage:
+        with there.started(sys.executable, "-m", "stages.extract_features", **variables) as stage:
             while len(_kept(there)) < 3 * SHARD:
                 assert stage.poll() is None, stage.communicate()
                 time.sleep(0.05)

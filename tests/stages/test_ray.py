@@ -100,23 +100,13 @@ def test_a_machine_that_loses_its_power_changes_nothing(swept: Project, tmp_path
         assert refused.returncode == 1
         assert refused.stderr.startswith("error: MLFLOW_TRACKING_URI: expected a server, as the jobs run on 2 machines")
 
-        with subprocess.Popen(
-            [sys.executable, "-m", "stages.sweep", *SWEEP, "hydra/launcher=ray"],
-            cwd=there.root,
-            env=there.environment() | {"RAY_ADDRESS": head, "MLFLOW_TRACKING_URI": runs} | token,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        ) as sweep:
-            try:
-                cut = _both_at_work(there, sweep)
-                assert any("multiprocessing.spawn" in str(one.cmdline()) for one in second.processes()), "at a job"
-                second.unplug()
-                assert any(place.exists() for place in cut), "what it was at is left half-written"
-                out, err = sweep.communicate(timeout=400)
-            finally:
-                sweep.kill()
+        command = (sys.executable, "-m", "stages.sweep", *SWEEP, "hydra/launcher=ray")
+        with there.started(*command, RAY_ADDRESS=head, MLFLOW_TRACKING_URI=runs, **token) as sweep:
+            cut = _both_at_work(there, sweep)
+            assert any("multiprocessing.spawn" in str(one.cmdline()) for one in second.processes()), "at a job"
+            second.unplug()
+            assert any(place.exists() for place in cut), "what it was at is left half-written"
+            out, err = sweep.communicate(timeout=400)
         assert sweep.returncode == 0, out + err
         assert [line[:3] for line in out.splitlines() if line[1:3] == "/4"] == ["1/4", "2/4", "3/4", "4/4"]
 

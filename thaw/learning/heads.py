@@ -105,35 +105,35 @@ def solve(
     Returns:
         The head, and the rows of ``history.csv``: one per candidate, and a last one, of the head.
     """
-    from thaw.learning.logistic import (
-        PRECISION,
-        ROUGH,
-        Regression,
-    )  # SciPy takes half a second to import, and only training needs it
+    # SciPy takes half a second to import, and only training needs it.
+    from thaw.learning.logistic import PRECISION, ROUGH, Regression
 
-    heads, losses, rows = list[Head](), list[NDArray[np.float64]](), list[Row]()
+    rows = list[Row]()
     with threadpool_limits(1, "blas"):  # cores share blocks of images instead
         regression = Regression(train, classes, weights)
 
-        def tell(inverse_l2: float, precision: float) -> Head:
+        def solved(inverse_l2: float, precision: float) -> tuple[Head, NDArray[np.float64]]:
             layer, seen = regression.solve(inverse_l2, precision)
             head = Head([layer])
             logits = head.predict(val)
-            losses.append(cross_entropies(logits, val.y))
             rows.append(curves.row(len(rows), seen, score(logits, val.y), inverse_l2=inverse_l2))
             report(rows[-1])
-            return head
+            return head, cross_entropies(logits, val.y)
 
-        for inverse_l2 in sorted(config.inverse_l2) if len(config.inverse_l2) > 1 else []:
-            heads.append(tell(inverse_l2, ROUGH))
-            if is_worse(losses[-1], losses):
-                break  # weaker still would only overfit more, and take the longest to solve
-        best = config.inverse_l2[0]
-        if heads:
+        candidates = sorted(config.inverse_l2)
+        chosen = candidates[0]
+        if len(candidates) > 1:
+            tried, losses = list[Head](), list[NDArray[np.float64]]()
+            for inverse_l2 in candidates:
+                head, of_head = solved(inverse_l2, ROUGH)
+                tried.append(head)
+                losses.append(of_head)
+                if is_worse(of_head, losses):
+                    break  # weaker still would only overfit more, and take the longest to solve
             place = strongest(losses)
-            best = rows[place]["inverse_l2"]
-            regression.start(heads[place].layers[0])
-        head = tell(best, PRECISION)
+            chosen = candidates[place]
+            regression.start(tried[place].layers[0])
+        head, _ = solved(chosen, PRECISION)
     return head, curves.choose(rows, len(rows) - 1)
 
 

@@ -129,18 +129,21 @@ class Regression:
         shape = self._kernel.shape
         unit = self._found.loss + np.square(self._kernel).sum() / inverse_l2 / 2
         space = _Space(self._correlations, self._found.curvature, 1 / inverse_l2)
+        last = np.empty(0)  # the place that was looked at last
 
         def loss(place: Doubles) -> tuple[float, Doubles]:
-            kernel, bias = space.weights(place.reshape(-1, shape[1]))
-            found = self._look(kernel, bias)
+            nonlocal last
+            last = place.copy()
+            self._kernel, self._bias = kernel, bias = space.weights(place.reshape(-1, shape[1]))
+            self._found = found = self._look(kernel, bias)
             slopes = space.slopes(found.kernel + kernel / inverse_l2, found.bias)
             return (found.loss + np.square(kernel).sum() / inverse_l2 / 2) / unit, slopes.ravel() / unit
 
         first = space.place(self._kernel, self._bias).ravel()
         stop = {"ftol": precision, "gtol": 0, "maxiter": 1000, "maxfun": 1000}
         end = minimize(loss, first, jac=True, method="L-BFGS-B", options=stop)
-        self._kernel, self._bias = space.weights(end.x.reshape(-1, shape[1]))
-        self._found = self._look(self._kernel, self._bias)
+        if not np.array_equal(last, end.x):  # the last step that was tried was none that was taken
+            loss(end.x)
 
     def _look(self, kernel: Doubles, bias: Doubles) -> Sums:
         """See what a kernel and a bias come to on all examples."""

@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+MAPPED = 2**26  # bytes that are read of a file before it is mapped anew: till then they count as a process's memory
+
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
@@ -53,13 +55,17 @@ class Saved:
             path: of images × views × shape.
             views: how many of them there are to be, the first ones; None for all.
         """
-        self._path, array = path, np.load(path, mmap_mode="r")
-        self.views, self.shape, self.itemsize = views or array.shape[1], array.shape[2:], array.itemsize
+        self._path, self._array, self._read = path, np.load(path, mmap_mode="r"), 0
+        self.views, self.shape = views or self._array.shape[1], self._array.shape[2:]
+        self.itemsize = self._array.itemsize
 
     def take(self, rows: Labels, view: int) -> Floats:
         """See ``Source.take``."""
-        # Mapped only while it is read: what stays mapped counts as this process's memory.
-        return np.asarray(np.load(self._path, mmap_mode="r")[rows, view], np.float32)
+        found = np.asarray(self._array[rows, view], np.float32)
+        self._read += found.nbytes
+        if self._read > MAPPED:
+            self._array, self._read = np.load(self._path, mmap_mode="r"), 0
+        return found
 
 
 @dataclass(frozen=True)
