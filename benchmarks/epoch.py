@@ -78,7 +78,10 @@ def split_execution(paths: Paths, weights: str) -> Callable[[], None]:
 
     def epoch() -> None:  # a run that was stopped after the epoch before goes on
         rung = replace(whole, steps=story["steps"] + whole.steps // ROUNDS)
-        training.fit(top, optimizer, train, val, rung, 0, checkpoint, story, label_smoothing=finetune.label_smoothing)
+        training.fit(
+            top, optimizer, train, training.Validation(val), rung, 0, checkpoint, story,
+            label_smoothing=finetune.label_smoothing,
+        )  # fmt: skip
 
     return epoch
 

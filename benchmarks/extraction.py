@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from thaw import parallel
 from thaw.architectures import ARCHITECTURES
 from thaw.artifacts import cache
 from thaw.config.composing import compose
 from thaw.config.schema import Augment, Backbone
-from thaw.data import images
 from thaw.data.manifest import Record
 from thaw.networks import engine, features, views
 from thaw.networks.backbones import FrozenNetwork
@@ -101,7 +101,7 @@ def ours(backbone: Backbone, data: Path, scratch: Path) -> dict[str, Callable[[]
     pixels = [image[0].load(data, backbone.input_size, backbone.fit) for image in wanted]
 
     def decode() -> None:
-        for _ in images.ahead(lambda image: image[0].load(data, backbone.input_size, backbone.fit), wanted):
+        for _ in parallel.ahead(lambda image: image[0].load(data, backbone.input_size, backbone.fit), wanted):
             pass
 
     def extract(chosen: Backbone) -> None:

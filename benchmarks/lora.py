@@ -79,7 +79,8 @@ def measure(folder: Path, blocks: int, rank: int) -> dict[str, float]:
     top = finetuning.above(model, cutting.cut(model, first))
     shape, images = top.input_shape[1:], STEPS * BATCH
     noise = Array(np.random.default_rng(0).normal(size=(images, 1, *shape)).astype(np.float32))
-    train, val = (Examples(noise, np.arange(count), np.arange(count) % 5) for count in (images, 1))
+    train, one = (Examples(noise, np.arange(count), np.arange(count) % 5) for count in (images, 1))
+    val = training.Validation(one)
     rung = training.Rung(Unfreeze(blocks=blocks), 1e-4, 0, EPOCHS * STEPS, BATCH)
     optimizer, ends = training.adam(rung, {}), []
     checkpoint, story = training.Checkpoint(f"benchmark_{os.getpid()}"), {"rung": 0, "steps": 0, "rows": []}

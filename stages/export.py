@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from thaw import parallel
 from thaw.artifacts import Paths, atomic, write_text
 from thaw.data import images, manifest
 from thaw.errors import UserError, fail
@@ -46,7 +47,7 @@ def run(paths: Paths, formats: list[str]) -> None:
     reference = Model(paths.finished)
     test = [record for record in manifest.read(paths.manifest) if record.split == "test"][:IMAGES]
     size, fit = reference.facts.input_size, reference.facts.fit
-    pictures = np.stack(list(images.ahead(lambda record: images.load(paths.data / record.path, size, fit), test)))
+    pictures = np.stack(list(parallel.ahead(lambda record: images.load(paths.data / record.path, size, fit), test)))
     expected = reference.probabilities(pictures, len(pictures))
     model = exporting.classifier(paths)
     rows = []

@@ -57,10 +57,11 @@ def run(
             top = finetuning.above(model, boundary)
             network, output = backbones.FrozenNetwork.below(model, boundary, backbone, statistics)
             below = features.frozen(network, output, wanted, paths.data)
-            train, val, judged = examples.of_splits(records, classes, below, views.mixes(wanted))
+            train, chosen_by, judged = examples.of_splits(records, classes, below, views.mixes(wanted))
+            val = training.Validation(chosen_by)
             if not story["rows"] and not adapts:
                 bottleneck = examples.inputs(records, outputs.Saved(paths.features), "val")
-                finetuning.check_start(top, val, head, bottleneck, finetune.precision)
+                finetuning.check_start(top, chosen_by, head, bottleneck, finetune.precision)
             rung = policy.paced(planned, finetune, top, train, seed, story)
             rates = finetuning.rates(model, backbone, finetune.block_decay)
             optimizer = training.adam(rung, rates, finetune.weight_decay)

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from thaw import parallel
 from thaw.artifacts import Paths, atomic
 from thaw.data import images
 from thaw.data.files import find_pictures
-from thaw.data.images import Unusable
 from thaw.errors import UserError, fail
 from thaw.models.portable import Model
 from thaw.runs import registry
@@ -50,16 +50,16 @@ def run(files: list[Path], model: Model, out: Path | None, top: int) -> None:
     """
     usable: list[Path] = []
 
-    def square(file: Path) -> NDArray[np.uint8] | Unusable:
+    def square(file: Path) -> NDArray[np.uint8] | images.Unusable:
         try:
             return model.square(file)
-        except Unusable as error:
+        except images.Unusable as error:
             return error
 
     def squares() -> Iterator[NDArray[np.uint8]]:
-        decoded = tqdm(images.ahead(square, files), "predict", len(files), disable=None, unit="image")
+        decoded = parallel.shown(square, files, "predict")
         for file, found in zip(files, decoded, strict=True):
-            if isinstance(found, Unusable):
+            if isinstance(found, images.Unusable):
                 tqdm.write(f"skipped {file}: {found}", file=sys.stderr)
             else:
                 usable.append(file)

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from thaw import parallel
 from thaw.artifacts import Paths, atomic, read_json
 from thaw.config.composing import command
 from thaw.config.schema import Augment, Backbone
-from thaw.data import images, manifest, sheets
+from thaw.data import manifest, sheets
 from thaw.errors import UserError
 from thaw.networks import views
 from thaw.networks.views import View
@@ -43,7 +44,7 @@ def run(paths: Paths, backbone: Backbone, augment: Augment, seed: int) -> None:
     rows = [everything[row] for of_class in shown for row in of_class]
     drawn = [view for row in rows for view in row[:COLUMNS]]
     side = backbone.input_size
-    pictures = images.parallel(lambda view: View.load(view, paths.data, side, backbone.fit), drawn, "preview")
+    pictures = parallel.shown(lambda view: View.load(view, paths.data, side, backbone.fit), drawn, "preview")
     values = (f"{key} {value}" for key, value in augment.model_dump().items() if value not in (0, "none"))
     made = iter(Image.fromarray(np.asarray(picture)) for picture in pictures)
     laid_out = [(row[0].record.label, [next(made) for _ in row[:COLUMNS]]) for row in rows]

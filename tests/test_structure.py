@@ -16,7 +16,7 @@ from tests.helpers.project import CODE, PIPELINE, imports, place, used_by
 from thaw.artifacts import PROJECT, STAGES
 
 # What thaw/ is made of. Each may use those before it: first the modules that all stand on, then the rooms.
-GROUND = ("errors.py", "machine.py", "cluster.py", "chatter.py", "artifacts.py", "architectures.py")
+GROUND = ("errors.py", "machine.py", "parallel.py", "cluster.py", "chatter.py", "artifacts.py", "architectures.py")
 ROOMS = ("config", "data", "networks", "learning", "audit", "evidence", "models", "runs", "sweeps")
 ORDER = [f"thaw/{name}" for name in (*GROUND, *ROOMS)]
 LIBRARY = [file for file in CODE if file.startswith("thaw/")]

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
+from thaw import parallel
 from thaw.errors import UserError, shortened
 from thaw.machine import cores, environment
 
@@ -86,22 +87,20 @@ def everywhere(
     items: Sequence[T],
     description: str,
     folder: Path,
-    alone: Callable[[Callable[[T], R], Sequence[T], str], Iterable[R]],
 ) -> list[R]:
-    """Call ``function`` for all items, on the machines of the cluster or, where none is named, as ``alone`` does.
+    """Call ``function`` for all items, on the cluster's machines or, where none is named, on all cores of this one.
 
     Args:
         function: of an item; it, and what it returns, can be pickled.
         items: that it is called for.
         description: of the progress bar.
         folder: that it reads from.
-        alone: calls it on this machine, see ``images.parallel``.
 
     Returns:
         What it has returned, in the order of the items.
     """
     if not is_named():
-        return list(alone(function, items, description))
+        return list(parallel.spread(function, items, description))
     found = dict(each(partial(_threads, function), batches(items), description, folder))
     return [one for place in sorted(found) for one in found[place]]
 

@@ -63,4 +63,4 @@ def test_batches_are_all_items_in_their_order() -> None:
 
 def test_without_a_cluster_the_work_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "")
-    assert everywhere(abs, [-1, 2], "work", Path(), alone=lambda function, items, _: map(function, items)) == [1, 2]
+    assert everywhere(abs, [-1, 2], "work", Path()) == [1, 2]

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from thaw import parallel
 from thaw.audit.neighbours import Neighbours
-from thaw.data import images
 from thaw.networks.outputs import Labels
 
 CANDIDATES, LEAST_ALIKE = 3, 0.4  # of each picture: its nearest, where the features' correlation is so high
@@ -43,7 +43,7 @@ def find(neighbours: Neighbours, pictures: Sequence[NDArray[np.uint8]]) -> dict[
     if len(pairs) > PAIRS:
         likely = np.maximum(similarity[ones, column][first], _overlaid(pictures, pairs))
         pairs = pairs[np.sort(np.argsort(-likely, kind="stable")[:PAIRS])]
-    found = images.parallel(lambda pair: shared(pictures[pair[0]], pictures[pair[1]]), pairs.tolist(), "audit: copies")
+    found = parallel.shown(lambda pair: shared(pictures[pair[0]], pictures[pair[1]]), pairs.tolist(), "audit: copies")
     return {(one, other): value for (one, other), value in zip(pairs.tolist(), found, strict=True) if value >= SAME}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from thaw import cluster
 from thaw.audit import copies, cues, labels, neighbours, pictures, review
 from thaw.audit.neighbours import Neighbours
 from thaw.audit.review import Neighbour, Suspect
-from thaw.data import corrections, images
+from thaw.data import corrections
 from thaw.data.corrections import Action, Correction
 from thaw.data.manifest import Record
 from thaw.learning import crossvalidation, examples
@@ -66,9 +67,7 @@ def audit(
     total, rows = len(records), _looked_at(records)
     records = [records[row] for row in rows]
     known, y = _features(features, rows, seed), examples.labels(records, classes)
-    looks = cluster.everywhere(
-        lambda one: pictures.look(data / one.path), records, "audit: pictures", data, alone=images.parallel
-    )
+    looks = cluster.everywhere(partial(_look, data), records, "audit: pictures", data)
     near = neighbours.nearest(known)
     named = {one.path for one in given if one.action not in corrections.PAIR}
     contents = {one.sha256 for one in records if one.path in named}
@@ -165,6 +164,10 @@ def _said(records: Sequence[Record], pair: copies.Pair, action: Action) -> Corre
     """What can be said of two images, which are given by their rows."""
     one, other = (records[row].path for row in pair)
     return corrections.pair(one, action, other)
+
+
+def _look(data: Path, record: Record) -> pictures.Look:
+    return pictures.look(data / record.path)
 
 
 def _looked_at(records: Sequence[Record]) -> Labels:

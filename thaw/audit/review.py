@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 import jinja2
 
+from thaw import parallel
 from thaw.artifacts import write_text
 from thaw.data import images
 from thaw.data.manifest import Split
@@ -171,7 +172,7 @@ def _content(suspects: Sequence[Suspect], classes: Sequence[str], data: Path) ->
     # What is decided is kept under this name: another audit's page begins anew, the same one goes on.
     name = hashlib.sha256(json.dumps(told).encode("utf-8")).hexdigest()[:16]
     paths = [*dict.fromkeys(_paths(suspects))]
-    pictures = images.ahead(lambda path: images.thumbnail(data / path, SIDE), paths)
+    pictures = parallel.ahead(lambda path: images.thumbnail(data / path, SIDE), paths)
     wording = {kind: one._asdict() for kind, one in KINDS.items()}
     return told | {"key": f"thaw-review-{name}", "kinds": wording, "pictures": dict(zip(paths, pictures, strict=True))}
 

@@ -1,4 +1,4 @@
-"""Pictures as pixels: decode, resize, and do so for many files at once.
+"""Pictures as pixels: decode and resize them.
 
 The same file always gives the same pixels, in every process and for any number of threads.
 """
@@ -8,24 +8,16 @@ import io
 import math
 import stat
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 import pillow_heif
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
-from tqdm import tqdm
 
 from thaw.data import shards
 from thaw.errors import UserError
-from thaw.machine import cores
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 pillow_heif.register_heif_opener(thumbnails=False)
 FORMATS = ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "HEIF", "AVIF", "JPEG2000", "PPM"]
@@ -169,31 +161,6 @@ def thumbnail(path: Path, side: int = THUMBNAIL) -> tuple[str, bool]:
     kind, buffer = "png" if is_tiny else "jpeg", io.BytesIO()
     small.save(buffer, kind, quality=80)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", is_tiny
-
-
-def parallel(function: Callable[[T], R], items: Sequence[T], description: str) -> Iterator[R]:
-    """Do as ``ahead`` does, with a progress bar that is quiet when stderr is no terminal."""
-    return iter(tqdm(ahead(function, items), description, len(items), disable=None, unit="image"))
-
-
-def ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """Yield ``function(item)`` for each item, in order, computed by threads a bounded number of items ahead.
-
-    Decoding and hashing release Python's lock, so threads use all cores.
-    """
-    workers = cores()
-    waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 4 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _read(source: Path | BinaryIO, max_pixels: float, at_least: int | None) -> tuple[Image.Image, tuple[int, int]]:

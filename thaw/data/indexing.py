@@ -46,7 +46,7 @@ def build(data: Path, dataset: Dataset, seed: int) -> Manifest:
     """
     layout = scan(data)
     look = partial(verify, data, max_pixels=dataset.max_megapixels * 1e6)
-    checked = cluster.everywhere(look, layout.entries, "prepare", data, alone=images.parallel)
+    checked = cluster.everywhere(look, layout.entries, "prepare", data)
     if cluster.is_named():
         require_shared(layout, checked, look)
     given = corrections.of(data)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from thaw import parallel
 from thaw.artifacts import atomic
 from thaw.data import images
 from thaw.data.layouts import Layout
@@ -36,7 +37,7 @@ def draw(folder: Path, layout: Layout, picture: Path) -> Layout:
         except images.Unusable:
             return None, "", (0, 0)
 
-    found = iter(list(images.ahead(small, [path for _, paths in rows for path in paths])))
+    found = iter(list(parallel.ahead(small, [path for _, paths in rows for path in paths])))
     pictures = [(name, [next(found) for _ in paths]) for name, paths in rows]
     shown = [one for _, of_class in pictures for one in of_class]
     known = [(kind, size) for _, kind, size in shown if kind]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from thaw import parallel
 from thaw.data import images
 from thaw.data.images import Unusable
 from thaw.evidence.story import Story
@@ -60,7 +61,7 @@ def look(story: Story, rows: Sequence[int]) -> dict[int, list[Heat]]:
         picture.thumbnail((SIDE, SIDE))
         return picture, square
 
-    pictures = {row: both for row, both in zip(rows, images.ahead(opened, rows), strict=True) if both}
+    pictures = {row: both for row, both in zip(rows, parallel.ahead(opened, rows), strict=True) if both}
     if not pictures:
         return {}
     asked, true = [*pictures], story.test.labels[[*pictures]]

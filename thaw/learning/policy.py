@@ -16,7 +16,7 @@ import numpy as np
 from thaw.config.schema import Auto, Backbone, Finetune, Unfreeze
 from thaw.learning import calibration
 from thaw.learning.examples import Examples
-from thaw.learning.training import Rung, Weights, logits, sensitivity, weights
+from thaw.learning.training import Rung, Validation, Weights, sensitivity, weights
 from thaw.networks import cutting
 from thaw.networks.inference import softmax
 
@@ -108,7 +108,7 @@ def _top(model: Any, backbone: Backbone, share: float) -> Unfreeze:
     return Unfreeze(layers=max(1, math.floor(share * (above - first))))
 
 
-def settle(model: Any, before: Weights, val: Examples, rung: Rung) -> Tried:
+def settle(model: Any, before: Weights, val: Validation, rung: Rung) -> Tried:
     """Ask validation what to keep of a rung; leave the model with that.
 
     On the line between the weights before and after there often is a better model, and one that is more robust
@@ -174,7 +174,7 @@ def depth(unfreeze: Unfreeze) -> str:
     return f"the last {unfreeze.blocks} blocks" if unfreeze.blocks else f"the last {unfreeze.layers} layers"
 
 
-def judge(model: Any, val: Examples) -> tuple[Any, float]:
+def judge(model: Any, val: Validation) -> tuple[Any, float]:
     """The calibrated losses (nats) of the images, and the accuracy."""
-    probabilities = softmax(logits(model, val).astype(np.float64))
+    probabilities = softmax(val.logits(model).astype(np.float64))
     return calibration.losses(val.y, probabilities), float((probabilities.argmax(axis=1) == val.y).mean())

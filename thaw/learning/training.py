@@ -1,5 +1,6 @@
 """Training the top of a network, step by step, so that it can resume after a kill."""
 
+import hashlib
 import json
 import math
 import time
@@ -23,7 +24,8 @@ from thaw.learning.examples import Examples, Inputs
 from thaw.learning.predictions import blocks
 from thaw.networks.outputs import Floats, Labels
 
-PREDICT_BATCH = 128
+PREDICT_BATCH = 64
+KEPT = 4  # answers of a model to all validation images, at once
 STEP, PROBES = 1e-4, 4  # of the steps that are tried before: how long, and how many
 CHUNK_STEPS, CHUNK_BYTES = 8, 64 * 2**20  # of the steps that TensorFlow is given at once
 
@@ -141,11 +143,34 @@ def resumable(*parts: BaseModel | Path | str | int) -> Iterator[Checkpoint]:
     checkpoint.forget()
 
 
+class Validation:
+    """The images to choose by; of weights that have been asked before, the answers are known.
+
+    So the learning curve and what decides on a rung ask only once how it began and how it ended.
+    """
+
+    def __init__(self, images: Examples) -> None:
+        self.y, self._images = images.y, images
+        self._answers: dict[bytes, Floats] = {}
+
+    def logits(self, model: Any) -> Floats:
+        """The model's outputs (images × classes)."""
+        digest = hashlib.sha256()
+        for variable in model.weights:
+            digest.update(np.array(variable).tobytes())
+        asked = digest.digest()
+        if asked not in self._answers:
+            if len(self._answers) == KEPT:
+                del self._answers[list(self._answers)[1]]  # the first is how the rung began
+            self._answers[asked] = logits(model, self._images)
+        return self._answers[asked]
+
+
 def fit(
     model: Any,
     optimizer: Any,
     train: Examples,
-    val: Examples,
+    val: Validation,
     rung: Rung,
     seed: int,
     checkpoint: Checkpoint,
@@ -163,7 +188,8 @@ def fit(
     Args:
         model: its outputs are logits.
         optimizer: Keras', of a rung that is new.
-        train, val: the examples. Each epoch takes the next view of the training images.
+        train: the examples; each epoch takes the next view of them.
+        val: of which the learning curve tells.
         rung: how long to train.
         seed: of the order of the images.
         checkpoint: where the state is kept, and found again.
@@ -189,7 +215,7 @@ def fit(
     else:
         before = weights(model)
     if not rows:
-        rows.append(curves.row(0, (math.nan, math.nan), score(logits(model, val), val.y)))
+        rows.append(curves.row(0, (math.nan, math.nan), score(val.logits(model), val.y)))
     if story["rung"] == 0 or story["steps"]:
         for row in rows:
             report(row)
@@ -204,7 +230,7 @@ def fit(
                 train, [seed, story["rung"]], range(first, last), rung.batch_size, model.output_shape[-1]
             )
             learnt += np.array(run(*batches, np.float32(1) if class_weights is None else class_weights))
-        val_loss, val_accuracy = score(logits(model, val), val.y)
+        val_loss, val_accuracy = score(val.logits(model), val.y)
         if not math.isfinite(val_loss):
             raise UserError(
                 f"training: expected a finite loss, found {val_loss} after epoch {epoch}; lower 'learning_rate'"

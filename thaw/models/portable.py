@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from thaw import parallel
 from thaw.data import images
 from thaw.data.images import Unusable
 from thaw.errors import UserError
@@ -153,7 +154,7 @@ class Model:
             except Unusable as error:
                 raise Unusable(f"image {numbered[0]}: {error}") from None
 
-        squares = list(images.ahead(prepared, list(enumerate(pictures))))
+        squares = list(parallel.ahead(prepared, list(enumerate(pictures))))
         return [self._answer(row) for row in self.probabilities(squares, len(squares))]
 
     def _answer(self, row: Floats) -> Answer:

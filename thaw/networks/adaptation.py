@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from thaw import parallel
 from thaw.artifacts import atomic, cache, fingerprint
 from thaw.config.schema import Backbone
-from thaw.data import images
 from thaw.errors import UserError
 from thaw.networks.backbones import FrozenNetwork, batchnorms, network
 from thaw.networks.views import View, Wanted
@@ -65,7 +65,7 @@ def _moments(backbone: Backbone, views: Sequence[View], data: Path) -> dict[str,
     for layer in layers:
         layer.momentum = 0.0  # so that after a batch its moving statistics are those of the batch
     run = tf.function(lambda batch: whole(batch, training=True), reduce_retracing=True)
-    loaded = images.parallel(
+    loaded = parallel.spread(
         partial(View.load, data=data, size=backbone.input_size, fit=backbone.fit), views, "BatchNorm statistics"
     )
     first = [np.zeros(layer.moving_mean.shape) for layer in layers]

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thaw import cluster
+from thaw import cluster, parallel
 from thaw.artifacts import atomic, cache, fingerprint, write_text
 from thaw.config.schema import Backbone
 from thaw.data import augmentation, images
@@ -138,7 +138,7 @@ def _computed(
     fit = network.backbone.fit
     if not cluster.is_named():
         load = partial(View.load, data=data, size=runner.input_size, fit=fit)
-        loaded = images.parallel(load, [*itertools.chain.from_iterable(shards)], description)
+        loaded = parallel.spread(load, [*itertools.chain.from_iterable(shards)], description)
         for shard in shards:
             yield shard, _run(runner, itertools.islice(loaded, len(shard)), len(shard))
         return
@@ -170,7 +170,7 @@ def _ready(start: Callable[[], engine.Engine], data: Path, fit: str) -> Callable
 def _outputs(runner: engine.Engine, data: Path, fit: str, views: Sequence[View]) -> list[Floats]:
     """Decode views and run the network on them: its outputs, each views × shape."""
     load = partial(View.load, data=data, size=runner.input_size, fit=fit)
-    return _run(runner, images.ahead(load, views), len(views))
+    return _run(runner, parallel.ahead(load, views), len(views))
 
 
 def _run(runner: engine.Engine, pictures: Iterable[NDArray[np.uint8]], count: int) -> list[Floats]:

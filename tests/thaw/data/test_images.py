@@ -3,10 +3,8 @@
 import io
 import os
 import struct
-import threading
 import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,6 @@ from PIL import Image, ImageCms
 from tests.helpers import pictures
 from thaw.data import images
 from thaw.errors import UserError
-from thaw.machine import cores
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -358,30 +355,3 @@ def test_a_square_picture_is_the_same_either_way(side: int, size: int) -> None:
     plain = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
     for fit in ("crop", "stretch"):
         np.testing.assert_array_equal(images.square(image, size, fit), plain)
-
-
-def test_parallel_keeps_the_order_and_stays_a_bounded_distance_ahead() -> None:
-    started, lock = 0, threading.Lock()
-
-    def square(number: int) -> int:
-        nonlocal started
-        with lock:
-            started += 1
-        return number * number
-
-    results = images.parallel(square, range(1000), "test")
-    assert [next(results) for _ in range(10)] == [number * number for number in range(10)]
-    assert started <= 10 + 4 * cores() + 1
-    assert list(results) == [number * number for number in range(10, 1000)]
-
-
-@pytest.mark.parametrize("items", [[], [1]])
-def test_parallel_takes_few_items(items: list[int]) -> None:
-    assert list(images.parallel(str, items, "test")) == [str(item) for item in items]
-
-
-def test_parallel_passes_errors_on_and_is_quiet_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    function: Callable[[int], float] = (1).__truediv__
-    with pytest.raises(ZeroDivisionError):
-        list(images.parallel(function, [1, 0, 1], "test"))
-    assert capsys.readouterr().err == ""

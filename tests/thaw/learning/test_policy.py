@@ -17,7 +17,7 @@ from thaw.config.schema import Auto, Backbone, Finetune, Unfreeze
 from thaw.learning import policy
 from thaw.learning.examples import Examples
 from thaw.learning.policy import paced, rungs, settle
-from thaw.learning.training import Rung, weights
+from thaw.learning.training import Rung, Validation, weights
 from thaw.networks import cutting
 from thaw.networks.backbones import network
 from thaw.networks.outputs import Array
@@ -142,7 +142,7 @@ def _settled(after: np.ndarray[Any, Any], images: int = 200, seed: int = 0) -> t
     model.layers[0].kernel.assign(np.eye(3) + 0.8 * random.normal(size=(3, 3)))
     before = weights(model)
     model.layers[0].kernel.assign(after)
-    found = settle(model, before, Examples(Array(x[:, np.newaxis]), np.arange(images), y), RUNG)
+    found = settle(model, before, Validation(Examples(Array(x[:, np.newaxis]), np.arange(images), y)), RUNG)
     (start,) = before
     return found, start, np.array(model.layers[0].kernel)
 

@@ -14,7 +14,7 @@ from thaw.config.schema import Unfreeze
 from thaw.errors import UserError
 from thaw.learning import training
 from thaw.learning.examples import Examples
-from thaw.learning.training import Checkpoint, Rung, adam, fit, logits, resumable, score, weights
+from thaw.learning.training import Checkpoint, Rung, Validation, adam, fit, logits, resumable, score, weights
 from thaw.networks.outputs import Array
 
 BATCH = 16
@@ -46,7 +46,7 @@ def _fit(model: Any, run: str = "run", rung: Rung | None = None, **more: Any) ->
     rung = rung or _rung()
     checkpoint, optimizer = Checkpoint(run), more.pop("optimizer", None) or adam(rung, {})
     story: dict[str, Any] = checkpoint.story or _story()
-    train, val = more.pop("train", None) or _examples(), more.pop("val", None) or _examples(seed=1)
+    train, val = more.pop("train", None) or _examples(), Validation(more.pop("val", None) or _examples(seed=1))
     story["before"] = fit(
         model, optimizer, train, val, rung, 0, checkpoint, story, **more
     )  # fmt: skip
@@ -68,6 +68,18 @@ def test_it_learns_and_keeps_the_last_weights() -> None:
     assert math.isnan(rows[0]["loss"])
     assert score(logits(model, val), val.y) == (rows[-1]["val_loss"], rows[-1]["val_accuracy"])
     assert rows[-1]["val_loss"] < rows[0]["val_loss"] - 0.3
+
+
+def test_how_a_rung_began_and_how_it_is_now_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images, asked = _model(), _examples(seed=1), []
+    monkeypatch.setattr(training, "logits", lambda *given: asked.append(1) or logits(*given))
+    val, kernel = Validation(images), model.layers[-1].kernel
+    start, found = np.array(kernel), []
+    for epoch in [0, *range(1, 9), 8, 0]:
+        kernel.assign((1 + epoch) * start)
+        found.append(val.logits(model))
+        np.testing.assert_array_equal(found[-1], logits(model, images))
+    assert len(asked) == 9
 
 
 def test_steps_given_together_are_the_steps_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +195,16 @@ def test_a_killed_run_goes_on_to_the_very_same_weights(epoch: int) -> None:
 def test_a_finished_run_is_forgotten_and_a_failed_one_is_not() -> None:
     for failing in (True, False):
         with pytest.raises(RuntimeError) if failing else resumable("other"), resumable("run") as checkpoint:
-            fit(_model(), adam(_rung(8), {}), _examples(), _examples(seed=1), _rung(8), 0, checkpoint, _story())
+            fit(
+                _model(),
+                adam(_rung(8), {}),
+                _examples(),
+                Validation(_examples(seed=1)),
+                _rung(8),
+                0,
+                checkpoint,
+                _story(),
+            )
             if failing:
                 raise RuntimeError
         assert bool(checkpoint.story) == failing
