@@ -72,9 +72,9 @@ def test_every_value_that_readme_sets_is_valid() -> None:
 
 
 def pythons() -> dict[str, str]:
-    """The Pythons that the project supports, of those on this machine: version and program."""
+    """The oldest and the newest Python that the project supports, if on this machine: version and program."""
     found = {}
-    for minor in range(tasks.OLDEST[1], tasks.NEWEST[1] + 1):
+    for minor in (tasks.OLDEST[1], tasks.NEWEST[1]):
         version = f"3.{minor}"
         installed = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python"))
         for program in (shutil.which(f"python{version}"), *map(str, reversed(installed))):

@@ -17,16 +17,19 @@ from thaw.config.schema import Backbone, Unfreeze
 FAST = ("mobilenet_v2", "vgg16", "hub dinov2")
 
 
-def _marked(names: Iterable[str]) -> list[Any]:
+def marked(names: Iterable[str]) -> list[Any]:
+    """Parameters of tests, which are slow ones unless a network is built in no time."""
     return [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-# Larger siblings of networks that are tested: more of the same units, which the tests of the table look for.
+# Larger siblings of networks that are tested, and Inception with shortcuts: more of the same units, which the tests of the
+# table look for.
 LARGER = re.compile(
-    r"resnet1..(_v2)?|densenet(169|201)|efficientnet_b[1-5]|efficientnet_v2_(b[1-3]|s)|convnext_(small|base)"
+    r"resnet1..(_v2)?|densenet(169|201)|efficientnet_b[1-5]|efficientnet_v2_(b[1-3]|s)|convnext_(small|base)|vgg19"
+    r"|inception_resnet_v2"
 )
-TABLE = _marked(sorted(ARCHITECTURES))
-FAMILIES = _marked(
+TABLE = marked(sorted(ARCHITECTURES))
+FAMILIES = marked(
     [
         *(name for name in sorted(ARCHITECTURES) if not LARGER.fullmatch(name)),
         *(f"{HUB} {name}" for name in hub.PRESETS),

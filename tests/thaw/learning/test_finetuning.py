@@ -1,6 +1,6 @@
 """The classifier, what of it is trained, and where it is split."""
 
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,31 @@ def head() -> Head:
     return _head(1280)
 
 
-def _family(toy: Backbone, name: str) -> tuple[Any, Backbone]:
-    """A classifier of another family, with the smallest input."""
-    backbone = family(toy, name)
-    return classifier(backbone, _head(_width(backbone)), dropout=0, seed=0), backbone
+@dataclass(frozen=True)
+class Built:
+    """A classifier, to be given back the weights that it began with: to build it takes longer than most tests."""
+
+    model: Any
+    backbone: Backbone
+    width: int
+    weights: list[Any]
+
+    def fresh(self) -> tuple[Any, Backbone]:
+        """The classifier as it began."""
+        self.model.trainable = True
+        self.model.set_weights(self.weights)
+        return self.model, self.backbone
 
 
-@cache
+@pytest.fixture(scope="module", params=FAMILIES)
+def built(request: pytest.FixtureRequest) -> Built:
+    """A classifier of each family, with the smallest input."""
+    backbone = family(Backbone.model_validate(options.BACKBONE), request.param)
+    width = _width(backbone)
+    model = classifier(backbone, _head(width), dropout=0, seed=0)
+    return Built(model, backbone, width, model.get_weights())
+
+
 def _width(backbone: Backbone) -> int:
     """How many features it has."""
     facts = ARCHITECTURES.get(backbone.network)
@@ -72,32 +90,29 @@ def _unfrozen(model: Any, backbone: Backbone, top: Unfreeze) -> int:
     return cut(model, first)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_head_on_the_features_is_the_classifier(toy: Backbone, name: str) -> None:
-    model, backbone = _family(toy, name)
-    width, x = _width(backbone), pictures(backbone)
+def test_the_head_on_the_features_is_the_classifier(built: Built) -> None:
+    model, backbone = built.fresh()
+    x = pictures(backbone)
     features = FrozenNetwork(backbone).build().predict_on_batch(x)
-    assert features.shape == (8, width)
-    np.testing.assert_allclose(_head(width).logits(features), model.predict_on_batch(x), rtol=1e-4, atol=1e-4)
+    assert features.shape == (8, built.width)
+    np.testing.assert_allclose(_head(built.width).logits(features), model.predict_on_batch(x), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_saved_weights_loaded_again_give_the_same_logits(toy: Backbone, tmp_path: Path, name: str) -> None:
-    model, backbone = _family(toy, name)
+def test_saved_weights_loaded_again_give_the_same_logits(built: Built, tmp_path: Path) -> None:
+    model, backbone = built.fresh()
     _enliven(model)
     x = pictures(backbone, 2)
     expected = model.predict_on_batch(x)
     model.save_weights(tmp_path / "model.weights.h5")
-    other, _ = _family(toy, name)
+    other, _ = built.fresh()
     assert not np.array_equal(other.predict_on_batch(x), expected)
     other.load_weights(tmp_path / "model.weights.h5")
     np.testing.assert_array_equal(other.predict_on_batch(x), expected)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_split_model_is_the_whole_model(toy: Backbone, name: str) -> None:
+def test_the_split_model_is_the_whole_model(built: Built) -> None:
     """For every top: the same logits, and the same gradient of every weight; what is below has nothing to train."""
-    model, backbone = _family(toy, name)
+    model, backbone = built.fresh()
     _enliven(model)
     images = pictures(backbone)
     for top in tops(backbone):
@@ -123,11 +138,10 @@ def _logits_and_gradients(model: Any, x: Any) -> list[Any]:
     return [logits.numpy(), *(tf.convert_to_tensor(gradient).numpy() for gradient in found)]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_three_steps_lead_to_the_same_weights_and_leave_batchnorm_alone(toy: Backbone, name: str) -> None:
+def test_three_steps_lead_to_the_same_weights_and_leave_batchnorm_alone(built: Built) -> None:
     trained = []
     for split in (False, True):
-        model, backbone = _family(toy, name)
+        model, backbone = built.fresh()
         _enliven(model)
         boundary = _unfrozen(model, backbone, Unfreeze(blocks=2))
         frozen = {v.path: np.array(v) for v in model.non_trainable_variables if "seed" not in v.path}
@@ -149,7 +163,8 @@ def test_three_steps_lead_to_the_same_weights_and_leave_batchnorm_alone(toy: Bac
 
 
 def test_without_batchnorm_there_is_none_to_train(toy: Backbone, capsys: pytest.CaptureFixture[str]) -> None:
-    model, _ = _family(toy, "hub dinov2")
+    backbone = family(toy, "hub dinov2")
+    model = classifier(backbone, _head(_width(backbone)), dropout=0, seed=0)
     unfreeze(model, len(model.layers) - 1, batchnorm=True)
     assert "'batchnorm: train' has nothing to do: the network has no BatchNorm" in capsys.readouterr().out
 
@@ -170,16 +185,8 @@ def test_only_what_is_unfrozen_moves_and_no_batchnorm_does(toy: Backbone, head: 
     assert not any("block_15" in path for path in moved)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def untouched(request: pytest.FixtureRequest) -> tuple[Any, Backbone]:
-    """A classifier of each family, for tests that only look at it."""
-    return _family(Backbone.model_validate(options.BACKBONE), request.param)
-
-
-def test_every_block_boundary_exists_and_blocks_run_from_the_output_to_the_input(
-    untouched: tuple[Any, Backbone],
-) -> None:
-    model, backbone = untouched
+def test_every_block_boundary_exists_and_blocks_run_from_the_output_to_the_input(built: Built) -> None:
+    model, backbone = built.fresh()
     count = len(blocks(model, backbone))
     assert count > 1
     places = [first_layer(model, backbone, Unfreeze(blocks=number)) for number in range(1, count + 1)]
@@ -188,8 +195,8 @@ def test_every_block_boundary_exists_and_blocks_run_from_the_output_to_the_input
     assert trained == [], "the last block is at the input"
 
 
-def test_there_is_a_cut_close_below_every_block(untouched: tuple[Any, Backbone]) -> None:
-    model, backbone = untouched
+def test_there_is_a_cut_close_below_every_block(built: Built) -> None:
+    model, backbone = built.fresh()
     places = {id(operation): place for place, operation in enumerate(model.operations)}
     for number in range(1, len(blocks(model, backbone)) + 1):
         first = first_layer(model, backbone, Unfreeze(blocks=number))
