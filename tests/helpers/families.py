@@ -22,8 +22,8 @@ def marked(names: Iterable[str]) -> list[Any]:
     return [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-# Larger siblings of networks that are tested, and Inception with shortcuts: more of the same units, which the tests of the
-# table look for.
+# Larger siblings of networks that are tested, and Inception with shortcuts: more of the same units, which the tests of
+# the table look for.
 LARGER = re.compile(
     r"resnet1..(_v2)?|densenet(169|201)|efficientnet_b[1-5]|efficientnet_v2_(b[1-3]|s)|convnext_(small|base)|vgg19"
     r"|inception_resnet_v2"
