@@ -20,7 +20,7 @@ from thaw.machine import cores
 T = TypeVar("T")
 R = TypeVar("R")
 
-MANY = 20_000  # items from which on processes are worth the seconds that they take to start
+MANY = 5_000  # items from which on processes are worth the seconds that they take to start
 CHUNK = 64  # items that a process is given at once
 
 

@@ -31,6 +31,7 @@ MODULES = (
     "thaw/chatter.py",
     "thaw/errors.py",
     "thaw/machine.py",
+    "thaw/parallel.py",
     "thaw/data/__init__.py",
     "thaw/data/images.py",
     "thaw/data/objects.py",
