@@ -1,5 +1,6 @@
 """What the data say about themselves: copies, doubtful labels, odd pictures and spurious cues, put together."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,12 +17,13 @@ from thaw.data import corrections
 from thaw.data.corrections import Action, Correction
 from thaw.data.manifest import Record
 from thaw.learning import crossvalidation, examples
-from thaw.networks.outputs import Floats, Labels
+from thaw.networks.outputs import Floats, Labels, Saved
 
 WIDEST = 2048  # features; of more, as a network without pooling has them, as many random mixtures are taken
 UNLIKE = 2.5  # robust standard deviations below the others, from which on a picture resembles none
 NEAR = 5  # pictures that one resembles, if any
 BESIDE = 3  # pictures that a suspect is shown beside
+AT_ONCE = 2048  # images whose features are read at once
 MOST = 60_000  # pictures that are looked at: to compare all with all takes four times as long for twice as many
 
 
@@ -178,11 +180,16 @@ def _looked_at(records: Sequence[Record]) -> Labels:
 
 def _features(file: Path, rows: Labels, seed: int) -> Floats:
     """The features of some images (images × features), each row of length 1."""
-    features = np.load(file, mmap_mode="r")[rows, 0]
-    features = features.reshape(len(features), -1)
-    if features.shape[1] > WIDEST:
-        mixing = np.random.default_rng(seed).normal(size=(features.shape[1], WIDEST)).astype(np.float32)
-        features = features @ mixing
+    source = Saved(file)  # of which no more stays in memory than is asked for
+    width = math.prod(source.shape)
+    mixing = None
+    if width > WIDEST:
+        mixing = np.random.default_rng(seed).normal(size=(width, WIDEST)).astype(np.float32)
+    parts = []
+    for at in range(0, len(rows), AT_ONCE):
+        some = source.take(rows[at : at + AT_ONCE], 0).reshape(-1, width)
+        parts.append(some if mixing is None else some @ mixing)
+    features = np.concatenate(parts)
     found: Floats = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     return found.astype(np.float32, copy=False)
 
