@@ -12,6 +12,7 @@ from thaw.config.schema import Evaluate
 from thaw.data.manifest import Record
 from thaw.learning import curves
 from thaw.learning.examples import examples, inputs, labels
+from thaw.networks import outputs
 from thaw.networks.outputs import Saved
 
 RECORDS = [
@@ -114,3 +115,18 @@ def test_examples_are_the_rows_of_their_split(tmp_path: Path) -> None:
     assert found.y.tolist() == [1]
     assert inputs(RECORDS, source, "val", "test").take().tolist() == [[2], [4]]
     assert labels(RECORDS, ["a", "b"]).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_a_large_file_gives_the_rows_that_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, views: int
+) -> None:
+    """It is read instead of mapped: in one go, or row by row."""
+    values = np.random.default_rng(0).normal(size=(50, views, 2, 3)).astype(np.float32)
+    np.save(tmp_path / "x.npy", values)
+    monkeypatch.setattr(outputs, "MAPPED", 0)
+    source = Saved(tmp_path / "x.npy")
+    for rows in ([], [7], [49, 0, 7, 7], range(20, 40), range(0, 50, 9)):
+        which = np.array(rows, np.int64)
+        for view in range(views):
+            np.testing.assert_array_equal(source.take(which, view), values[which, view])

@@ -1,13 +1,18 @@
 """What a frozen network has said of the images of the manifest, as arrays, wherever these come from."""
 
+import math
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-MAPPED = 2**26  # bytes that are read of a file before it is mapped anew: till then they count as a process's memory
+MAPPED = (
+    2**28
+)  # bytes of a file that is mapped. Larger ones are read: what lies around a mapped row counts as memory too
+DENSE = 2  # times what is asked for that may be read of such a file in one go
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -55,17 +60,30 @@ class Saved:
             path: of images × views × shape.
             views: how many of them there are to be, the first ones; None for all.
         """
-        self._path, self._array, self._read = path, np.load(path, mmap_mode="r"), 0
-        self.views, self.shape = views or self._array.shape[1], self._array.shape[2:]
+        self._path, self._array = path, np.load(path, mmap_mode="r")
+        self._views = self._array.shape[1]
+        self.views, self.shape = views or self._views, self._array.shape[2:]
         self.itemsize = self._array.itemsize
 
     def take(self, rows: Labels, view: int) -> Floats:
         """See ``Source.take``."""
-        found = np.asarray(self._array[rows, view], np.float32)
-        self._read += found.nbytes
-        if self._read > MAPPED:
-            self._array, self._read = np.load(self._path, mmap_mode="r"), 0
-        return found
+        if self._array.nbytes <= MAPPED:
+            return np.asarray(self._array[rows, view], np.float32)
+        with self._path.open("rb", buffering=0) as file:
+            first, last = (int(rows.min()), int(rows.max()) + 1) if len(rows) else (0, 0)
+            if (last - first) * self._views <= DENSE * len(rows):
+                found: Floats = self._read(file, first * self._views, (last - first, self._views))[rows - first, view]
+                return found
+            places = (rows * self._views + view).tolist()
+            return np.concatenate([self._read(file, place, (1,)) for place in places])
+
+    def _read(self, file: FileIO, place: int, count: tuple[int, ...]) -> Floats:
+        """So many outputs that stand one after the other, the first at a place that is counted in outputs."""
+        found = np.empty((*count, *self.shape), self._array.dtype)
+        file.seek(self._array.offset + place * self.itemsize * math.prod(self.shape))
+        if file.readinto(found.data) != found.nbytes:
+            raise OSError(f"{self._path} ends before its header says")
+        return found.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)
