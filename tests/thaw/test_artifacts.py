@@ -1,6 +1,7 @@
 """Paths and atomic writing, and the small files that stages hand to each other."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from thaw import artifacts
 from thaw.artifacts import Paths, atomic, fingerprint, read_json, rename, write_json, write_text
 from thaw.config.schema import Evaluate
 from thaw.data.manifest import Record
+from thaw.errors import UserError
 from thaw.learning import curves
 from thaw.learning.examples import examples, inputs, labels
 from thaw.networks import outputs
@@ -125,8 +127,18 @@ def test_a_large_file_gives_the_rows_that_are_asked_for(
     values = np.random.default_rng(0).normal(size=(50, views, 2, 3)).astype(np.float32)
     np.save(tmp_path / "x.npy", values)
     monkeypatch.setattr(outputs, "MAPPED", 0)
+    monkeypatch.setattr(outputs, "AT_ONCE", 100)
     source = Saved(tmp_path / "x.npy")
     for rows in ([], [7], [49, 0, 7, 7], range(20, 40), range(0, 50, 9)):
         which = np.array(rows, np.int64)
         for view in range(views):
             np.testing.assert_array_equal(source.take(which, view), values[which, view])
+
+
+def test_a_large_file_that_is_cut_off_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((50, 1, 100), np.float32))
+    monkeypatch.setattr(outputs, "MAPPED", 0)
+    source = Saved(tmp_path / "x.npy")
+    os.truncate(tmp_path / "x.npy", 5000)
+    with pytest.raises(UserError, match="^expected .*x.npy as it was written, found it cut off; run"):
+        source.take(np.arange(50), 0)

@@ -9,9 +9,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from thaw.errors import UserError
+
 MAPPED = (
     2**28
 )  # bytes of a file that is mapped. Larger ones are read: what lies around a mapped row counts as memory too
+AT_ONCE = 2**30  # bytes that are asked of the system, which gives no more than 2 GiB
 DENSE = 2  # times what is asked for that may be read of such a file in one go
 
 Floats = NDArray[np.float32]
@@ -81,8 +84,14 @@ class Saved:
         """So many outputs that stand one after the other, the first at a place that is counted in outputs."""
         found = np.empty((*count, *self.shape), self._array.dtype)
         file.seek(self._array.offset + place * self.itemsize * math.prod(self.shape))
-        if file.readinto(found.data) != found.nbytes:
-            raise OSError(f"{self._path} ends before its header says")
+        left = found.reshape(-1).view(np.uint8).data
+        while left:
+            if not (read := file.readinto(left[:AT_ONCE])):
+                raise UserError(
+                    f"expected {self._path} as it was written, found it cut off; run the command of its stage again, "
+                    f"as 'dvc repro --force extract_features' does"
+                )
+            left = left[read:]
         return found.astype(np.float32, copy=False)
 
 
