@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def audit(
     total, rows = len(records), _looked_at(records)
     records = [records[row] for row in rows]
     known, y = _features(features, rows, seed), examples.labels(records, classes)
-    looks = cluster.everywhere(partial(_look, data), records, "audit: pictures", data)
+    looks = cluster.everywhere(pictures.look, [data / one.path for one in records], "audit: pictures", data)
     near = neighbours.nearest(known)
     named = {one.path for one in given if one.action not in corrections.PAIR}
     contents = {one.sha256 for one in records if one.path in named}
@@ -166,10 +165,6 @@ def _said(records: Sequence[Record], pair: copies.Pair, action: Action) -> Corre
     """What can be said of two images, which are given by their rows."""
     one, other = (records[row].path for row in pair)
     return corrections.pair(one, action, other)
-
-
-def _look(data: Path, record: Record) -> pictures.Look:
-    return pictures.look(data / record.path)
 
 
 def _looked_at(records: Sequence[Record]) -> Labels:

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from thaw.errors import UserError
 
-MAPPED = (
-    2**28
-)  # bytes of a file that is mapped. Larger ones are read: what lies around a mapped row counts as memory too
+MAPPED = 2**28  # bytes of a file that is mapped; larger ones are read, as what lies around a mapped row takes memory
 AT_ONCE = 2**30  # bytes that are asked of the system, which gives no more than 2 GiB
 DENSE = 2  # times what is asked for that may be read of such a file in one go
 
