@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import textbook
+from benchmarks import limit, textbook
 from thaw.artifacts import Paths, read_json
 from thaw.config.composing import compose
 from thaw.data import manifest
@@ -27,24 +27,26 @@ ROUNDS = 5  # the first one traces and warms up, and does not count
 
 
 def main() -> None:
-    """Be the command line: print the median seconds of an epoch, validation included, as JSON."""
+    """Be the command line: print the median seconds of an epoch, validation included, as JSON.
+
+    And how many ``multiplications`` it needs.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.epoch")
     parser.add_argument("splits", type=Path)
     parser.add_argument("artifacts", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("weights")
     given = parser.parse_args()
-    epochs = {
-        "keras": whole_model(given.splits, given.weights),
-        "thaw": split_execution(Paths(given.data, given.artifacts), given.weights),
-    }
+    epoch, needed = split_execution(Paths(given.data, given.artifacts), given.weights)
+    epochs = {"keras": whole_model(given.splits, given.weights), "thaw": epoch}
     seconds: dict[str, list[float]] = {name: [] for name in epochs}
     for _ in range(ROUNDS):
         for name, epoch in epochs.items():
             start = time.perf_counter()
             epoch()
             seconds[name].append(time.perf_counter() - start)
-    print(json.dumps({name: statistics.median(times[1:]) for name, times in seconds.items()}))
+    medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}
+    print(json.dumps({"multiplications": needed} | medians))
 
 
 def whole_model(splits: Path, weights: str) -> Callable[[], None]:
@@ -57,8 +59,12 @@ def whole_model(splits: Path, weights: str) -> Callable[[], None]:
     return lambda: model.fit(train, validation_data=val, verbose=0)
 
 
-def split_execution(paths: Paths, weights: str) -> Callable[[], None]:
-    """The same as the stage does it: the part above the cut, on the cached outputs of the part below."""
+def split_execution(paths: Paths, weights: str) -> tuple[Callable[[], None], int]:
+    """The same as the stage does it: the part above the cut, on the cached outputs of the part below.
+
+    Returns:
+        That, and how many multiplications it takes.
+    """
     overrides = ["backbone=mobilenet_v2", f"backbone.weights={weights}", "finetune=last_20", "augment=none"]
     config = compose([*overrides, f"finetune.epochs={ROUNDS}", "seed=0"])
     backbone, finetune = config["backbone"], config["finetune"]
@@ -83,7 +89,7 @@ def split_execution(paths: Paths, weights: str) -> Callable[[], None]:
             label_smoothing=finetune.label_smoothing,
         )  # fmt: skip
 
-    return epoch
+    return epoch, policy.multiplications(model, first) * (limit.PASSES * len(train.y) + len(val.y))
 
 
 if __name__ == "__main__":

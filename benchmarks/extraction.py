@@ -22,6 +22,7 @@ from thaw.artifacts import cache
 from thaw.config.composing import compose
 from thaw.config.schema import Augment, Backbone
 from thaw.data.manifest import Record
+from thaw.learning import policy
 from thaw.networks import engine, features, views
 from thaw.networks.backbones import FrozenNetwork
 
@@ -40,7 +41,10 @@ def main() -> None:
 
 
 def measure(network: str, folder: Path, count: int) -> dict[str, float]:
-    """Measure all contestants in turn, several times; return the median images per second of each."""
+    """Measure all contestants in turn, several times; return the median images per second of each.
+
+    And how many ``multiplications`` an image needs.
+    """
     # Keras computes nothing but the features either, hence keep_blocks=0.
     overrides = [f"backbone={network}", "backbone.weights=random", "backbone.engine=openvino", "backbone.keep_blocks=0"]
     backbone: Backbone = compose(overrides, ["backbone"])["backbone"]
@@ -52,7 +56,8 @@ def measure(network: str, folder: Path, count: int) -> dict[str, float]:
         for path in chosen:
             (data / "all" / path.name).symlink_to(path.absolute())
         contestants = {"keras": keras_predict(backbone, data)} | ours(backbone, data, Path(scratch))
-        return in_turn(contestants, len(chosen))
+        needed = policy.multiplications(FrozenNetwork(backbone).build(), 0)
+        return {"multiplications": needed} | in_turn(contestants, len(chosen))
 
 
 def in_turn(contestants: dict[str, Callable[[], Any]], count: int) -> dict[str, float]:

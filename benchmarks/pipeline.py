@@ -39,7 +39,8 @@ def main() -> None:
         for batchnorm in ["written", "frozen"] if seed == 0 else ["frozen"]:
             theirs[batchnorm][seed] = copy.textbook(batchnorm, epochs=1 if given.quick else 10)
     rounds = 2 if given.quick else 5
-    print(json.dumps({"ours": ours, "textbook": theirs, "nothing": copy.nothing(rounds), "live": copy.live(rounds)}))
+    rest = {"nothing": copy.nothing(rounds), "live": copy.live(rounds), "limit": copy.limit()}
+    print(json.dumps({"ours": ours, "textbook": theirs} | rest))
 
 
 class Copy:
@@ -71,6 +72,11 @@ class Copy:
     def run(self, *command: str, **variables: str) -> float:
         """Run a command in the copy; return its seconds."""
         start = time.perf_counter()
+        self.said(*command, **variables)
+        return time.perf_counter() - start
+
+    def said(self, *command: str, **variables: str) -> str:
+        """Run a command in the copy; return what it prints."""
         done = subprocess.run(
             command,
             cwd=self.root,
@@ -80,10 +86,9 @@ class Copy:
             encoding="utf-8",
             check=False,
         )
-        seconds = time.perf_counter() - start
         if done.returncode:
             sys.exit(f"error: {' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-        return seconds
+        return done.stdout
 
     def environment(self, **variables: str) -> dict[str, str]:
         """Return the environment of commands in the copy."""
@@ -147,6 +152,12 @@ class Copy:
                 seconds.append(self.run(sys.executable, "-m", "stages.finetune", THAW_LIVE=switch))
                 time.sleep(5)  # until nobody follows any more
         return {name: statistics.median(found[switch]) for name, switch in (("alone", "0"), ("followed", "1"))}
+
+    def limit(self) -> dict[str, float]:
+        """What the pipeline that was run last cannot do without, see ``benchmarks.limit``."""
+        said = self.said(sys.executable, "-m", "benchmarks.limit", "pipeline", "data", "artifacts")
+        found: dict[str, float] = json.loads(said.splitlines()[-1])
+        return found
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def _ladder(config: Auto, model: Any, backbone: Backbone, images: int, effort: s
     epoch, found = math.ceil(images / config.batch_size), []
     for share, fewest, most in LADDERS[effort]:
         top = _top(model, backbone, share)
-        cost = config.batch_size * _multiplications(model, cutting.first_layer(model, backbone, top))
+        cost = config.batch_size * multiplications(model, cutting.first_layer(model, backbone, top))
         affordable = min(max(round(BUDGET / cost), fewest), most)
         steps = min(max(affordable, EPOCHS[0] * epoch), EPOCHS[1] * epoch)
         found.append((Rung(top, None, min(WARMUP, steps // 3), steps, config.batch_size), steps * cost))
@@ -87,7 +87,7 @@ def paced(rung: Rung, config: Finetune | Auto, model: Any, train: Examples, seed
     return rung
 
 
-def _multiplications(model: Any, first: int) -> int:
+def multiplications(model: Any, first: int) -> int:
     """How many a model needs for an image from its ``first``-th layer on: each weight once for each place of a map."""
     return sum(
         # What a layer does not say beforehand, as Swin's first one does not, is little.

@@ -87,8 +87,8 @@ def test_a_multiplication_is_counted_for_each_weight_and_place() -> None:
             layers.Dense(5),
         ]
     )
-    assert policy._multiplications(model, 0) == 64 * 9 * 3 * 4 + 16 * 9 * 4 + 4 * 5
-    assert policy._multiplications(model, 1) == 16 * 9 * 4 + 4 * 5
+    assert policy.multiplications(model, 0) == 64 * 9 * 3 * 4 + 16 * 9 * 4 + 4 * 5
+    assert policy.multiplications(model, 1) == 16 * 9 * 4 + 4 * 5
 
 
 # How fast.
