@@ -6,9 +6,11 @@ no TensorFlow.
 
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaw.artifacts import atomic, cache, fingerprint
+from thaw.machine import has_gpu
 from thaw.networks.backbones import FrozenNetwork
 from thaw.networks.inference import OpenVino
 from thaw.networks.outputs import Floats
 from thaw.networks.weights import located
 
-TENSORFLOW_BATCH = 32
+BATCH, GPU_BATCH = 32, 256  # images that TensorFlow is given at once; half of them, and so on, where memory lacks
+AHEAD = 2  # batches that it has at once, so that it need not wait for the next one
 
 
 class Engine(Protocol):
@@ -30,10 +34,12 @@ class Engine(Protocol):
     Attributes:
         shapes: of an image's outputs.
         input_size: pixels of an image's sides.
+        batch: images that go through it together.
     """
 
     shapes: list[tuple[int, ...]]
     input_size: int
+    batch: int
 
     def run(self, images: Iterable[NDArray[np.uint8]], outs: Sequence[Floats]) -> None:
         """Write the k-th output for the i-th image (size × size × 3) to ``outs[k][i]``, of shape ``shapes[k]``."""
@@ -68,40 +74,57 @@ def _unpacked(xml: bytes, weights: bytes, precision: str) -> Engine:
 
 
 class TensorFlow:
-    """The network in TensorFlow, in batches of one size."""
+    """The network in TensorFlow, in batches of one size: as many images as its device has memory for.
+
+    A GPU computes on while Python gathers the next batch: what it has found is only fetched then.
+    """
 
     def __init__(self, network: FrozenNetwork) -> None:
         import keras
+        import tensorflow as tf
 
         if network.backbone.precision == "bfloat16":
             keras.config.set_dtype_policy("mixed_bfloat16")
         try:
-            self._model = network.build()
+            model = network.build()
         finally:
             keras.config.set_dtype_policy("float32")
-        self.shapes = [tuple(output.shape)[1:] for output in self._model.outputs]
-        self.input_size = network.backbone.input_size
+        self.shapes = [tuple(output.shape)[1:] for output in model.outputs]
+        self.input_size = size = network.backbone.input_size
+        self._compute = tf.function(lambda x: tf.nest.flatten(model(x, training=False)))
+        self.batch = GPU_BATCH if has_gpu() else BATCH
+        while not self._has_room(np.zeros((self.batch, size, size, 3), np.uint8)):
+            self.batch //= 2
+
+    def _has_room(self, images: NDArray[np.uint8]) -> bool:
+        import tensorflow as tf
+
+        try:
+            self._compute(images)
+        except tf.errors.ResourceExhaustedError:
+            if len(images) == 1:
+                raise
+            return False
+        return True
 
     def run(self, images: Iterable[NDArray[np.uint8]], outs: Sequence[Floats]) -> None:
         """See ``Engine.run``."""
-        batch: list[NDArray[np.uint8]] = []
-        done = 0
+        running: deque[tuple[slice, list[Any]]] = deque()
 
-        def flush() -> None:
-            nonlocal done
-            filled = batch + [np.zeros_like(batch[0])] * (TENSORFLOW_BATCH - len(batch))
-            results = self._model.predict_on_batch(np.stack(filled))
-            for out, result in zip(outs, results if len(outs) > 1 else [results], strict=True):
-                out[done : done + len(batch)] = result[: len(batch)]
-            done += len(batch)
-            batch.clear()
+        def fetch() -> None:
+            rows, results = running.popleft()
+            for out, result in zip(outs, results, strict=True):
+                out[rows] = result.numpy()[: rows.stop - rows.start]
 
-        for image in images:
-            batch.append(image)
-            if len(batch) == TENSORFLOW_BATCH:
-                flush()
-        if batch:
-            flush()
+        images, done = iter(images), 0
+        while some := list(islice(images, self.batch)):
+            filled = some + [np.zeros_like(some[0])] * (self.batch - len(some))
+            running.append((slice(done, done + len(some)), self._compute(np.stack(filled))))
+            done += len(some)
+            if len(running) == AHEAD:
+                fetch()
+        while running:
+            fetch()
 
 
 def folder() -> Path:

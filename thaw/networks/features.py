@@ -119,7 +119,7 @@ def fill(
             )
     keeping = {output: store for output, store in enumerate(stores) if output == needed or fits(output)}
     missing = list({view.key: view for store in keeping.values() for view in store.missing(wanted)}.values())
-    rows = max(1, SHARD_BYTES // (4 * sum(map(math.prod, runner.shapes))))
+    rows = max(1, SHARD_BYTES // (4 * sum(map(math.prod, runner.shapes)) * runner.batch)) * runner.batch
     shards = [missing[at : at + rows] for at in range(0, len(missing), rows)]
     for shard, outputs in _computed(runner, network, shards, data, description):
         for output, store in keeping.items():

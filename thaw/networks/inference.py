@@ -35,6 +35,8 @@ class OpenVino:
         input_size: pixels of an image's sides.
     """
 
+    batch = 1
+
     def __init__(self, ir: Path, precision: str) -> None:
         """Compile the network.
 

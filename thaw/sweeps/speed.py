@@ -14,8 +14,8 @@ from thaw.config.schema import Backbone
 from thaw.networks import engine
 from thaw.networks.backbones import FrozenNetwork
 
-BATCH = 32  # images: as many as TensorFlow's engine fills its batches up to
-LEAST, SECONDS = 3, 1.0  # batches, and how long at least
+IMAGES = 32  # to be timed together: as many, or as the engine fills its batches up to
+LEAST, SECONDS = 3, 1.0  # times, and how long at least
 
 
 def milliseconds(backbones: Sequence[Backbone]) -> list[float]:
@@ -33,16 +33,16 @@ def milliseconds(backbones: Sequence[Backbone]) -> list[float]:
 def _milliseconds(network: FrozenNetwork) -> float:
     """Time the network alone, as extraction runs it: noise in memory, so no decoding, no disk and no feature store.
 
-    The first batch is not counted, of the others the median.
+    The first time is not counted, of the others the median.
     """
     runner = engine.start(network)
-    side = runner.input_size
-    images = np.random.default_rng(0).integers(0, 256, (BATCH, side, side, 3), dtype=np.uint8)
-    outs = [np.empty((BATCH, *shape), np.float32) for shape in runner.shapes]
+    side, count = runner.input_size, max(IMAGES, runner.batch)
+    images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    outs = [np.empty((count, *shape), np.float32) for shape in runner.shapes]
     runner.run(images, outs)
     times: list[float] = []
     while len(times) < LEAST or sum(times) < SECONDS:
         began = time.perf_counter()
         runner.run(images, outs)
         times.append(time.perf_counter() - began)
-    return 1000 * float(np.median(times)) / BATCH
+    return 1000 * float(np.median(times)) / count

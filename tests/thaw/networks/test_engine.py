@@ -114,6 +114,50 @@ def test_the_first_inference_is_made_before_there_are_threads(
     assert len(threads) == 1 + 4
 
 
+@pytest.mark.parametrize("count", [1, 15, 16, 32, 40])
+def test_batches_that_run_at_once_come_back_in_their_order(
+    toy: Backbone, pictures: Any, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(engine, "BATCH", 16)
+    network = FrozenNetwork(toy.model_copy(update={"engine": "tensorflow"}))
+    expected = network.build().predict_on_batch(pictures)[:count]
+    np.testing.assert_allclose(_run(network, pictures[:count]), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_gpu_is_given_as_many_images_as_it_has_room_for(
+    toy: Backbone, pictures: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that gives up above ``room`` images stands in for a GPU, which no test has."""
+    import tensorflow as tf
+
+    room, tried, function = 10, [], tf.function
+
+    def limited(*compute: Any, **options: Any) -> Any:
+        ready = function(*compute, **options)
+        if options:  # Keras' own
+            return ready
+
+        def call(images: Any) -> Any:
+            tried.append(len(images))
+            if len(images) > room:
+                raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+            return ready(images)
+
+        return call
+
+    monkeypatch.setattr(tf, "function", limited)
+    monkeypatch.setattr(engine, "has_gpu", lambda: True)
+    monkeypatch.setattr(engine, "GPU_BATCH", 32)
+    network = FrozenNetwork(toy.model_copy(update={"engine": "tensorflow"}))
+    found = _run(network, pictures)
+    assert tried == [32, 16, 8, *[8] * 5]
+    expected = network.build().predict_on_batch(pictures)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    room = 0
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        engine.start(network)
+
+
 def test_an_image_that_cannot_be_read_ends_the_run(toy: Backbone, pictures: Any) -> None:
     def images() -> Any:
         yield pictures[0]

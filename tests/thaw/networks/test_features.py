@@ -93,6 +93,7 @@ def test_a_killed_extraction_keeps_its_shards(
     toy: Backbone, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features, "SHARD_BYTES", 4 * 1280 * 2)  # two images a shard
+    monkeypatch.setattr(engine, "BATCH", 2)
     load = images.load
 
     def load_until(path: Path, size: int, fit: str) -> Any:
@@ -116,6 +117,19 @@ def test_two_processes_may_fill_one_store(tmp_path: Path) -> None:
     assert all(key in both for key in "abc")
     both.copy([["c"], ["a"]], tmp_path / "x.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy")[:, 0, 0], [1, 0])
+
+
+def test_shards_are_of_whole_batches(
+    toy: Backbone, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that is not full takes a GPU as long as one that is."""
+    monkeypatch.setattr(engine, "BATCH", 2)
+    for room, rows in ((1, [2, 2, 2]), (5 * 1280 * 4, [4, 2])):
+        monkeypatch.setattr(features, "SHARD_BYTES", room)
+        monkeypatch.setenv("THAW_CACHE", str(tmp_path / f"cache_{room}"))
+        extract(_plain(toy), of(_records(), NONE, 0), data, tmp_path / "x.npy")
+        kept = [len(file.read_text().split()) for file in (cache() / "features").glob("*/*.keys")]
+        assert sorted(kept, reverse=True) == rows
 
 
 def test_a_shard_without_its_keys_does_not_count(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ class Clocked:
 
     shapes = ((4,), (2, 2, 3))
     input_size = 32
+    batch = 1
     now = 0.0
 
     def __init__(self, *seconds: float) -> None:
@@ -39,7 +40,14 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> dict[int, Clocked]:
 def test_the_median_batch_counts_and_not_the_first(toy: Backbone, engines: dict[int, Clocked]) -> None:
     engines[32] = Clocked(0.64, 0.32, 9.6)
     assert speed.milliseconds([toy]) == [pytest.approx(20)]
-    assert {*engines[32].batches} == {speed.BATCH}
+    assert {*engines[32].batches} == {speed.IMAGES}
+
+
+def test_a_batch_of_the_engine_is_filled(toy: Backbone, engines: dict[int, Clocked]) -> None:
+    engines[32] = Clocked(0.64)
+    engines[32].batch = 64
+    assert speed.milliseconds([toy]) == [pytest.approx(10)]
+    assert {*engines[32].batches} == {64}
 
 
 def test_a_quick_network_is_asked_for_a_second_and_a_slow_one_three_times(
