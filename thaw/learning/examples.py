@@ -43,12 +43,14 @@ class Examples(Inputs):
 
     def targets(self, which: Labels | slice, view: int, classes: int) -> Floats:
         """What a model should say of one view of some images: images × classes."""
-        each = np.eye(classes, dtype=np.float32)
+        y = self.y[which]
+        found, images = np.zeros((len(y), classes), np.float32), np.arange(len(y))
         if self.others is None or self.shares is None:
-            return each[self.y[which]]
-        share = self.shares[which, view][:, np.newaxis]
-        mixed: Floats = share * each[self.y[which]] + (1 - share) * each[self.others[which, view]]
-        return mixed
+            found[images, y] = 1
+        else:
+            found[images, y] = self.shares[which, view]
+            found[images, self.others[which, view]] += 1 - self.shares[which, view]
+        return found
 
 
 def of_splits(

@@ -7,9 +7,9 @@ steps, and with features that were rounded otherwise at another regularisation. 
 
 - L-BFGS (Nocedal 1980) walks in coordinates in which all directions are about as curved: those of the Cholesky factor
   of the features' correlations, which bound the Hessian (Böhning 1992). It takes about half as many steps;
-- examples are read in blocks, and of more than ``HELD`` none is kept, so that memory is bounded whatever their number.
-  Cores share the blocks, whose sums are added in their order, so that the number of cores changes nothing, if BLAS is
-  limited to one thread.
+- examples are read in blocks, and no more than ``HELD`` of them are kept, so that memory is bounded whatever their
+  number. Cores share the blocks, whose sums are added in their order, so that the number of cores changes nothing, if
+  BLAS is limited to one thread.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,8 @@ from thaw.machine import cores
 from thaw.networks.outputs import Floats
 
 BLOCK = 2048  # examples that one core looks at at a time
-HELD = 2**30  # bytes of standardised features that are kept; of more, they are standardised again in every step
+CACHED = 64  # examples that are read and standardised at a time: a core's cache has room for them
+HELD = 2**30  # bytes of standardised features that are kept; the others are standardised again in every step
 WIDE = 4096
 FLAT = 1e-4  # more on the correlations' diagonal, so that they have a factor however they were rounded
 STALE = 10  # the loss is so much less curved than where it began: other coordinates fit
@@ -94,8 +95,7 @@ class Regression:
         self._correlations = (
             None if products.ndim == 1 else products / count / np.outer(self._deviation, self._deviation)
         )
-        if count * width * 4 <= HELD:
-            self._kept = {block: self._features(block) for block in self._blocks}
+        self._kept = {block: self._features(block) for block in self._blocks[: HELD // (BLOCK * width * 4)]}
         self._found = self._look(self._kernel, self._bias)
 
     def start(self, layer: Layer) -> None:
@@ -151,7 +151,7 @@ class Regression:
 
         def one(block: Block) -> Sums:
             view, first = block
-            x = self._kept[block] if self._kept else self._features(block)
+            x = self._kept[block] if block in self._kept else self._features(block)
             targets = self._train.targets(slice(first, first + BLOCK), view, len(bias))
             counted = targets * self._weights
             logits = x @ weights + shift
@@ -172,9 +172,11 @@ class Regression:
     def _features(self, block: Block) -> Floats:
         """The standardised features of a block."""
         view, first = block
-        found = self._train.take(slice(first, first + BLOCK), view)
-        found -= self._mean
-        found /= self._deviation
+        found = np.empty((min(BLOCK, len(self._train.y) - first), len(self._mean)), np.float32)
+        for place in range(0, len(found), CACHED):
+            some = self._train.take(slice(first + place, min(first + place + CACHED, first + len(found))), view)
+            some -= self._mean
+            np.divide(some, self._deviation, out=found[place : place + CACHED])
         return found
 
     def _sum(self, what: Callable[[Block], tuple[Any, ...]]) -> tuple[Any, ...]:

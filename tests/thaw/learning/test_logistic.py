@@ -121,10 +121,11 @@ def test_the_loss_and_accuracy_are_those_on_the_training_images() -> None:
     assert accuracy == np.mean([one.argmax(axis=1) == train.y for one in said])
 
 
-@pytest.mark.parametrize("held", [2**30, 0], ids=["in memory", "read again"])
+@pytest.mark.parametrize("held", [2**30, 30_000, 0], ids=["in memory", "partly in memory", "read again"])
 def test_cores_and_memory_change_no_byte(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     train, found = _examples(3, views=2), []
     monkeypatch.setattr(logistic, "BLOCK", 64)
+    monkeypatch.setattr(logistic, "CACHED", 17)
     for cores in (1, 3):
         monkeypatch.setattr(logistic, "cores", lambda cores=cores: cores)
         found.append(Regression(train, 3).solve(1)[0])
