@@ -93,9 +93,8 @@ def solve(
     such a converged head keeps the pretrained features from being distorted (Kumar et al. 2022, arXiv:2202.10054).
 
     Args:
-        config: candidates of the inverse regularisation, tried from the strongest until one is worse than the best
-            before it by more than noise; see ``strongest`` for which one wins. They are solved roughly, and the one
-            that wins to the end.
+        config: candidates of the inverse regularisation, tried from the strongest until one is worse than the one
+            before it; see ``strongest`` for which one wins. They are solved roughly, and the one that wins to the end.
         train: features; all views of an image count alike.
         val: features; only the images as they are count.
         classes: how many there are.
@@ -126,10 +125,10 @@ def solve(
             tried, losses = list[Head](), list[NDArray[np.float64]]()
             for inverse_l2 in candidates:
                 head, of_head = solved(inverse_l2, ROUGH)
+                if losses and of_head.mean() > losses[-1].mean():
+                    break  # weaker still would only overfit more, and take the longest to solve
                 tried.append(head)
                 losses.append(of_head)
-                if is_worse(of_head, losses):
-                    break  # weaker still would only overfit more, and take the longest to solve
             place = strongest(losses)
             chosen = candidates[place]
             regression.start(tried[place].layers[0])
@@ -144,18 +143,13 @@ def strongest(losses: list[NDArray[np.float64]]) -> int:
     gets further from such a head than from the best one.
 
     Args:
-        losses: of the validation images, for each candidate, the strongest first.
+        losses: of the validation images, for each candidate, the strongest first; the last one is the best.
 
     Returns:
         The number of the candidate.
     """
-    return next(place for place, each in enumerate(losses) if not is_worse(each, losses))
-
-
-def is_worse(one: NDArray[np.float64], losses: list[NDArray[np.float64]]) -> bool:
-    """Whether the losses of one candidate are higher than those of the best by more than a standard error."""
-    worse = one - min(losses, key=lambda each: float(each.mean()))
-    return bool(worse.mean() > worse.std() / math.sqrt(len(worse)))
+    worse = [one - losses[-1] for one in losses]
+    return next(place for place, one in enumerate(worse) if one.mean() <= one.std() / math.sqrt(len(one)))
 
 
 def descend(
