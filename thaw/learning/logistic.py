@@ -7,30 +7,31 @@ steps, and with features that were rounded otherwise at another regularisation. 
 
 - L-BFGS (Nocedal 1980) walks in coordinates in which all directions are about as curved: those of the Cholesky factor
   of the features' correlations, which bound the Hessian (Böhning 1992). It takes about half as many steps;
-- examples are read in blocks, and no more than ``HELD`` of them are kept, so that memory is bounded whatever their
-  number. Cores share the blocks, whose sums are added in their order, so that the number of cores changes nothing, if
-  BLAS is limited to one thread.
+- standardised features are in a file without a name, of which a core maps a block at a time, so that memory is bounded
+  whatever their number. The blocks' sums are added in their order, so that the number of cores changes nothing, if BLAS
+  is limited to one thread.
 """
 
+import tempfile
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from itertools import product
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
 
+from thaw.artifacts import cache
 from thaw.errors import UserError
 from thaw.learning.examples import Examples
 from thaw.machine import cores
 from thaw.networks.outputs import Floats
 
 BLOCK = 2048  # examples that one core looks at at a time
-CACHED = 64  # examples that are read and standardised at a time: a core's cache has room for them
-HELD = 2**30  # bytes of standardised features that are kept; the others are standardised again in every step
 WIDE = 4096
 FLAT = 1e-4  # more on the correlations' diagonal, so that they have a factor however they were rounded
 STALE = 10  # the loss is so much less curved than where it began: other coordinates fit
@@ -71,13 +72,12 @@ class Regression:
         weights: of each class in the loss; None counts all alike.
 
     Raises:
-        UserError: there are features that are not finite.
+        UserError: there are features that are not finite, or the disk is full.
     """
 
     def __init__(self, train: Examples, classes: int, weights: Floats | None = None) -> None:
         self._train, self._weights = train, np.ones(classes, np.float32) if weights is None else weights
         self._blocks = list(product(range(train.source.views), range(0, len(train.y), BLOCK)))
-        self._kept: dict[Block, Floats] = {}
         (width,) = train.source.shape
         self._count = count = len(train.y) * train.source.views
         self._kernel, self._bias = np.zeros((width, classes)), np.zeros(classes)
@@ -95,7 +95,7 @@ class Regression:
         self._correlations = (
             None if products.ndim == 1 else products / count / np.outer(self._deviation, self._deviation)
         )
-        self._kept = {block: self._features(block) for block in self._blocks[: HELD // (BLOCK * width * 4)]}
+        self._standardised = self._written()
         self._found = self._look(self._kernel, self._bias)
 
     def start(self, layer: Layer) -> None:
@@ -151,7 +151,7 @@ class Regression:
 
         def one(block: Block) -> Sums:
             view, first = block
-            x = self._kept[block] if block in self._kept else self._features(block)
+            x = self._mapped(block)
             targets = self._train.targets(slice(first, first + BLOCK), view, len(bias))
             counted = targets * self._weights
             logits = x @ weights + shift
@@ -172,12 +172,41 @@ class Regression:
     def _features(self, block: Block) -> Floats:
         """The standardised features of a block."""
         view, first = block
-        found = np.empty((min(BLOCK, len(self._train.y) - first), len(self._mean)), np.float32)
-        for place in range(0, len(found), CACHED):
-            some = self._train.take(slice(first + place, min(first + place + CACHED, first + len(found))), view)
-            some -= self._mean
-            np.divide(some, self._deviation, out=found[place : place + CACHED])
+        found = self._train.take(slice(first, first + BLOCK), view)
+        found -= self._mean
+        found /= self._deviation
         return found
+
+    def _written(self) -> IO[bytes]:
+        """The standardised features, in a file that is gone with this process, whatever ends that."""
+        cache().mkdir(parents=True, exist_ok=True)  # where there is room for the features there is for this
+        file, lock = tempfile.TemporaryFile(dir=cache()), threading.Lock()  # noqa: SIM115 (as long as this object)
+
+        def write(block: Block) -> tuple[()]:
+            found = self._features(block)
+            with lock:
+                file.seek(self._place(block))
+                file.write(found.data)
+            return ()
+
+        try:
+            self._sum(write)
+            file.flush()
+        except OSError as error:
+            raise UserError(
+                f"train_head: expected {self._count * len(self._mean) * 4 / 1e9:.1f} GB of free disk for standardised "
+                f"features, found: {error.strerror}; free some in {cache()}"
+            ) from None
+        return file
+
+    def _place(self, block: Block) -> int:
+        view, first = block
+        return (view * len(self._train.y) + first) * len(self._mean) * 4
+
+    def _mapped(self, block: Block) -> Floats:
+        """The standardised features of a block, in the file: they count as memory, but only until they are let go."""
+        shape = (min(BLOCK, len(self._train.y) - block[1]), len(self._mean))
+        return np.memmap(self._standardised, np.float32, "r", self._place(block), shape)
 
     def _sum(self, what: Callable[[Block], tuple[Any, ...]]) -> tuple[Any, ...]:
         """Add up what is to know of the blocks, in their order; each of them is one core's, with all its products."""
