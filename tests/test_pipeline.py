@@ -162,6 +162,7 @@ def test_after_the_first_run_nothing_is_left_to_do(status: Any) -> None:
     assert status() == set()
 
 
+@pytest.mark.slow
 def test_editing_the_chosen_train_head_option_reruns_what_follows_it(project: Project) -> None:
     project.edit("conf/train_head/lbfgs.yaml", r"^inverse_l2: \[.*?\]", "inverse_l2: [0.002]")
     assert project.repro() == ["train_head", "finetune", "evaluate"]

@@ -142,9 +142,7 @@ def undisturbed(prepared: Paths, folder: Path) -> dict[str, bytes]:
     return _bytes(paths)
 
 
-@pytest.mark.parametrize(
-    "epoch", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("epoch", [2, *(pytest.param(epoch, marks=pytest.mark.slow) for epoch in (1, 3, 4))])
 def test_a_ladder_that_was_killed_in_any_rung_goes_on_to_the_very_same_bytes(
     paths: Paths, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:

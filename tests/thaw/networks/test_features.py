@@ -23,6 +23,7 @@ from thaw.networks.features import Store, extract, frozen, prune, size
 from thaw.networks.outputs import Source
 from thaw.networks.views import of
 
+pytestmark = pytest.mark.usefixtures("built_once")
 NONE = Augment.model_validate(options.AUGMENT)
 LIGHT = NONE.model_copy(update={"views": 2, "flip": "horizontal", "rotation": 10, "shift": 0.05, "zoom": 0.1})
 
