@@ -83,7 +83,7 @@ def tune(data: Path, folder: Path, config: Mapping[str, Any], orders: tuple[int,
 def verdicts(paths: Paths, config: Mapping[str, Any], one: Answers, other: Answers) -> list[str]:
     """What evaluate says of the second as it follows from the first, and of the first as it follows from the second."""
     records, classes = manifest.read(paths.manifest), read_json(paths.classes)
-    options, found = config["evaluate"].model_dump(), []
+    options, found = config["evaluate"].model_dump(exclude={"splits"}), []
     for pair in ((one, other), (other, one)):
         predicted = dict(zip(("train_head", "finetune"), pair, strict=True))
         val, test = (comparison.pair(predicted, records, classes, split) for split in ("val", "test"))

@@ -136,17 +136,17 @@ def _by_halves(labels: Labels, heads: list[Probabilities], tuned: Probabilities,
 
 
 def _losses(labels: Labels, probabilities: Probabilities, which: Labels) -> Probabilities:
-    return calibration.losses(labels[which], probabilities[which])
+    return calibration.judged(labels[which], probabilities[which])
 
 
 RULES: dict[str, Callable[[Labels, list[Probabilities], Probabilities, Labels], bool]] = {
     "the head, always": lambda *_: False,
     "the fine-tuned one, always": lambda *_: True,
     "higher accuracy": _by_accuracy,
-    "lower calibrated loss": _by_loss,
-    "the fine-tuned one, but where its loss is higher by a standard error": partial(_by_loss, errors=-1),
-    "the head, but where its loss is higher by a standard error": partial(_by_loss, errors=1),
-    "lower calibrated loss, the head chosen by the other half": _by_halves,
+    "lower calibrated Brier score": _by_loss,
+    "the fine-tuned one, but where its score is higher by a standard error": partial(_by_loss, errors=-1),
+    "the head, but where its score is higher by a standard error": partial(_by_loss, errors=1),
+    "lower calibrated Brier score, the head chosen by the other half": _by_halves,
 }
 
 

@@ -190,7 +190,8 @@ def render(rows: list[Row]) -> str:
         "[results.csv](results.csv) and writes this page: mean accuracy, with a",
         "95% interval of the mean (Student's t over seeds), and median seconds of the stage's processor time.",
         f"Photos are of 160 px; of sets with more than {IMAGES:,} images, that many are taken, some 1,500 to train on.",
-        "A row was measured with the choices of its day; a further run replaces what has changed since.",
+        "A run was measured with the choices of its day, on the machine of its day, so seconds compare but roughly; a",
+        "further run replaces what has changed since.",
     ]
     for name in sorted({row["data"] for row in rows}):
         lines += ["", f"## {name}", "", "| backbone | policy | validation | test | seconds |", "|---|---|---|---|---|"]

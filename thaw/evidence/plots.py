@@ -145,7 +145,7 @@ def learning_curves(curves: Mapping[str, list[Row]]) -> list[dict[str, Any]]:
 
 
 def rungs(tried: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Lay out what validation said of each rung of ``finetune: auto``: the loss by the share of the new weights.
+    """Lay out what validation said of each rung of ``finetune: auto``: Brier scores by the share of the new weights.
 
     A bar is a standard error of the difference from the model before, image by image, to either side.
     """
@@ -154,14 +154,14 @@ def rungs(tried: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         found = rung["found"]
         across, labels = _evenly(len(found)), [f"{100 * one['share']:g}" for one in found]
         bars = [
-            (x, one["loss"] - one["error"], one["loss"] + one["error"]) for x, one in zip(across, found, strict=True)
+            (x, one["brier"] - one["error"], one["brier"] + one["error"]) for x, one in zip(across, found, strict=True)
         ]
         kept = [one["share"] for one in found].index(rung["share"])
         panel = _panel(
             f"{rung['done'][0].upper()}{rung['done'][1:]}",
             "percent of the new weights, the rest from before",
             _thinned(across, labels),
-            {"val": list(zip(across, (one["loss"] for one in found), strict=True))},
+            {"val": list(zip(across, (one["brier"] for one in found), strict=True))},
             ticks([end for _, *ends in bars for end in ends], 4),
             across[kept],
             is_share=False,

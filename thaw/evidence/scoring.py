@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from thaw.learning import calibration
 from thaw.learning.predictions import blocks
 
 Floats = NDArray[np.float64]
@@ -149,10 +150,8 @@ def calibration_error(labels: Labels, probabilities: NDArray[np.floating[Any]]) 
 
 
 def brier(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
-    """Return the mean over images of Σ (probability - truth)² over classes, from 0 to 2 (Brier 1950)."""
-    truth = np.eye(probabilities.shape[1])
-    errors = [((probabilities[rows] - truth[labels[rows]]) ** 2).sum(1) for rows in blocks(probabilities)]
-    return float(np.concatenate(errors).mean())
+    """Return the mean over images of ``calibration.brier``."""
+    return float(calibration.brier(labels, probabilities).mean())
 
 
 def log_loss(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:

@@ -61,14 +61,23 @@ def threshold(labels: Labels, probabilities: Probabilities, wanted: float) -> fl
     return float(sure[order][ends[-1]] + below[ends[-1]]) / 2 if len(ends) else None
 
 
-def losses(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    """Return the cross-entropy of each image (nats), at the temperature that is best for all of them.
+def judged(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
+    """Return the Brier score of each image, at the temperature that is best for all of them: what models are chosen by.
 
-    So models are compared by what they know, where one of them has been taught to be unsure (label smoothing), and by
-    more than whether they are right: of few images, an accuracy says little.
+    So models are compared by what they know, where one of them has been taught to be unsure (label smoothing); by more
+    than whether they are right, for of few images an accuracy says little; and no image counts for much more than
+    another, as it does in a cross-entropy, where what a network is wrong of and sure outweighs all else.
     """
-    calm = rescaled(probabilities, temperature(labels, probabilities))
-    found: NDArray[np.float64] = -np.log(np.maximum(calm[np.arange(len(labels)), labels], np.finfo(np.float32).tiny))
+    return brier(labels, rescaled(probabilities, temperature(labels, probabilities)))
+
+
+def brier(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
+    """Return Σ (probability - truth)² over the classes of each image, from 0 to 2 (Brier 1950)."""
+    found = np.empty(len(labels))
+    for rows in blocks(probabilities):
+        errors = np.array(probabilities[rows], np.float64)
+        errors[np.arange(len(errors)), labels[rows]] -= 1
+        found[rows] = np.square(errors).sum(axis=1)
     return found
 
 

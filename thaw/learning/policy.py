@@ -31,7 +31,8 @@ EPOCHS = (2, 20)  # of a rung, at least and at most: few images are not learnt b
 CHANGE = 4.0  # what Adam's first step would change the logits by (nats, root mean square) at the highest rate
 RATES = (1e-5, 2e-3)  # within which that has to be
 WARMUP = 100  # steps: without, Adam's first ones, as large as the rate whatever the gradient, tear up what was learnt
-SHARES = (0.0, 0.25, 0.5, 1.0)  # of the weights after a rung that are tried, the rest from before it
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the weights after a rung that are tried, the rest from before it
+WORSE = 1.0  # standard errors by which what is kept of a rung may be worse than nothing: a hill is higher, chance not
 
 Tried = dict[str, Any]
 
@@ -113,10 +114,11 @@ def settle(model: Any, before: Weights, val: Validation, rung: Rung) -> Tried:
 
     On the line between the weights before and after there often is a better model, and one that is more robust
     (WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903). ``SHARES`` of the way are tried, and their mean is taken, each
-    weighted by how likely the validation labels are there, at the temperature that suits it best. That is the best of
+    weighted by e to the power of minus the Brier scores of the validation images, summed, at the temperature that suits
+    it best (the weights that serve best for this score: Vovk and Zhdanov 2009, arXiv:0710.0485). That is the best of
     them where the images are many. Where they are few, several are about as good; to take the best would be to let
-    chance choose, and to take nothing that is not surely better would be to lose most of what there is to gain. Where
-    the mean is no better than nothing, all is taken back.
+    chance choose, and to take nothing that is not surely better would be to lose most of what there is to gain. Only
+    where the mean is worse than nothing by more than noise, as on a hill between two good places, all is taken back.
 
     Args:
         model: the part that was trained, as it is after the rung.
@@ -126,8 +128,8 @@ def settle(model: Any, before: Weights, val: Validation, rung: Rung) -> Tried:
 
     Returns:
         What was ``done``, the ``images`` that were seen for it, the ``share`` of the new weights that is kept (0 for
-        none), and what was ``found``: for each share that was tried, the lowest first, the ``loss`` (nats, calibrated),
-        its difference from that at 0 and the standard error of this (``change``, ``error``), and the ``accuracy``.
+        none), and what was ``found``: for each share that was tried, the lowest first, the ``brier`` score, its
+        difference from that at 0 and the standard error of this (``change``, ``error``), and the ``accuracy``.
     """
     after = weights(model)
 
@@ -137,20 +139,25 @@ def settle(model: Any, before: Weights, val: Validation, rung: Rung) -> Tried:
         return model
 
     asked = {share: judge(take(share), val) for share in SHARES}
-    likely = softmax(np.array([[-losses.sum() for losses, _ in asked.values()]]))[0]
+    likely = softmax(np.array([[-scores.sum() for scores, _ in asked.values()]]))[0]
     mean = round(float(likely @ SHARES), 2)
     if mean not in asked:
         asked[mean] = judge(take(mean), val)
-    kept = mean if asked[mean][0].mean() < asked[0.0][0].mean() else 0.0
+    start, found = asked[0.0][0], {}
+    for share, (scores, accuracy) in sorted(asked.items()):
+        change = scores - start
+        error = change.std() / math.sqrt(len(scores))
+        figures = {"brier": scores.mean(), "change": change.mean(), "error": error, "accuracy": accuracy}
+        found[share] = {"share": share} | {key: float(value) for key, value in figures.items()}
+    kept = mean if found[mean]["change"] <= WORSE * found[mean]["error"] else 0.0
     take(kept)
-    start, found = asked[0.0][0], []
-    for share, (losses, accuracy) in sorted(asked.items()):
-        change = losses - start
-        figures = {"loss": losses.mean(), "change": change.mean(), "error": change.std() / math.sqrt(len(losses))}
-        found.append({"share": share, "accuracy": accuracy} | {key: float(value) for key, value in figures.items()})
-    losses = f"validation loss {start.mean():.4f} → {asked[mean][0].mean():.4f}"
-    print(f"  {kept:.0%} of the change is kept ({losses})", flush=True)
-    return {"done": plain(rung), "images": rung.steps * rung.batch_size, "share": kept, "found": found}
+    print(
+        f"  {kept:.0%} of the change is kept (validation, Brier score {found[0.0]['brier']:.4f} → "
+        f"{found[mean]['brier']:.4f})",
+        flush=True,
+    )
+    images = rung.steps * rung.batch_size
+    return {"done": plain(rung), "images": images, "share": kept, "found": [*found.values()]}
 
 
 def outcome(story: Mapping[str, Any]) -> str:
@@ -175,6 +182,6 @@ def depth(unfreeze: Unfreeze) -> str:
 
 
 def judge(model: Any, val: Validation) -> tuple[Any, float]:
-    """The calibrated losses (nats) of the images, and the accuracy."""
+    """What models are chosen by, of each image, see ``calibration.judged``; and the accuracy."""
     probabilities = softmax(val.logits(model).astype(np.float64))
-    return calibration.losses(val.y, probabilities), float((probabilities.argmax(axis=1) == val.y).mean())
+    return calibration.judged(val.y, probabilities), float((probabilities.argmax(axis=1) == val.y).mean())

@@ -113,7 +113,7 @@ def test_where_nothing_was_fine_tuned_nothing_is_compared(tmp_path: Path) -> Non
 
 def _tried(kept: float) -> list[dict[str, Any]]:
     figures = [(0.0, 0.4, 0.0, 0.9), (0.5, 0.3, 0.02, 0.92), (1.0, 0.35, 0.05, 0.91)]
-    keys = ("share", "loss", "error", "accuracy")
+    keys = ("share", "brier", "error", "accuracy")
     found = [dict(zip(keys, one, strict=True)) | {"change": one[1] - 0.4} for one in figures]
     return [{"done": "the last 9 blocks, 250 steps at up to 0.0005", "images": 8000, "share": kept, "found": found}]
 
@@ -121,8 +121,8 @@ def _tried(kept: float) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("kept", "expected"),
     [
-        (0.5, "50% of the change is kept: validation loss 0.400 → 0.300, accuracy 90.0% → 92.0%."),
-        (0.0, "Nothing is kept: it is no better than before."),
+        (0.5, "50% of the change is kept: Brier score on validation 0.400 → 0.300, accuracy 90.0% → 92.0%."),
+        (0.0, "Nothing is kept: it is worse than before."),
     ],
 )
 def test_what_was_tried_is_shown_with_what_was_kept_of_it(tmp_path: Path, kept: float, expected: str) -> None:
