@@ -17,7 +17,7 @@ VENV = ROOT / ".venv"
 BIN, PROGRAM = (VENV / "Scripts", "python.exe") if os.name == "nt" else (VENV / "bin", "python")
 OLDEST, NEWEST = (3, 11), (3, 13)
 # Two tests at a time, as many wait for a program on one core; neighbours stay together and share what is made once.
-PYTEST = ("-m", "pytest", "-n", "2", "--dist", "worksteal", "--cov", "--cov-fail-under=90")
+PYTEST = ("-m", "pytest", "-n", "2", "--dist", "worksteal")
 
 Arguments = list[str]
 

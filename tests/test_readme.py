@@ -132,6 +132,6 @@ def test_a_stranger_s_first_commands_work(
         # This Python runs them anyway, and what the newest runs, those between do.
         if version == f"3.{tasks.NEWEST[1]}" and sys.version_info[:2] != tasks.NEWEST:
             for tests in CLOSE_TO_PYTHON:
-                run(program, "tasks.py", "test-all", "--no-cov", *tests)
+                run(program, "tasks.py", "test-all", *tests)
     finally:
         shutil.rmtree(clone / ".venv", ignore_errors=True)  # gigabytes
