@@ -119,11 +119,11 @@ def _by_accuracy(labels: Labels, heads: list[Probabilities], tuned: Probabilitie
     return right(labels, tuned, judges) >= right(labels, best(labels, heads, judges), judges)
 
 
-def _by_loss(
+def _by_score(
     labels: Labels, heads: list[Probabilities], tuned: Probabilities, judges: Labels, errors: float = 0
 ) -> bool:
     """By so many ``errors`` of the mean of the differences, image by image, the fine-tuned one has to be better."""
-    gain = _losses(labels, best(labels, heads, judges), judges) - _losses(labels, tuned, judges)
+    gain = _scores(labels, best(labels, heads, judges), judges) - _scores(labels, tuned, judges)
     return bool(gain.mean() > errors * gain.std() / math.sqrt(len(judges)))
 
 
@@ -131,21 +131,21 @@ def _by_halves(labels: Labels, heads: list[Probabilities], tuned: Probabilities,
     """Each half of the judges is asked of the head that the other half has chosen."""
     halves, of_heads = (judges[::2], judges[1::2]), 0.0
     for chooses, judge in (halves, halves[::-1]):
-        of_heads += float(_losses(labels, best(labels, heads, chooses), judge).sum())
-    return sum(float(_losses(labels, tuned, half).sum()) for half in halves) < of_heads
+        of_heads += float(_scores(labels, best(labels, heads, chooses), judge).sum())
+    return sum(float(_scores(labels, tuned, half).sum()) for half in halves) < of_heads
 
 
-def _losses(labels: Labels, probabilities: Probabilities, which: Labels) -> Probabilities:
-    return calibration.judged(labels[which], probabilities[which])
+def _scores(labels: Labels, probabilities: Probabilities, which: Labels) -> Probabilities:
+    return calibration.calibrated_brier_scores(labels[which], probabilities[which])
 
 
 RULES: dict[str, Callable[[Labels, list[Probabilities], Probabilities, Labels], bool]] = {
     "the head, always": lambda *_: False,
     "the fine-tuned one, always": lambda *_: True,
     "higher accuracy": _by_accuracy,
-    "lower calibrated Brier score": _by_loss,
-    "the fine-tuned one, but where its score is higher by a standard error": partial(_by_loss, errors=-1),
-    "the head, but where its score is higher by a standard error": partial(_by_loss, errors=1),
+    "lower calibrated Brier score": _by_score,
+    "the fine-tuned one, but where its score is higher by a standard error": partial(_by_score, errors=-1),
+    "the head, but where its score is higher by a standard error": partial(_by_score, errors=1),
     "lower calibrated Brier score, the head chosen by the other half": _by_halves,
 }
 

@@ -25,7 +25,7 @@ from thaw.evidence.significance import (
     verdict,
 )
 from thaw.learning import examples
-from thaw.learning.calibration import judged, rescaled, temperature, threshold
+from thaw.learning.calibration import calibrated_brier_scores, rescaled, temperature, threshold
 from thaw.learning.predictions import Predictions
 from thaw.networks.outputs import Labels
 
@@ -200,12 +200,12 @@ def is_tuned(metrics: Mapping[str, Any]) -> bool:
 def kept(val: Pair, candidates: Sequence[str]) -> str:
     """Choose the model to keep: the lower calibrated Brier score on the validation images, of equals the head.
 
-    By that and not by the accuracy, because it is the steadier judge: see ``calibration.judged``. Fine-tuning that
-    hurts is so not passed on; the test images have no say in it.
+    By that and not by the accuracy, because it is the steadier judge: see ``calibrated_brier_scores``. Fine-tuning
+    that hurts is so not passed on; the test images have no say in it.
     """
 
     def rank(model: str) -> tuple[float, bool]:
-        score = judged(val.labels, val.before if model == "head" else val.after).mean()
+        score = calibrated_brier_scores(val.labels, val.before if model == "head" else val.after).mean()
         return round(float(score), 4), model != "head"  # two engines' rounding makes no difference
 
     return min(candidates, key=rank)

@@ -150,8 +150,8 @@ def calibration_error(labels: Labels, probabilities: NDArray[np.floating[Any]]) 
 
 
 def brier(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:
-    """Return the mean over images of ``calibration.brier``."""
-    return float(calibration.brier(labels, probabilities).mean())
+    """Return the mean over images of ``calibration.brier_scores``."""
+    return float(calibration.brier_scores(labels, probabilities).mean())
 
 
 def log_loss(labels: Labels, probabilities: NDArray[np.floating[Any]]) -> float:

@@ -61,17 +61,17 @@ def threshold(labels: Labels, probabilities: Probabilities, wanted: float) -> fl
     return float(sure[order][ends[-1]] + below[ends[-1]]) / 2 if len(ends) else None
 
 
-def judged(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
+def calibrated_brier_scores(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
     """Return the Brier score of each image, at the temperature that is best for all of them: what models are chosen by.
 
     So models are compared by what they know, where one of them has been taught to be unsure (label smoothing); by more
     than whether they are right, for of few images an accuracy says little; and no image counts for much more than
     another, as it does in a cross-entropy, where what a network is wrong of and sure outweighs all else.
     """
-    return brier(labels, rescaled(probabilities, temperature(labels, probabilities)))
+    return brier_scores(labels, rescaled(probabilities, temperature(labels, probabilities)))
 
 
-def brier(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
+def brier_scores(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
     """Return Σ (probability - truth)² over the classes of each image, from 0 to 2 (Brier 1950)."""
     found = np.empty(len(labels))
     for rows in blocks(probabilities):

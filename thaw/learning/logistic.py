@@ -194,7 +194,7 @@ class Regression:
             file.flush()
         except OSError as error:
             raise UserError(
-                f"train_head: expected {self._count * len(self._mean) * 4 / 1e9:.1f} GB of free disk for standardised "
+                f"expected {self._count * len(self._mean) * 4 / 1e9:.1f} GB of free disk for standardised "
                 f"features, found: {error.strerror}; free some in {cache()}"
             ) from None
         return file

@@ -182,6 +182,7 @@ def depth(unfreeze: Unfreeze) -> str:
 
 
 def judge(model: Any, val: Validation) -> tuple[Any, float]:
-    """What models are chosen by, of each image, see ``calibration.judged``; and the accuracy."""
+    """What models are chosen by, of each image, see ``calibration.calibrated_brier_scores``; and the accuracy."""
     probabilities = softmax(val.logits(model).astype(np.float64))
-    return calibration.judged(val.y, probabilities), float((probabilities.argmax(axis=1) == val.y).mean())
+    accuracy = float((probabilities.argmax(axis=1) == val.y).mean())
+    return calibration.calibrated_brier_scores(val.y, probabilities), accuracy

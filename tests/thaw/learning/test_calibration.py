@@ -43,10 +43,10 @@ def test_models_are_judged_as_if_they_were_as_sure_as_they_are_right() -> None:
     random = np.random.default_rng(2)
     labels = random.integers(0, 4, 400)
     logits = 2 * np.eye(4)[labels] + random.normal(size=(400, 4))
-    honest = calibration.judged(labels, softmax(logits))
-    unsure = calibration.judged(labels, softmax(0.3 * logits))
+    honest = calibration.calibrated_brier_scores(labels, softmax(logits))
+    unsure = calibration.calibrated_brier_scores(labels, softmax(0.3 * logits))
     np.testing.assert_allclose(unsure, honest, atol=1e-6)
-    assert calibration.judged(labels, softmax(logits + np.eye(4)[labels])).mean() < honest.mean()
+    assert calibration.calibrated_brier_scores(labels, softmax(logits + np.eye(4)[labels])).mean() < honest.mean()
 
 
 @settings(max_examples=100, deadline=None)
