@@ -247,7 +247,7 @@ class Auto(Section):
     devices: Literal["one", "all"]
     lora: Rank = 0
 
-    batch_size: ClassVar[int] = 32
+    batch_size: ClassVar[int] = 64
     block_decay: ClassVar[float] = 1.0
     weight_decay: ClassVar[float] = 0.0
     dropout: ClassVar[float] = 0.5

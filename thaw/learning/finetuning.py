@@ -16,7 +16,7 @@ from thaw.learning import curves, lora
 from thaw.learning.examples import Inputs, examples
 from thaw.learning.heads import Head
 from thaw.learning.training import PREDICT_BATCH, logits, score
-from thaw.networks import backbones, cutting, features, folding
+from thaw.networks import backbones, cutting, features, folding, smoothing
 from thaw.networks.outputs import Saved
 
 
@@ -119,10 +119,14 @@ def devices(which: str) -> AbstractContextManager[Any]:
 
 
 def above(model: Any, operation: int) -> Any:
-    """The part of ``model`` above an operation, as a model of its own that shares the layers and is fast to train."""
+    """The part of ``model`` above an operation, as a model of its own that shares the layers.
+
+    It says the same, is fast to train (``folding``), and learns the same where it is rounded otherwise (``smoothing``).
+    """
     import keras
 
-    return folding.folded(keras.Model(cutting.output(model, model.operations[operation]), model.output))
+    part = keras.Model(cutting.output(model, model.operations[operation]), model.output)
+    return smoothing.smooth(folding.folded(part))
 
 
 def check_start(model: Any, images: Inputs, head: Head, bottleneck: Inputs, precision: str = "float32") -> None:

@@ -22,15 +22,15 @@ from thaw.networks.inference import softmax
 
 # Of each effort: the rungs, as the share of the network's blocks that is trained, and the fewest and most steps.
 LADDERS = {
-    "quick": ((1 / 3, 125, 250),),
-    "normal": ((1 / 2, 250, 600),),
-    "thorough": ((1 / 2, 250, 600), (1, 600, 600)),
+    "quick": ((1 / 3, 65, 125),),
+    "normal": ((1 / 2, 125, 300),),
+    "thorough": ((1 / 2, 125, 300), (1, 300, 300)),
 }
 BUDGET = 6e11  # multiplications of a rung, forwards: what buys the most steps for a narrow network on small images
 EPOCHS = (2, 20)  # of a rung, at least and at most: few images are not learnt by heart, and of many none is left out
 CHANGE = 4.0  # what Adam's first step would change the logits by (nats, root mean square) at the highest rate
 RATES = (1e-5, 2e-3)  # within which that has to be
-WARMUP = 100  # steps: without, Adam's first ones, as large as the rate whatever the gradient, tear up what was learnt
+WARMUP = 50  # steps: without, Adam's first ones, as large as the rate whatever the gradient, tear up what was learnt
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the weights after a rung that are tried, the rest from before it
 WORSE = 1.0  # standard errors by which what is kept of a rung may be worse than nothing: a hill is higher, chance not
 

@@ -22,9 +22,11 @@ from thaw.learning import curves
 from thaw.learning.curves import Report, silent
 from thaw.learning.examples import Examples, Inputs
 from thaw.learning.predictions import blocks
+from thaw.networks import backbones
 from thaw.networks.outputs import Floats, Labels
 
 PREDICT_BATCH = 64
+PART = 32  # images of a batch whose gradients are computed at once: what memory a step takes hangs on it
 KEPT = 4  # answers of a model to all validation images, at once
 STEP, PROBES = 1e-4, 4  # of the steps that are tried before: how long, and how many
 CHUNK_STEPS, CHUNK_BYTES = 8, 64 * 2**20  # of the steps that TensorFlow is given at once
@@ -278,7 +280,8 @@ def sensitivity(model: Any, train: Examples, batch_size: int, label_smoothing: f
 
     start, classes = weights(model), model.output_shape[-1]
     order = np.random.default_rng(seed).permutation(len(train.y))
-    batches = np.resize(order, (PROBES + 1, batch_size))  # of few images, some are in several
+    # Of few images, some are in several batches.
+    batches = np.resize(order, (PROBES + 1, min(batch_size, PART)))
     others = train.take(batches[-1])
     before, squares = np.asarray(model(others)), []
     for batch in batches[:-1]:
@@ -314,21 +317,30 @@ def _compiled(model: Any, optimizer: Any, batch_size: int, label_smoothing: floa
     import tensorflow as tf
 
     strategy = tf.distribute.get_strategy()
+    # BatchNorm that is trained takes its statistics of all images of a batch.
+    part = batch_size if any(layer.trainable for layer in backbones.batchnorms(model)) else PART
 
     def one(x: Any, targets: Any, class_weights: Any) -> tuple[Any, Any]:
         context = tf.distribute.get_replica_context()
         mine = slice(context.replica_id_in_sync_group, None, context.num_replicas_in_sync)
         images = tf.cast(tf.shape(x)[0], tf.float32)  # of all devices: gradients are added up
         x, targets = x[mine], targets[mine]
-        with tf.GradientTape() as tape:
-            found = model(x, training=True)
-            losses = keras.losses.categorical_crossentropy(
-                targets, found, from_logits=True, label_smoothing=label_smoothing
-            )
-            loss = tf.reduce_sum(losses * tf.reduce_sum(targets * class_weights, axis=1)) / images
-        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-        right = tf.cast(tf.argmax(found, axis=1) == tf.argmax(targets, axis=1), tf.float32)
-        return loss, tf.reduce_sum(right) / images
+        gradients = [tf.zeros_like(variable) for variable in model.trainable_variables]
+        loss, right = tf.constant(0.0), tf.constant(0.0)
+        for at in tf.range(0, tf.shape(x)[0], part):
+            expected = targets[at : at + part]
+            with tf.GradientTape() as tape:
+                found = model(x[at : at + part], training=True)
+                losses = keras.losses.categorical_crossentropy(
+                    expected, found, from_logits=True, label_smoothing=label_smoothing
+                )
+                of_part = tf.reduce_sum(losses * tf.reduce_sum(expected * class_weights, axis=1)) / images
+            more = tape.gradient(of_part, model.trainable_variables, unconnected_gradients="zero")
+            gradients = [held + new for held, new in zip(gradients, more, strict=True)]
+            hits = tf.cast(tf.argmax(found, axis=1) == tf.argmax(expected, axis=1), tf.float32)
+            loss, right = loss + of_part, right + tf.reduce_sum(hits) / images
+        optimizer.apply(gradients, model.trainable_variables)
+        return loss, right
 
     def total(value: Any) -> Any:
         return strategy.reduce("SUM", value, axis=None)

@@ -20,6 +20,7 @@ from thaw.learning.heads import Head
 from thaw.networks.backbones import FrozenNetwork
 from thaw.networks.cutting import blocks, cut, first_layer, output
 from thaw.networks.outputs import Array
+from thaw.networks.smoothing import smooth
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1])
 
@@ -120,7 +121,7 @@ def test_the_split_model_is_the_whole_model(built: Built) -> None:
         assert not any(getattr(one, "trainable_variables", []) for one in model.operations[: boundary + 1])
         part = above(model, boundary)
         x = _below(model, boundary)(images).numpy()  # as the whole model does: a deep random network enlarges rounding
-        whole, split = (_logits_and_gradients(*pair) for pair in ((model, images), (part, x)))
+        whole, split = (_logits_and_gradients(*pair) for pair in ((smooth(model), images), (part, x)))
         assert len(whole) == len(split) > 2
         rounding = 1e-6 * max(np.abs(expected).max() for expected in whole)  # all there is of the bias of keys
         for expected, found in zip(whole, split, strict=True):
@@ -146,7 +147,7 @@ def test_three_steps_lead_to_the_same_weights_and_leave_batchnorm_alone(built: B
         boundary = _unfrozen(model, backbone, Unfreeze(blocks=2))
         frozen = {v.path: np.array(v) for v in model.non_trainable_variables if "seed" not in v.path}
         before = [np.array(variable) for variable in model.trainable_variables]
-        x, part = pictures(backbone), model
+        x, part = pictures(backbone), smooth(model)
         if split:
             x, part = _below(model, boundary)(x).numpy(), above(model, boundary)
         # Plain gradient descent: the weights move by the gradients themselves. Eagerly, as graphs round in other ways.

@@ -94,6 +94,21 @@ def test_steps_given_together_are_the_steps_one_by_one(monkeypatch: pytest.Monke
             np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("batchnorm", [False, True])
+def test_parts_of_a_batch_make_the_step_of_the_whole(monkeypatch: pytest.MonkeyPatch, batchnorm: bool) -> None:
+    """Also where BatchNorm learns, whose statistics are those of all images of the batch."""
+    trained = []
+    for part in (BATCH, 5):
+        monkeypatch.setattr(training, "PART", part)
+        model = _model(dropout=0)
+        if batchnorm:
+            model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(), *model.layers])
+        _fit(model, f"run{part}", rung=_rung(steps=1))
+        trained.append(model.get_weights())
+    for found, expected in zip(*trained, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_a_step_is_that_of_keras() -> None:
     """The loss with label smoothing and weights of the classes, its gradient, and what Adam makes of it."""
     ours, keras_s = _model(dropout=0), _model(dropout=0)
