@@ -1,7 +1,7 @@
 """Pretrained networks: built with their weights, cut, run fast, and what they say of an image kept for ever.
 
-Offers ``weights``, ``backbones`` (Keras), ``cutting``, ``folding``, ``engine`` and ``inference`` (run them), ``views``
-(what they see), ``texts`` (read), ``features`` (the store), ``outputs``, ``adaptation`` and ``activation`` (heat maps).
+Offers ``weights``, ``backbones`` (Keras), ``cutting``, ``folding``, ``smoothing``, ``engine``, ``inference``, ``views``
+(what is seen), ``texts`` (read), ``features`` (the store), ``outputs``, ``adaptation`` and ``activation`` (heat maps).
 """
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "folding",
     "inference",
     "outputs",
+    "smoothing",
     "texts",
     "views",
     "weights",
