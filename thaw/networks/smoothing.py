@@ -21,7 +21,7 @@ def smooth(model: Any) -> Any:
     """Return a Keras model that shares the layers of ``model`` and says the same, with smooth slopes.
 
     ReLU, ReLU6, and the hard sigmoid and swish that are made of it have them, as layers of their own or at the end of
-    others. What is inside a layer that is made of layers stays as it is.
+    Keras' Dense layers and convolutions. What is inside other layers stays as it is.
     """
     import keras
 
@@ -36,11 +36,13 @@ def smooth(model: Any) -> Any:
         keras.activations.hard_sigmoid: hard_sigmoid,
         keras.activations.hard_silu: lambda x: x * hard_sigmoid(x),
     }
+    layers = keras.layers  # those whose activation is the last that they do
+    activated = (layers.Activation, layers.Dense, layers.EinsumDense, layers.Conv2D, layers.DepthwiseConv2D)
 
     def call(layer: Any, *inputs: Any, **more: Any) -> Any:
-        if isinstance(layer, keras.layers.ReLU) and not layer.negative_slope and not layer.threshold:
+        if type(layer) is layers.ReLU and not layer.negative_slope and not layer.threshold:
             return _layer(layer, _relu(layer.max_value))(*inputs)
-        if function := functions.get(getattr(layer, "activation", None)):
+        if type(layer) in activated and (function := functions.get(layer.activation)):
             return _layer(layer, function)(*inputs)
         return layer(*inputs, **more)
 
