@@ -292,6 +292,12 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 mirrored = tf.distribute.MirroredStrategy
 tf.distribute.MirroredStrategy = lambda: mirrored(["/cpu:0", "/cpu:1"])
+import keras
+loss, devices = keras.losses.categorical_crossentropy, set()
+def noted(*given, **more):
+    devices.add(str(tf.distribute.get_replica_context().devices))
+    return loss(*given, **more)
+keras.losses.categorical_crossentropy = noted
 from pathlib import Path
 from stages import finetune
 from tests.stages.test_finetune import AUGMENT, TOY
@@ -300,6 +306,7 @@ from thaw.artifacts import Paths
 from thaw.config.schema import Finetune
 config = Finetune.model_validate(options.FINETUNE | {{"devices": "all", "dropout": 0, "epochs": 2}})
 finetune.run(Paths(Path({str(paths.data)!r}), Path({str(paths.root)!r})), TOY, AUGMENT, config, seed=0)
+assert len(devices) == 2, devices
 """
     _run(paths, dropout=0)
     alone = predictions.read(paths.predictions("finetune")).probabilities
@@ -309,7 +316,6 @@ finetune.run(Paths(Path({str(paths.data)!r}), Path({str(paths.root)!r})), TOY, A
     assert done.returncode == 0, done.stderr[-2000:]
     together = predictions.read(paths.predictions("finetune")).probabilities
     np.testing.assert_allclose(together, alone, atol=1e-3)
-    assert not np.array_equal(together, alone), "two halves of a batch are added up in another order"
 
 
 def test_what_openvino_runs_gives_the_numbers_of_both_models(paths: Paths, tmp_path: Path) -> None:
