@@ -50,7 +50,8 @@ def test_photos_take_two_commands_before_and_after_the_sample(tmp_path: Path) ->
         project = Project(tmp_path / name, {"HOME": str(tmp_path), "KERAS_HOME": str(tmp_path / "keras")})
         project.install()
         if name != "fresh":
-            project.bash("make repro")
+            assert "Compared with the committed result: the same" in project.bash("make repro")
+            assert "Nothing has changed since then" in project.bash("make repro")
         said = project.bash(commands)
         assert "params.yaml: dataset digits → folder, backbone mobilenet_v2_bundled → mobilenet_v2" in said
         assert "60 images in 3 classes" in said

@@ -72,10 +72,14 @@ def test_every_value_that_readme_sets_is_valid() -> None:
 
 
 def pythons() -> dict[str, str]:
-    """The oldest and the newest Python that the project supports, if on this machine: version and program."""
+    """The oldest and the newest Python of those that the project supports, if on this machine: version and program.
+
+    The one that runs the tests is left out: it was installed from the lock for them, and ``test_first_photos`` runs the
+    sample with it.
+    """
     found = {}
-    for minor in (tasks.OLDEST[1], tasks.NEWEST[1]):
-        version = f"3.{minor}"
+    for oldest_or_newest in sorted({tasks.OLDEST, tasks.NEWEST} - {sys.version_info[:2]}):
+        version = "{}.{}".format(*oldest_or_newest)
         installed = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python"))
         for program in (shutil.which(f"python{version}"), *map(str, reversed(installed))):
             told = [program, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
@@ -129,8 +133,7 @@ def test_a_stranger_s_first_commands_work(
         changed = run("git", "status", "--short").splitlines()
         # On other machines than the one it was committed on, the result may differ by rounding; nothing else may.
         assert [line for line in changed if not line.startswith((" M dvc.lock", " M artifacts/evaluate/"))] == []
-        # This Python runs them anyway, and what the newest runs, those between do.
-        if version == f"3.{tasks.NEWEST[1]}" and sys.version_info[:2] != tasks.NEWEST:
+        if version == "{}.{}".format(*tasks.NEWEST):  # what the newest runs, those between do
             for tests in CLOSE_TO_PYTHON:
                 run(program, "tasks.py", "test-all", *tests)
     finally:

@@ -27,7 +27,7 @@ from thaw.networks.outputs import Floats, Labels
 
 PREDICT_BATCH = 64
 PART = 32  # images of a batch whose gradients are computed at once: what memory a step takes hangs on it
-KEPT = 4  # answers of a model to all validation images, at once
+KEPT = 6  # answers of a model to all validation images, at once: before and after a rung, and of mixtures of both
 STEP, PROBES = 1e-4, 4  # of the steps that are tried before: how long, and how many
 CHUNK_STEPS, CHUNK_BYTES = 8, 64 * 2**20  # of the steps that TensorFlow is given at once
 
