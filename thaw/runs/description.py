@@ -24,6 +24,8 @@ FINGERPRINT = "thaw.fingerprint"
 PUBLISHED = "thaw.published"  # when evaluate has last seen to a run, in seconds since 1970
 SWEEP = "thaw.sweep"  # of the runs of a sweep: its name
 CURVES = ("train_head", "finetune")
+SECONDS = "seconds/"  # with the name of a stage, what it took, with the stretches that were stopped
+MACHINE = ("system/", SECONDS)  # how the keys of metrics begin that say something of the machine, not of the result
 Point = tuple[str, float, int]  # of a metric: key, value, step
 _COMPARISON = {"finetuned", "delta", "mcnemar_p", "fixed", "broken"}  # what figures.json says of two models
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from thaw.artifacts import Paths
 from thaw.learning import curves
 from thaw.runs import description, publishing, store
-from thaw.runs.description import CURVES, FINGERPRINT, PUBLISHED, Point
+from thaw.runs.description import CURVES, FINGERPRINT, PUBLISHED, SECONDS, Point
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -96,7 +96,7 @@ class Run:
         """
         tags = description.identity(paths, config)
         same = publishing.same_runs(client, tags[FINGERPRINT])
-        self._client, self._stage, self._monitor = client, stage, None
+        self._client, self._stage, self._began, self._monitor = client, stage, began, None
         self._there: set[tuple[str, int]] = set()
         # Whoever trains for a moment only may be overtaken by evaluate; there is nothing left to follow then.
         published = [run for run in same if float(run.data.tags.get(PUBLISHED, 0)) > began]
@@ -122,6 +122,9 @@ class Run:
         new = [point for point in points if (point[0], point[2]) not in self._there]
         publishing.log(self._client, self._id, new)
         self._there |= {(key, step) for key, _, step in new}
+        if end:
+            cost = SECONDS + self._stage
+            self._client.log_metric(self._id, cost, run.data.metrics.get(cost, 0) + time.time() - self._began)
         if end and self._monitor:
             self._monitor.finish()
         if end and not self._is_left_behind(run.data.tags.get(STAGE)):

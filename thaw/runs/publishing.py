@@ -19,6 +19,7 @@ from thaw.runs import moving, registry
 from thaw.runs.description import (
     CURVES,
     FINGERPRINT,
+    MACHINE,
     PUBLISHED,
     Point,
     headline,
@@ -149,7 +150,7 @@ def logged(client: "MlflowClient", run: Any) -> set[Point]:
     return {
         (key, point.value, point.step)
         for key in run.data.metrics
-        if not key.startswith("system/")
+        if not key.startswith(MACHINE)
         for point in client.get_metric_history(run.info.run_id, key)
     }
 

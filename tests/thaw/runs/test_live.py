@@ -74,6 +74,7 @@ def test_both_stages_and_evaluate_make_one_run(paths: Paths) -> None:
     assert done.info.status == "FINISHED"
     assert [step for step, _ in curve(done)] == [0, 1, 2, 3, 4, 5, 6], "nothing is there twice"
     assert done.data.metrics["delta/accuracy"] > 0
+    assert {"seconds/train_head", "seconds/finetune"} < {*done.data.metrics}, "what each has cost"
 
 
 def test_where_nothing_is_fine_tuned_the_run_is_the_head_s(paths: Paths, tmp_path: Path) -> None:
@@ -103,6 +104,7 @@ def test_a_training_that_stops_is_marked_and_goes_on_in_the_same_run(
     assert same.info.run_id == run.info.run_id
     assert same.info.status == "SCHEDULED"
     assert [step for step, _ in curve(same)] == [0, 1, 2, 3, 4, 5, 6]
+    assert same.data.metrics["seconds/finetune"] > run.data.metrics["seconds/finetune"] > 0, "of both stretches"
 
 
 def test_half_a_line_is_the_last_word_of_a_training_that_was_killed(paths: Paths) -> None:
