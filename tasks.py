@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN, PROGRAM = (VENV / "Scripts", "python.exe") if os.name == "nt" else (VENV / "bin", "python")
 OLDEST, NEWEST = (3, 11), (3, 13)
-# Two tests at a time, as many wait for a program on one core; neighbours stay together and share what is made once.
-PYTEST = ("-m", "pytest", "-n", "2", "--dist", "worksteal")
+# Three tests at a time, as many wait for a program on one core; neighbours stay together and share what is made once.
+PYTEST = ("-m", "pytest", "-n", "3", "--dist", "worksteal")
 
 Arguments = list[str]
 
