@@ -30,6 +30,7 @@ BUDGET = 6e11  # multiplications of a rung, forwards: what buys the most steps f
 EPOCHS = (2, 20)  # of a rung, at least and at most: few images are not learnt by heart, and of many none is left out
 CHANGE = 4.0  # what Adam's first step would change the logits by (nats, root mean square) at the highest rate
 RATES = (1e-5, 2e-3)  # within which that has to be
+TRAVEL = 0.08  # the highest rate times the steps, at least: where steps have to be small, there are more of them
 WARMUP = 50  # steps: without, Adam's first ones, as large as the rate whatever the gradient, tear up what was learnt
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the weights after a rung that are tried, the rest from before it
 WORSE = 1.0  # standard errors by which what is kept of a rung may be worse than nothing: a hill is higher, chance not
@@ -58,8 +59,9 @@ def _ladder(config: Auto, model: Any, backbone: Backbone, images: int, effort: s
         top = _top(model, backbone, share)
         cost = config.batch_size * multiplications(model, cutting.first_layer(model, backbone, top))
         affordable = min(max(round(BUDGET / cost), fewest), most)
-        steps = min(max(affordable, EPOCHS[0] * epoch), EPOCHS[1] * epoch)
-        found.append((Rung(top, None, min(WARMUP, steps // 3), steps, config.batch_size), steps * cost))
+        steps, longest = (min(max(one, EPOCHS[0] * epoch), EPOCHS[1] * epoch) for one in (affordable, most))
+        rung = Rung(top, None, min(WARMUP, steps // 3), steps, config.batch_size, longest)
+        found.append((rung, steps * cost))
     return found
 
 
@@ -69,6 +71,8 @@ def paced(rung: Rung, config: Finetune | Auto, model: Any, train: Examples, seed
     The same rate is gentle to one network and tears up another: it depends on the weights' sizes, on what BatchNorm
     multiplies them by, on depth and shortcuts. How far a step moves the output takes all that in (Milsom et al. 2025,
     "Function-Space Learning Rates", arXiv:2502.17405, who give each layer a rate of its own).
+
+    Where the rate has to be low, the same steps would not lead as far: so there are more of them, up to the most.
 
     Args:
         rung: what is to be done.
@@ -83,7 +87,8 @@ def paced(rung: Rung, config: Finetune | Auto, model: Any, train: Examples, seed
             moved = sensitivity(model, train, rung.batch_size, config.label_smoothing, seed)
             rate = CHANGE / min(max(moved, CHANGE / RATES[1]), CHANGE / RATES[0])
             story["rate"] = float(f"{rate:.1e}")  # of two digits: the rest would be rounding
-        rung = replace(rung, learning_rate=story["rate"])
+        steps = max(rung.steps, min(round(TRAVEL / story["rate"]), rung.most))
+        rung = replace(rung, learning_rate=story["rate"], steps=steps, warmup=min(WARMUP, steps // 3))
     print(f"  {plain(rung)}", flush=True)
     return rung
 

@@ -44,6 +44,7 @@ class Rung:
         warmup: the steps in which it rises from 0; after them it falls to 0 along a cosine.
         steps: of the optimiser.
         batch_size: images a step.
+        most: steps that it may become, where its rate is found to be low; 0 for no more than there are.
     """
 
     unfreeze: Unfreeze
@@ -51,6 +52,7 @@ class Rung:
     warmup: int
     steps: int
     batch_size: int
+    most: int = 0
 
 
 def score(logits: Floats, labels: Labels) -> tuple[float, float]:

@@ -43,7 +43,8 @@ def test_few_images_are_not_learnt_by_heart_and_of_many_none_is_left_out(model: 
     epoch = math.ceil(images / 64)
     for rung in rungs(_auto(effort), model, Backbone.model_validate(options.BACKBONE), images):
         assert 2 * epoch <= rung.steps <= max(20 * epoch, 2 * epoch)
-        assert rung.steps <= 300 or rung.steps == 2 * epoch
+        assert rung.steps <= rung.most <= 20 * epoch
+        assert rung.most <= 300 or rung.most == 2 * epoch
         assert 0 < rung.warmup < rung.steps
 
 
@@ -111,6 +112,13 @@ def _network(scale: float, images: int = 200) -> tuple[Any, Examples]:
 def test_the_rate_is_lower_where_a_step_moves_the_output_further(images: int) -> None:
     rates = [paced(HIGHEST, _auto(), *_network(scale, images), 0, {"steps": 0}).learning_rate for scale in (1e4, 2e4)]
     assert rates[0] == pytest.approx(2 * (rates[1] or 0), rel=0.05)
+
+
+@pytest.mark.parametrize(("rate", "steps"), [(1e-3, 100), (4e-4, 200), (1e-4, 250)])
+def test_where_the_rate_has_to_be_low_there_are_more_steps(rate: float, steps: int) -> None:
+    rung = Rung(Unfreeze(blocks=2), None, 10, 100, 32, most=250)
+    found = paced(rung, _auto(), None, None, 0, {"steps": 5, "rate": rate})  # type: ignore[arg-type]
+    assert (found.learning_rate, found.steps, found.warmup) == (rate, steps, min(50, steps // 3))
 
 
 def test_finding_the_rate_leaves_the_weights_and_stays_in_its_bounds() -> None:
