@@ -101,7 +101,7 @@ CLOSE_TO_PYTHON = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # with what it installs
+@pytest.mark.timeout(2700)  # with what it installs
 @pytest.mark.parametrize(("version", "program"), pythons().items(), ids=pythons())
 def test_a_stranger_s_first_commands_work(
     version: str, program: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]

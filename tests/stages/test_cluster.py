@@ -114,7 +114,7 @@ def test_a_worker_and_a_machine_that_die_cost_what_they_were_at(
             _at_work(there, third, stage, 3)
             (raylet,) = (process for process in third.processes() if process.name() == "raylet")
             raylet.kill()
-            out, err = stage.communicate(timeout=400)
+            out, err = stage.communicate(timeout=900)
     assert stage.returncode == 0, out + err
     assert f"{IMAGES} went through the network" in out
     assert "  a worker on 127.0.0.3 was lost; what it was at begins again\n" in out

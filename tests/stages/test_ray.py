@@ -106,7 +106,7 @@ def test_a_machine_that_loses_its_power_changes_nothing(swept: Project, tmp_path
             assert any("multiprocessing.spawn" in str(one.cmdline()) for one in second.processes()), "at a job"
             second.unplug()
             assert any(place.exists() for place in cut), "what it was at is left half-written"
-            out, err = sweep.communicate(timeout=400)
+            out, err = sweep.communicate(timeout=900)
         assert sweep.returncode == 0, out + err
         assert [line[:3] for line in out.splitlines() if line[1:3] == "/4"] == ["1/4", "2/4", "3/4", "4/4"]
 
