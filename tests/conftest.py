@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.helpers import options, servers
 from tests.helpers.project import Project, repository
@@ -13,6 +14,9 @@ from thaw.config.schema import Backbone
 from thaw.evidence import comparison
 
 SHARED = PROJECT.parent / "shared"
+
+settings.register_profile("thaw", deadline=None)  # how long an example takes says something of the machine alone
+settings.load_profile("thaw")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
