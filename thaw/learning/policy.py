@@ -60,9 +60,14 @@ def _ladder(config: Auto, model: Any, backbone: Backbone, images: int, effort: s
         cost = config.batch_size * multiplications(model, cutting.first_layer(model, backbone, top))
         affordable = min(max(round(BUDGET / cost), fewest), most)
         steps, longest = (min(max(one, EPOCHS[0] * epoch), EPOCHS[1] * epoch) for one in (affordable, most))
-        rung = Rung(top, None, min(WARMUP, steps // 3), steps, config.batch_size, longest)
+        rung = Rung(top, None, _warmup(steps), steps, config.batch_size, longest)
         found.append((rung, steps * cost))
     return found
+
+
+def _warmup(steps: int) -> int:
+    """The steps of a rung in which its rate rises."""
+    return min(WARMUP, steps // 3)
 
 
 def paced(rung: Rung, config: Finetune | Auto, model: Any, train: Examples, seed: int, story: dict[str, Any]) -> Rung:
@@ -88,7 +93,7 @@ def paced(rung: Rung, config: Finetune | Auto, model: Any, train: Examples, seed
             rate = CHANGE / min(max(moved, CHANGE / RATES[1]), CHANGE / RATES[0])
             story["rate"] = float(f"{rate:.1e}")  # of two digits: the rest would be rounding
         steps = max(rung.steps, min(round(TRAVEL / story["rate"]), rung.most))
-        rung = replace(rung, learning_rate=story["rate"], steps=steps, warmup=min(WARMUP, steps // 3))
+        rung = replace(rung, learning_rate=story["rate"], steps=steps, warmup=_warmup(steps))
     print(f"  {plain(rung)}", flush=True)
     return rung
 
