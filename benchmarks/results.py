@@ -34,6 +34,7 @@ from thaw.config.schema import Auto, HeadOnly
 from thaw.data import images, manifest
 from thaw.learning import examples, predictions
 from thaw.learning import policy as learning_policy
+from thaw.networks import smoothing
 
 PAGE, TABLE = PROJECT / "docs" / "results.md", PROJECT / "docs" / "results.csv"
 COLUMNS = ["data", "backbone", "policy", "seed", "val", "test", "seconds", "settings"]
@@ -111,11 +112,13 @@ def measure(name: str, data: Path | None, backbone: str, weights: Path, policy: 
 
 
 def settings(config: Row) -> str:
-    """What a figure depends on but the code, as a short text: the choices, and the constants of auto."""
-    constants = [str(value) for name, value in vars(learning_policy).items() if name.isupper()]
+    """What a figure depends on but the code, as a short text: the choices, the constants of slopes and those of auto."""
+    modules = [] if isinstance(config["finetune"], HeadOnly) else [smoothing]
+    modules += [learning_policy] if isinstance(config["finetune"], Auto) else []
+    constants = [str(value) for module in modules for name, value in vars(module).items() if name.isupper()]
     sections = [config[name] for name in ("dataset", "train_head", "finetune")]
     network = config["backbone"].model_copy(update={"weights": ""})  # where they lie says nothing
-    return fingerprint(network, *sections, *(constants if isinstance(config["finetune"], Auto) else []))[:12]
+    return fingerprint(network, *sections, *constants)[:12]
 
 
 def once(paths: Paths, config: Row) -> Row:

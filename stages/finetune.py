@@ -76,7 +76,7 @@ def run(
                 if not story["tried"][-1]["share"]:
                     break
             story |= {"rung": number + 1, "steps": 0}
-        probabilities = inference.softmax(training.logits(top, judged))
+        probabilities = inference.softmax(val.logits_among(top, judged))
         model.save_weights(out / paths.model.name)
         engine.save_ir(model, 1, out / paths.network.name)
         curves.write(out / "history.csv", story["rows"])

@@ -1,10 +1,13 @@
 """Fixtures that every test may use."""
 
+import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from tests.helpers import options, servers
@@ -48,13 +51,30 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project after its first 'dvc repro', committed. Tests that change it take a copy."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    project = repository(folder / "project", MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow/mlflow.db")
-    (folder / "mlflow").mkdir()
-    assert project.repro() == list(STAGES)
-    project.commit()
-    return project
+    """A project after its first 'dvc repro', committed. Tests that change it take a copy.
+
+    It takes a minute, so that the first process that asks makes it for all; each then has a copy of its own.
+    """
+    everyone = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        everyone = everyone.parent
+    first, done = _project(everyone / "pipeline"), everyone / "pipeline.done"
+    with FileLock(everyone / "pipeline.lock"):
+        if not done.exists():
+            shutil.rmtree(first.root.parent, ignore_errors=True)  # of one that failed
+            repository(first.root, **first.variables)
+            (first.root.parent / "mlflow").mkdir()
+            assert first.repro() == list(STAGES)
+            first.commit()
+            done.touch()
+    own = _project(tmp_path_factory.mktemp("pipeline"))
+    shutil.copytree(first.root.parent / "mlflow", own.root.parent / "mlflow")
+    return first.copy(own.root, **own.variables)
+
+
+def _project(folder: Path) -> Project:
+    """A project in a folder, with an MLflow store beside it."""
+    return Project(folder / "project", {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow/mlflow.db"})
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,8 @@ from thaw.networks.inference import softmax
 # Of each effort: the rungs, as the share of the network's blocks that is trained, and the fewest and most steps.
 LADDERS = {
     "quick": ((1 / 3, 65, 125),),
-    "normal": ((1 / 2, 125, 300),),
-    "thorough": ((1 / 2, 125, 300), (1, 300, 300)),
+    "normal": ((1 / 2, 125, 400),),
+    "thorough": ((1 / 2, 125, 400), (1, 300, 400)),
 }
 BUDGET = 6e11  # multiplications of a rung, forwards: what buys the most steps for a narrow network on small images
 EPOCHS = (2, 20)  # of a rung, at least and at most: few images are not learnt by heart, and of many none is left out

@@ -169,6 +169,16 @@ class Validation:
             self._answers[asked] = logits(model, self._images)
         return self._answers[asked]
 
+    def logits_among(self, model: Any, images: Inputs) -> Floats:
+        """The same for ``images``, which these are among."""
+        mine = np.isin(images.rows, self._images.rows)
+        answers = self.logits(model)
+        found = np.empty((len(mine), answers.shape[1]), np.float32)
+        found[mine] = answers
+        if not mine.all():
+            found[~mine] = logits(model, Inputs(images.source, images.rows[~mine]))
+        return found
+
 
 def fit(
     model: Any,

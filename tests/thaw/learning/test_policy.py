@@ -43,7 +43,7 @@ def test_few_images_are_not_learnt_by_heart_and_of_many_none_is_left_out(model: 
     epoch = math.ceil(images / 64)
     for rung in rungs(_auto(effort), model, Backbone.model_validate(options.BACKBONE), images):
         assert 2 * epoch <= rung.steps <= rung.most <= 20 * epoch
-        assert rung.most <= 300 or rung.most == 2 * epoch
+        assert rung.most <= 400 or rung.most == 2 * epoch
         assert 0 < rung.warmup < rung.steps
 
 
@@ -73,7 +73,7 @@ def test_a_narrow_network_is_given_more_steps_because_each_is_cheap(toy: Backbon
         backbone = toy.model_copy(update={"alpha": alpha, "input_size": size})
         (rung,) = rungs(_auto(), network(backbone), backbone, 1000)
         steps[alpha] = rung.steps
-    assert steps == {0.35: 300, 1.0: 125}
+    assert steps == {0.35: 320, 1.0: 125}
 
 
 def test_a_multiplication_is_counted_for_each_weight_and_place() -> None:

@@ -13,7 +13,7 @@ from tests.helpers.killing import killed_after
 from thaw.config.schema import Unfreeze
 from thaw.errors import UserError
 from thaw.learning import training
-from thaw.learning.examples import Examples
+from thaw.learning.examples import Examples, Inputs
 from thaw.learning.training import Checkpoint, Rung, Validation, adam, fit, logits, resumable, score, weights
 from thaw.networks.outputs import Array
 
@@ -80,6 +80,16 @@ def test_how_a_rung_began_and_how_it_is_now_is_asked_once(monkeypatch: pytest.Mo
         found.append(val.logits(model))
         np.testing.assert_array_equal(found[-1], logits(model, images))
     assert len(asked) == 12
+
+
+def test_of_images_to_be_judged_those_to_choose_by_are_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, every, asked = _model(), _examples(), []
+    monkeypatch.setattr(training, "logits", lambda _, images: asked.append(len(images.rows)) or logits(_, images))
+    rows = np.flatnonzero(np.arange(120) % 3 > 0)  # of each three one is to choose by, and one to be judged
+    val = Validation(Examples(every.source, rows[::2], every.y[rows[::2]]))
+    val.logits(model)
+    np.testing.assert_array_equal(val.logits_among(model, Inputs(every.source, rows)), logits(model, every)[rows])
+    assert asked == [40, 40]
 
 
 def test_steps_given_together_are_the_steps_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
