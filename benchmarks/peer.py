@@ -189,12 +189,14 @@ def render(found: dict[str, list[Figures]], network: str, augmented: bool) -> st
     """Lay out the page (Markdown): means over seeds, and each seed."""
     versions = next(one["fastai"]["versions"] for runs in found.values() for one in runs)
     header = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
-    means = [_row(name, f"{len(runs)} of them", runs) for name, runs in found.items()]
     each = [
         _row(f"{name}, {' + '.join(map(str, one['thaw']['images'].values()))} images", str(one["seed"]), [one])
         for name, runs in found.items()
         for one in runs
     ]
+    means = [_row(name, f"{len(runs)} seeds", runs) for name, runs in found.items() if len(runs) > 1]
+    if means:
+        means = [*header, *means, "", "Each seed:", ""]
     return "\n".join(
         [
             "# Beside fastai",
@@ -207,13 +209,10 @@ def render(found: dict[str, list[Figures]], network: str, augmented: bool) -> st
             f"{versions['torch']}{', aug_transforms()' if augmented else ''}.",
             "Accuracy on the test images: of thaw's head, fine-tuned, kept of both, and fastai. The difference of the",
             "last two is in points, with a 95% interval of the mean (Student's t over seeds). Seconds are from files",
-            "to predictions; the last columns say how many times as long fastai takes.",
+            "to predictions; the last columns say how many times as long fastai takes. Images: to train on, validate",
+            "and test.",
             "",
-            *header,
             *means,
-            "",
-            "Each seed (images to train on, validate and test):",
-            "",
             *header,
             *each,
             "",

@@ -240,6 +240,8 @@ def test_fastai_is_compared_with_what_thaw_keeps() -> None:
         ["0.800", "0.900", "0.800", "0.900", "-10.0", "60", "300", "5.0 ×", "6.0 ×"],
         ["0.800", "0.900", "0.900", "0.800", "+10.0", "60", "300", "5.0 ×", "6.0 ×"],
     ]
+    once = peer.render({"photos": [run(0, "head", 0.9)]}, "MobileNetV2 1", False)
+    assert [row[:2] for row in _rows(once)] == [["photos, 6 + 2 + 2 images", "0"]]
 
 
 def test_a_python_without_fastai_is_said_before_anything_runs() -> None:
