@@ -112,7 +112,7 @@ def measure(name: str, data: Path | None, backbone: str, weights: Path, policy: 
 
 
 def settings(config: Row) -> str:
-    """What a figure depends on but the code, as a short text: the choices, the constants of slopes and those of auto."""
+    """What a figure depends on but the code, as a short text: the choices, and the constants of slopes and of auto."""
     modules = [] if isinstance(config["finetune"], HeadOnly) else [smoothing]
     modules += [learning_policy] if isinstance(config["finetune"], Auto) else []
     constants = [str(value) for module in modules for name, value in vars(module).items() if name.isupper()]
