@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import scale
 from thaw.artifacts import PROJECT, cache, read_json, write_json, write_text
-from thaw.machine import cores
+from thaw.machine import cores, has_gpu
 
 PAGE = PROJECT / "docs" / "benchmarks.md"
 ENCODERS = {"dinov2_small": 64, "dinov2_base": 32, "siglip2_base": 32, "vit_base": 32}  # and on how many images
@@ -100,6 +100,7 @@ class Bench:
             "cores": cores(),
             "instructions": [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags],
             "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "gpu": has_gpu(),
             "peak": self.run("limit", "peak", cache=self.folder)["peak"],
             "python": platform.python_version(),
             "versions": {package: _version(package) for package in PACKAGES},
@@ -261,6 +262,7 @@ def _machine(facts: Figures | None) -> list[str]:
         f"The machine: {facts['processor']}, {facts['cores']} cores ({', '.join(facts['instructions'])}), "
         f"{facts['memory'] / 2**30:.0f} GiB of memory, {facts['peak'] / 1e9:.0f} billion multiplications a second.",
         f"Python {facts['python']}, {versions}.",
+        *(["It has no GPU, so no figure here is of one."] if not facts["gpu"] else []),
     ]
 
 
