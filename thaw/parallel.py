@@ -64,11 +64,12 @@ def _bar(results: Iterator[R], total: int, description: str) -> Iterator[R]:
 
 def _ahead(pool: Executor, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     waiting: deque[Future[R]] = deque()
+    most = 4 * cores()
     with pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > 4 * cores():
+                if len(waiting) > most:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
