@@ -107,7 +107,8 @@ class Sweeps:
         count = 4 if self.quick else 200
         rates = ",".join(f"{1e-5 * 1.02**number:.6g}" for number in range(count))
         peaks: list[float] = []
-        moments = self._sweep("finetune.epochs=1", f"finetune.learning_rate={rates}", peaks=peaks)
+        jobs = ["finetune=last_3_blocks", "finetune.epochs=1", f"finetune.learning_rate={rates}"]
+        moments = self._sweep(*jobs, peaks=peaks)
         block = max(1, count // 10)
         return {
             "jobs": len(moments) - 1,
