@@ -31,6 +31,7 @@ HEADS = (
     "train_head.batch_size=32,64",
     "train_head.class_weights=none,balanced",
 )
+TUNING = ("finetune=last_3_blocks", "finetune.epochs=1")  # of which many are done: short, at rates that are set
 
 
 def main() -> None:
@@ -107,8 +108,7 @@ class Sweeps:
         count = 4 if self.quick else 200
         rates = ",".join(f"{1e-5 * 1.02**number:.6g}" for number in range(count))
         peaks: list[float] = []
-        jobs = ["finetune=last_3_blocks", "finetune.epochs=1", f"finetune.learning_rate={rates}"]
-        moments = self._sweep(*jobs, peaks=peaks)
+        moments = self._sweep(*TUNING, f"finetune.learning_rate={rates}", peaks=peaks)
         block = max(1, count // 10)
         return {
             "jobs": len(moments) - 1,

@@ -31,6 +31,7 @@ FIGURES: dict[str, Any] = {
         "python": "3.11",
         "versions": {"keras": "3"},
         "peak": 1e11,
+        "gpu": False,
     },
     "pipeline": {
         "ours": {seed: {"seconds": 50.0, "head": 0.88, "finetuned": 0.92} for seed in ("0", "1", "2")},
@@ -112,6 +113,11 @@ def test_the_page_says_what_is_met_and_what_is_missed() -> None:
     ]
 
 
+def test_the_page_says_if_no_figure_is_of_a_gpu() -> None:
+    assert "has no GPU" in render(FIGURES)
+    assert "GPU" not in render(FIGURES | {"machine": FIGURES["machine"] | {"gpu": True}})
+
+
 def test_what_can_be_worked_out_has_its_limit() -> None:
     limits = {row[0]: row[2] for row in _rows(render(FIGURES)) if row[2]}
     assert [*limits.values()] == ["24 s", "500", "0.5 s"]  # 4 s and 20 s; half a millisecond of decoding, 1.5 of rest
@@ -163,6 +169,10 @@ def test_there_are_a_hundred_different_heads() -> None:
     assert len({repr(job) for job in jobs}) == 100
     for job in (jobs[0], jobs[-1]):
         compose(job)
+
+
+def test_the_short_fine_tunings_are_a_valid_configuration() -> None:
+    compose([*sweeps.TUNING, "finetune.learning_rate=0.001"])
 
 
 def test_synthetic_pictures_are_distinct_and_the_same_each_time(tmp_path: Path) -> None:
