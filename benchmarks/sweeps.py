@@ -93,14 +93,13 @@ class Sweeps:
         """The same fine-tuning jobs one after the other, and two at a time."""
         rates = [f"{rate:g}" for rate in (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)[: 1 if self.quick else 6]]
         data = ["dataset=flowers", "backbone=mobilenet_v2"]
-        depths = "finetune=last_3_blocks,last_6_blocks"
-        jobs = [*data, depths, "finetune.epochs=2", f"finetune.learning_rate={','.join(rates)}"]
-        self._sweep(*data, depths, "finetune.epochs=1")  # what is frozen has run, for both
+        jobs = [*data, *TUNING, "finetune.unfreeze.blocks=3,6"]
+        self._sweep(*jobs)  # what is frozen has run, for both
         found = {}
         for name, launcher in (("serial", []), ("joblib", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])):
             shutil.rmtree(self.copy.root / "multirun")
             self._sweep(*data, "finetune=none")  # both find the head
-            found[name] = self._sweep(*jobs, *launcher)[-1]
+            found[name] = self._sweep(*jobs, f"finetune.learning_rate={','.join(rates)}", *launcher)[-1]
         return {"jobs": 2 * len(rates), **found}
 
     def memory(self) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def test_there_are_a_hundred_different_heads() -> None:
 
 
 def test_the_short_fine_tunings_are_a_valid_configuration() -> None:
-    compose([*sweeps.TUNING, "finetune.learning_rate=0.001"])
+    compose([*sweeps.TUNING, "finetune.learning_rate=0.001", "finetune.unfreeze.blocks=6"])
 
 
 def test_synthetic_pictures_are_distinct_and_the_same_each_time(tmp_path: Path) -> None:
