@@ -1,4 +1,4 @@
-"""What no program can be faster than on this machine: every picture decoded once, and every multiplication at its peak.
+"""What the work itself takes on this machine: every picture decoded once, every multiplication as in large matrices.
 
     python -m benchmarks.limit peak                     multiplications a second, in float32 on all cores
     python -m benchmarks.limit pipeline DATA ARTIFACTS  a finished pipeline: seconds of decoding, and multiplications

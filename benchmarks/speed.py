@@ -42,7 +42,7 @@ class Row(NamedTuple):
         form: how that is written.
         target: of it; None for none.
         at_least: whether that is the least or the most.
-        limit: what ``ours`` cannot be better than on this machine, where that can be worked out.
+        limit: what ``ours`` would be if only the work itself took time, where that can be worked out.
     """
 
     what: str

@@ -54,6 +54,10 @@ def test_a_picture_is_found_in_its_copy_whichever_comes_first(change: str, seed:
     assert copies.shared(copy, original) == pytest.approx(copies.shared(original, copy), abs=1e-6)
 
 
+def test_pictures_that_fit_into_each_other_at_no_scale_are_no_copies() -> None:
+    assert 0 <= copies.shared(grey(scene(0))[:, :24], grey(scene(1))[:24]) < copies.SAME
+
+
 def test_other_pictures_are_not_copies() -> None:
     pictures = [grey(scene(seed)) for seed in range(8)]
     found = [copies.shared(one, other) for number, one in enumerate(pictures) for other in pictures[number + 1 :]]
