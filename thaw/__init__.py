@@ -1,5 +1,7 @@
 """Reproducible transfer learning: cached bottleneck features, split fine-tuning, honest comparison."""
 
+import atexit
+import gc
 import os
 
 from thaw.chatter import end_with_readers, in_utf8, silence
@@ -10,6 +12,9 @@ from thaw.machine import cores
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(cores()))
+# TensorFlow makes a million objects that stay: to walk them for cycles all the while, and at the end, takes seconds.
+gc.set_threshold(20_000)
+atexit.register(gc.freeze)
 silence()
 end_with_readers()
 if os.name == "nt":

@@ -32,9 +32,9 @@ def ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     return _ahead(ThreadPoolExecutor(cores()), function, items)
 
 
-def shown(function: Callable[[T], R], items: Sequence[T], description: str) -> Iterator[R]:
+def shown(function: Callable[[T], R], items: Sequence[T], description: str, unit: str = "image") -> Iterator[R]:
     """Do as ``ahead`` does, with a progress bar that is quiet when stderr is no terminal."""
-    return _bar(ahead(function, items), len(items), description)
+    return _bar(ahead(function, items), len(items), description, unit)
 
 
 def spread(function: Callable[[T], R], items: Sequence[T], description: str) -> Iterator[R]:
@@ -58,8 +58,8 @@ def spread(function: Callable[[T], R], items: Sequence[T], description: str) -> 
     return _bar(_alive(chain.from_iterable(_ahead(pool, partial(_all, function), chunks))), len(items), description)
 
 
-def _bar(results: Iterator[R], total: int, description: str) -> Iterator[R]:
-    return iter(tqdm(results, description, total, disable=None, unit="image"))
+def _bar(results: Iterator[R], total: int, description: str, unit: str = "image") -> Iterator[R]:
+    return iter(tqdm(results, description, total, disable=None, unit=unit))
 
 
 def _ahead(pool: Executor, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:

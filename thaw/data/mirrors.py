@@ -47,8 +47,7 @@ def mirror(url: str, folder: Path) -> str:
     for path in packed:
         (folder / path).touch()  # what is to be said of them depends on the name alone
     for path in beside:
-        with objects.opened(found[path]) as content, (folder / path).open("wb") as copy:
-            shutil.copyfileobj(content, copy, objects.BLOCK)
+        objects.copy(found[path], folder / path)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         kept = pool.map(_stand_in, tars.values())
         for path, file in zip(tars, tqdm(kept, "headers", len(tars), disable=None, unit="shard"), strict=True):

@@ -1,4 +1,4 @@
-"""Files in a store (``s3://…``, or whatever fsspec has a protocol for), read by range requests and never copied.
+"""Files in a store (``s3://…``, or whatever fsspec has a protocol for), read by range requests; and written, whole.
 
 What is read comes in blocks; who reads one block after the other has the next ones fetched meanwhile. Credentials and
 endpoints are those of the environment, as each store's tools have them (``AWS_ACCESS_KEY_ID``, ``AWS_PROFILE``,
@@ -8,11 +8,13 @@ never an unusable file.
 
 import io
 import re
+import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from thaw.errors import UserError, shortened
@@ -54,13 +56,25 @@ def is_url(place: str) -> bool:
 
 
 def below(url: str) -> dict[str, Object]:
+    """Do as ``listed`` does, where there has to be something.
+
+    Raises:
+        UserError: see ``listed``; or there is nothing.
+    """
+    found = listed(url)
+    if not found:
+        raise _unread(url, FileNotFoundError("nothing there"))
+    return found
+
+
+def listed(url: str) -> dict[str, Object]:
     """Find all files below a URL.
 
     Returns:
         Each file by its path below it; if the URL is that of a file, this one, by its name.
 
     Raises:
-        UserError: the store does not answer, or not to these credentials, or there is nothing.
+        UserError: the store does not answer, or not to these credentials.
     """
     is_page = url.startswith(("http://", "https://"))
     if re.match(r"[^/]*//[^/@]*:[^/@]*@", url) or (is_page and "?" in url):
@@ -77,8 +91,6 @@ def below(url: str) -> dict[str, Object]:
             infos = store.find(url, detail=True)
     except Exception as error:
         raise _unread(url, error) from None
-    if not infos:
-        raise _unread(url, FileNotFoundError("nothing there"))
     return {
         path.removeprefix(top).lstrip("/") or path.rpartition("/")[2]: _object(store.unstrip_protocol(path), info)
         for path, info in infos.items()
@@ -111,6 +123,37 @@ def read(source: Object, start: int, length: int) -> bytes:
 def opened(source: Object) -> BinaryIO:
     """Open an object for reading, as if it were a file."""
     return cast(BinaryIO, _Reader(source))
+
+
+def copy(source: Object, file: Path) -> None:
+    """Copy an object to a file.
+
+    Raises:
+        UserError: it cannot be read, or has changed.
+    """
+    with opened(source) as content, file.open("wb") as there:
+        shutil.copyfileobj(content, there, BLOCK)
+
+
+def text(source: Object) -> str:
+    """Read all of an object as text."""
+    return read(source, 0, source.bytes).decode("utf-8")
+
+
+def write(file: Path, url: str) -> None:
+    """Make an object of a file; it appears whole or not at all, as stores have it.
+
+    Raises:
+        UserError: the store does not answer, or takes it not from these credentials.
+    """
+    try:
+        _store(url).put_file(str(file), url)
+    except Exception as error:
+        said = shortened(error).rstrip(".")
+        raise UserError(
+            f"expected to write {url}, found: {said}; check the URL, and what the environment says of the store: "
+            f"whether its credentials may write there, and its endpoint"
+        ) from None
 
 
 def _unread(url: str, error: Exception) -> UserError:

@@ -14,11 +14,11 @@ steps, and with features that were rounded otherwise at another regularisation. 
 
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import product
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,8 @@ COLUMNS = 32  # classes whose places one core turns into weights at a time
 Doubles = NDArray[np.float64]
 Layer = tuple[Floats, Floats]  # kernel (features × classes) and bias (classes), for features that are not standardised
 Block = tuple[int, int]  # a view, and the first of its images
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Sums(NamedTuple):
@@ -214,10 +216,7 @@ class Regression:
         def add(left: tuple[Any, ...], right: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(a + b for a, b in zip(left, right, strict=True))
 
-        if len(self._blocks) == 1:
-            return what(self._blocks[0])
-        with ThreadPoolExecutor(cores()) as pool:
-            return reduce(add, pool.map(what, self._blocks))
+        return reduce(add, _shared(what, self._blocks))
 
 
 class _Space:
@@ -260,8 +259,18 @@ class _Space:
             found: Doubles = solve_triangular(factor, some, trans=how, lower=True, check_finite=False)
             return found
 
-        with ThreadPoolExecutor(cores()) as pool:
-            return np.hstack([*pool.map(solved, range(0, right.shape[1], COLUMNS))])
+        return np.hstack([*_shared(solved, range(0, right.shape[1], COLUMNS))])
+
+
+def _shared(what: Callable[[T], R], items: Sequence[T]) -> Iterable[R]:
+    """Do something with each item, on all cores; the results are in the order of the items."""
+    return map(what, items) if len(items) == 1 else _pool().map(what, items)
+
+
+@lru_cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that stay: a solution takes a hundred sums, each of them too short to start threads for."""
+    return ThreadPoolExecutor(cores(), "logistic")
 
 
 def _products(centred: Floats) -> Floats:

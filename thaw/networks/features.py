@@ -3,7 +3,7 @@
 ``<cache>/features/<fingerprint of network and pixels>/`` holds shards: an array of outputs and the keys of its rows. A
 key is the image's content hash (and, for an augmented view, the hash of how it was made), so a new split, a new seed or
 another head finds every feature again; so do sweeps, and a run that was killed. Shards are only ever added, each under
-its final name only when it is complete: any number of processes may share the store.
+its final name only when it is complete: any number of processes may share the store; machines do, see ``sharing``.
 
     python -m thaw.networks.features                  what it holds, and for which networks
     python -m thaw.networks.features --prune [DAYS]   delete what has not been used for so many days (30)
@@ -30,9 +30,10 @@ from thaw.artifacts import atomic, cache, fingerprint, write_text
 from thaw.config.schema import Backbone
 from thaw.data import augmentation, images
 from thaw.errors import UserError
-from thaw.networks import engine, inference
+from thaw.networks import engine, inference, sharing
 from thaw.networks.backbones import FrozenNetwork
 from thaw.networks.outputs import Floats, Labels, Source
+from thaw.networks.sharing import Shared
 from thaw.networks.views import View, Wanted, distinct
 
 SHARD_BYTES = 32 * 2**20
@@ -81,6 +82,8 @@ def fill(
 ) -> int:
     """Run the network on the images that a store lacks, shard by shard, and keep the outputs that fit.
 
+    What is in a store that several machines share is not computed, and what was computed is added to it.
+
     Args:
         stores: of the network's outputs.
         network: the network; an image goes through it once, for all its outputs.
@@ -93,8 +96,21 @@ def fill(
         How many images or views went through it.
 
     Raises:
-        UserError: the disk has no room for what is needed.
+        UserError: the disk has no room for what is needed, or a shared store does not answer.
     """
+    for output, store in enumerate(stores):
+        most = math.inf if output == needed else 1e9 * network.backbone.cache_limit_gb
+        if pulled := store.pull(wanted, min(most, shutil.disk_usage(cache()).free)):
+            print(f"  {description}: {pulled:,} from {sharing.place()}", flush=True)
+    computed = _fill(stores, network, wanted, data, description, needed)
+    for store in stores:
+        store.push()
+    return computed
+
+
+def _fill(
+    stores: "list[Store]", network: FrozenNetwork, wanted: Wanted, data: Path, description: str, needed: int | None
+) -> int:
     if not any(store.missing(wanted) for store in stores):
         return 0
     runner = engine.start(network)
@@ -196,6 +212,7 @@ class Store:
     def __init__(self, folder: Path, dtype: str) -> None:
         self._folder, self.dtype = folder, np.dtype(dtype)
         self._rows: dict[str, tuple[Path, int]] = {}
+        self._shared = Shared(folder) if sharing.place() else None
         for keys in sorted(folder.glob("*.keys")):
             self._index(keys)
 
@@ -214,6 +231,24 @@ class Store:
             np.save(unfinished, outputs.astype(self.dtype))
         write_text(index, "\n".join(keys) + "\n")
         self._index(index)
+
+    def pull(self, wanted: Wanted, most: float) -> int:
+        """Bring what a shared store has, and this one lacks; return how many outputs that was.
+
+        Args:
+            wanted: the views whose outputs are.
+            most: how many bytes it may take.
+        """
+        if not (self._shared and (missing := self.missing(wanted))):
+            return 0
+        for keys in self._shared.pull([view.key for view in missing], most):
+            self._index(keys)
+        return len(missing) - len(self.missing(wanted))
+
+    def push(self) -> None:
+        """Add what is here to a shared store."""
+        if self._shared:
+            self._shared.push()
 
     def take(self, keys: Sequence[str]) -> Floats:
         """Read the outputs of ``keys``: keys × shape."""

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.helpers import options
+from tests.thaw.networks.conftest import plain, records
 from thaw.artifacts import cache
 from thaw.config.schema import Augment, Backbone
 from thaw.data import images
-from thaw.data.manifest import Record, Split
 from thaw.errors import UserError
 from thaw.networks import engine, features, views
 from thaw.networks.backbones import FrozenNetwork, network
@@ -28,33 +27,13 @@ NONE = Augment.model_validate(options.AUGMENT)
 LIGHT = NONE.model_copy(update={"views": 2, "flip": "horizontal", "rotation": 10, "shift": 0.05, "zoom": 0.1})
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    random = np.random.default_rng(0)
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for n in range(6):
-        Image.fromarray(random.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / f"{n}.png")
-    return folder
-
-
-def _records(count: int = 6) -> list[Record]:
-    splits: list[Split] = ["train", "train", "val", "test", "train", "test"]
-    return [Record(f"{n}.png", "a", splits[n], f"hash{n}", 48, 40, "") for n in range(count)]
-
-
-def _plain(toy: Backbone) -> Backbone:
-    # TensorFlow needs no conversion, which is all that would take time here.
-    return toy.model_copy(update={"engine": "tensorflow"})
-
-
 def _limited(toy: Backbone, limit: float) -> FrozenNetwork:
-    return FrozenNetwork(_plain(toy).model_copy(update={"cache_limit_gb": limit / 1e9}))
+    return FrozenNetwork(plain(toy).model_copy(update={"cache_limit_gb": limit / 1e9}))
 
 
 def test_features_stand_in_the_order_wanted(toy: Backbone, data: Path, tmp_path: Path) -> None:
-    extract(_plain(toy), of(_records(), NONE, 0), data, tmp_path / "all.npy")
-    computed = extract(_plain(toy), of(_records()[::-1], NONE, 0), data, tmp_path / "reversed.npy")
+    extract(plain(toy), of(records(), NONE, 0), data, tmp_path / "all.npy")
+    computed = extract(plain(toy), of(records()[::-1], NONE, 0), data, tmp_path / "reversed.npy")
     forwards, backwards = np.load(tmp_path / "all.npy"), np.load(tmp_path / "reversed.npy")
     assert forwards.shape == (6, 1, 1280)
     assert computed == 0
@@ -63,30 +42,30 @@ def test_features_stand_in_the_order_wanted(toy: Backbone, data: Path, tmp_path:
 
 def test_only_what_is_missing_is_computed(toy: Backbone, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.npy"
-    assert extract(_plain(toy), of(_records(4), NONE, 0), data, out) == 4
-    assert extract(_plain(toy), of(_records(6), NONE, 0), data, out) == 2
-    assert extract(_plain(toy), of(_records(6), NONE, 1), data, out) == 0, "a seed changes no plain image"
-    assert extract(_plain(toy), of(_records(6), LIGHT, 0), data, out) == 2 * 3, "two views of three images"
-    assert extract(_plain(toy), of(_records(6), LIGHT, 1), data, out) == 2 * 3, "other views"
+    assert extract(plain(toy), of(records(4), NONE, 0), data, out) == 4
+    assert extract(plain(toy), of(records(6), NONE, 0), data, out) == 2
+    assert extract(plain(toy), of(records(6), NONE, 1), data, out) == 0, "a seed changes no plain image"
+    assert extract(plain(toy), of(records(6), LIGHT, 0), data, out) == 2 * 3, "two views of three images"
+    assert extract(plain(toy), of(records(6), LIGHT, 1), data, out) == 2 * 3, "other views"
 
 
 @pytest.mark.parametrize("module", ["images", "augmentation", "engine"])
 def test_other_code_finds_no_stale_features(
     toy: Backbone, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
-    wanted = of(_records(1), NONE, 0)
-    assert extract(_plain(toy), wanted, data, tmp_path / "x.npy") == 1
+    wanted = of(records(1), NONE, 0)
+    assert extract(plain(toy), wanted, data, tmp_path / "x.npy") == 1
     edited = tmp_path / f"{module}.py"
     edited.write_text("# another way\n")
     monkeypatch.setattr(features, "CODE", [edited if path.stem == module else path for path in features.CODE])
-    assert extract(_plain(toy), wanted, data, tmp_path / "x.npy") == 1
+    assert extract(plain(toy), wanted, data, tmp_path / "x.npy") == 1
 
 
 def test_only_training_images_are_augmented(toy: Backbone, data: Path, tmp_path: Path) -> None:
-    extract(_plain(toy), of(_records(), LIGHT, 0), data, tmp_path / "x.npy")
+    extract(plain(toy), of(records(), LIGHT, 0), data, tmp_path / "x.npy")
     x = np.load(tmp_path / "x.npy")
     assert x.shape == (6, 3, 1280)
-    for record, row in zip(_records(), x, strict=True):
+    for record, row in zip(records(), x, strict=True):
         assert np.array_equal(row[0], row[1]) == (record.split != "train")
 
 
@@ -105,9 +84,9 @@ def test_a_killed_extraction_keeps_its_shards(
     with monkeypatch.context() as patch:
         patch.setattr(images, "load", load_until)
         with pytest.raises(KeyboardInterrupt):
-            extract(_plain(toy), of(_records(), NONE, 0), data, tmp_path / "x.npy")
+            extract(plain(toy), of(records(), NONE, 0), data, tmp_path / "x.npy")
     assert not (tmp_path / "x.npy").exists()
-    assert extract(_plain(toy), of(_records(), NONE, 0), data, tmp_path / "x.npy") == 2
+    assert extract(plain(toy), of(records(), NONE, 0), data, tmp_path / "x.npy") == 2
 
 
 def test_two_processes_may_fill_one_store(tmp_path: Path) -> None:
@@ -128,7 +107,7 @@ def test_shards_are_of_whole_batches(
     for room, rows in ((1, [2, 2, 2]), (5 * 1280 * 4, [4, 2])):
         monkeypatch.setattr(features, "SHARD_BYTES", room)
         monkeypatch.setenv("THAW_CACHE", str(tmp_path / f"cache_{room}"))
-        extract(_plain(toy), of(_records(), NONE, 0), data, tmp_path / "x.npy")
+        extract(plain(toy), of(records(), NONE, 0), data, tmp_path / "x.npy")
         kept = [len(file.read_text().split()) for file in (cache() / "features").glob("*/*.keys")]
         assert sorted(kept, reverse=True) == rows
 
@@ -141,7 +120,7 @@ def test_a_shard_without_its_keys_does_not_count(tmp_path: Path) -> None:
 
 def test_an_augmented_view_is_known_by_how_it_was_made() -> None:
     def keys(augment: Augment, seed: int = 0) -> list[str]:
-        return [view.key for image in of(_records(1), augment, seed) for view in image]
+        return [view.key for image in of(records(1), augment, seed) for view in image]
 
     more = LIGHT.model_copy(update={"views": 3})
     assert keys(LIGHT)[0] == "hash0"
@@ -161,7 +140,7 @@ def _everything(source: Source, count: int) -> Any:
 @pytest.mark.parametrize("name", ["openvino", "tensorflow"])
 def test_what_is_streamed_is_what_is_stored(toy: Backbone, data: Path, name: str) -> None:
     keeping = FrozenNetwork(toy.model_copy(update={"engine": name}), 60)
-    wanted = of(_records(), LIGHT, 0)
+    wanted = of(records(), LIGHT, 0)
     streamed = frozen(FrozenNetwork(keeping.backbone.model_copy(update={"cache_limit_gb": 0.0}), 60), 0, wanted, data)
     assert not [*(cache() / "features").glob("*/*.npy")], "nothing is kept"
     before = _everything(streamed, 6)
@@ -174,7 +153,7 @@ def test_what_is_streamed_is_what_is_stored(toy: Backbone, data: Path, name: str
 
 
 def test_the_limit_is_what_the_outputs_take(toy: Backbone, data: Path) -> None:
-    wanted = of(_records(), LIGHT, 0)
+    wanted = of(records(), LIGHT, 0)
     needed = size(wanted, (1280,))
     assert needed == {"outputs": 6 + 2 * 3, "shape": [1280], "bytes": 12 * 1280 * 4}
     assert isinstance(frozen(_limited(toy, needed["bytes"] - 1), 0, wanted, data), features.Streamed)
@@ -185,18 +164,18 @@ def test_the_limit_is_what_the_outputs_take(toy: Backbone, data: Path) -> None:
 def test_more_than_the_disk_holds_is_streamed(toy: Backbone, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = shutil.disk_usage(data)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    assert isinstance(frozen(_limited(toy, 1e9), 0, of(_records(), NONE, 0), data), features.Streamed)
+    assert isinstance(frozen(_limited(toy, 1e9), 0, of(records(), NONE, 0), data), features.Streamed)
 
 
 def test_a_complete_store_needs_no_engine(toy: Backbone, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = of(_records(), NONE, 0)
+    wanted = of(records(), NONE, 0)
     first = _everything(frozen(_limited(toy, 1e9), 0, wanted, data), 6)
     monkeypatch.setattr(engine, "start", None)
     np.testing.assert_array_equal(_everything(frozen(_limited(toy, 1e9), 0, wanted, data), 6), first)
 
 
 def test_extraction_keeps_what_fine_tuning_will_start_from(toy: Backbone, data: Path, tmp_path: Path) -> None:
-    keeping, wanted = _plain(toy).model_copy(update={"keep_blocks": 2}), of(_records(), LIGHT, 0)
+    keeping, wanted = plain(toy).model_copy(update={"keep_blocks": 2}), of(records(), LIGHT, 0)
     assert extract(keeping, wanted, data, tmp_path / "x.npy") == 6 + 2 * 3
     whole = network(keeping)
     below = FrozenNetwork.below(whole, kept_operation(whole, keeping), keeping)
@@ -204,15 +183,15 @@ def test_extraction_keeps_what_fine_tuning_will_start_from(toy: Backbone, data: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "start", None)
         found = _everything(frozen(*below, wanted, data), 6)
-    alone = FrozenNetwork(_plain(toy), kept_operation(whole, keeping))
+    alone = FrozenNetwork(plain(toy), kept_operation(whole, keeping))
     np.testing.assert_allclose(found, _everything(frozen(alone, 0, wanted, data), 6), atol=1e-5)
-    extract(_plain(toy), wanted, data, tmp_path / "y.npy")
+    extract(plain(toy), wanted, data, tmp_path / "y.npy")
     np.testing.assert_allclose(np.load(tmp_path / "x.npy"), np.load(tmp_path / "y.npy"), atol=1e-5)
 
 
 def test_what_extraction_would_keep_beyond_the_limit_it_does_not(toy: Backbone, data: Path, tmp_path: Path) -> None:
-    limited = _plain(toy).model_copy(update={"keep_blocks": 2, "cache_limit_gb": 0.0})
-    wanted = of(_records(), NONE, 0)
+    limited = plain(toy).model_copy(update={"keep_blocks": 2, "cache_limit_gb": 0.0})
+    wanted = of(records(), NONE, 0)
     assert extract(limited, wanted, data, tmp_path / "x.npy") == 6, "the features themselves are needed"
     assert extract(limited, wanted, data, tmp_path / "x.npy") == 0
     streamed = frozen(FrozenNetwork(limited), 1, wanted, data)
@@ -230,7 +209,7 @@ def test_what_extraction_would_keep_beyond_the_limit_it_does_not(toy: Backbone, 
 def test_prune_deletes_what_was_not_used_for_long(toy: Backbone, data: Path, tmp_path: Path) -> None:
     small, large = (toy.model_copy(update={"engine": "openvino", "input_size": side}) for side in (32, 64))
     for backbone in (small, large):
-        extract(backbone, of(_records(), NONE, 0), data, tmp_path / "x.npy")
+        extract(backbone, of(records(), NONE, 0), data, tmp_path / "x.npy")
     long_ago = time.time() - 10 * features.DAY
     for one in features.contents():
         if "32 px" in one.name:
@@ -238,24 +217,24 @@ def test_prune_deletes_what_was_not_used_for_long(toy: Backbone, data: Path, tmp
     assert prune(days=11) == 0
     assert prune(days=9) > 6 * 1280 * 4
     assert [one.outputs for one in features.contents() if one.outputs] == [6], "what is used stays"
-    assert extract(large, of(_records(), NONE, 0), data, tmp_path / "x.npy") == 0
-    assert extract(small, of(_records(), NONE, 0), data, tmp_path / "x.npy") == 6, "and is computed again"
+    assert extract(large, of(records(), NONE, 0), data, tmp_path / "x.npy") == 0
+    assert extract(small, of(records(), NONE, 0), data, tmp_path / "x.npy") == 6, "and is computed again"
     prune(days=0)
     assert [path for path in cache().rglob("*") if path.is_file()] == []
 
 
 def test_using_features_keeps_them_from_being_pruned(toy: Backbone, data: Path, tmp_path: Path) -> None:
-    extract(_plain(toy), of(_records(), NONE, 0), data, tmp_path / "x.npy")
+    extract(plain(toy), of(records(), NONE, 0), data, tmp_path / "x.npy")
     (used,) = cache().glob(f"features/*/{features.NAME}")
     os.utime(used, (0, 0))
-    extract(_plain(toy), of(_records(), NONE, 0), data, tmp_path / "x.npy")
+    extract(plain(toy), of(records(), NONE, 0), data, tmp_path / "x.npy")
     assert prune(days=1) == 0
 
 
 def test_the_command_lists_and_prunes(
     toy: Backbone, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    extract(_plain(toy), of(_records(), NONE, 0), data, tmp_path / "x.npy")
+    extract(plain(toy), of(records(), NONE, 0), data, tmp_path / "x.npy")
     monkeypatch.setattr("sys.argv", ["features"])
     features.main()
     said = capsys.readouterr().out
@@ -270,18 +249,18 @@ def test_the_command_lists_and_prunes(
 
 def test_training_images_are_mixed_with_each_other_and_the_labels_follow(data: Path) -> None:
     mixing = LIGHT.model_copy(update={"mixup": 0.5, "cutmix": 1.0})
-    records = _records(6)
-    wanted = of(records, mixing, 0)
+    six = records(6)
+    wanted = of(six, mixing, 0)
     mixed = views.mixes(wanted)
-    train = [row for row, record in enumerate(records) if record.split == "train"]
+    train = [row for row, record in enumerate(six) if record.split == "train"]
     assert {*mixed.partners[train, 1:].ravel()} <= {*train}
     assert (mixed.shares[:, 0] == 1).all(), "the image itself"
-    assert all((mixed.shares[row] == 1).all() for row in range(len(records)) if row not in train)
+    assert all((mixed.shares[row] == 1).all() for row in range(len(six)) if row not in train)
     assert (mixed.shares[train, 1:] < 1).any()
     assert not np.array_equal(
-        wanted[train[0]][1].load(data, 16, "crop"), of(records, LIGHT, 0)[train[0]][1].load(data, 16, "crop")
+        wanted[train[0]][1].load(data, 16, "crop"), of(six, LIGHT, 0)[train[0]][1].load(data, 16, "crop")
     )
-    assert wanted[train[0]][1].key != of(records, LIGHT, 0)[train[0]][1].key
+    assert wanted[train[0]][1].key != of(six, LIGHT, 0)[train[0]][1].key
 
 
 def test_features_for_which_there_is_no_room_are_refused_before_the_work(
@@ -289,6 +268,6 @@ def test_features_for_which_there_is_no_room_are_refused_before_the_work(
 ) -> None:
     monkeypatch.setattr(features.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 100))  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="expected 0.0 GB of free disk for the bottleneck features, found 0.0 GB"):
-        extract(_plain(toy), of(_records(2), NONE, 0), data, tmp_path / "x.npy")
+        extract(plain(toy), of(records(2), NONE, 0), data, tmp_path / "x.npy")
     assert "bottleneck features: 2 x (1280,), 0 MB" in capsys.readouterr().out
     assert not (tmp_path / "x.npy").exists()
