@@ -1,7 +1,8 @@
 """What TensorFlow and Keras say about themselves is kept from a run's output; what they say of the run stays.
 
 Nobody can act on which kernels TensorFlow was built with. Its C++ part says that before any setting of its log counts,
-straight to the file of standard error, while it is imported: so that file is another one for as long.
+straight to the file of standard error, while it is imported: so that file is another one for as long. Nor does Keras
+import what serves nothing here.
 
 And where nobody reads a command's output any more, it ends in silence.
 """
@@ -15,6 +16,7 @@ import re
 import select
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +28,7 @@ from typing import TextIO
 
 # Lines of information, as glog and TensorFlow Lite write them, and how they are announced.
 _INFORMATION = re.compile(rb"I\d{4} .*|INFO: .*|WARNING: All log messages before absl::InitializeLog.*")
+_NEEDLESS = ("matplotlib", "pandas", "sklearn")  # for plots, tables and wrappers of Keras's own; it does without them
 _RETRACING = "triggered tf.function retracing"  # another network is traced anew: that is meant
 # Keras says so of every network that is built on a tensor; the sizes that weights were trained at stand in conf/.
 _SIZES = r"`input_shape` is undefined or non-square"
@@ -33,7 +36,7 @@ _SIZES = r"`input_shape` is undefined or non-square"
 
 def silence() -> None:
     """Do so for the rest of this process; TensorFlow is not imported yet, and need not ever be."""
-    sys.meta_path.insert(0, _TensorFlow())
+    sys.meta_path.insert(0, _Imports())
     logging.getLogger("tensorflow").addFilter(lambda record: _RETRACING not in record.getMessage())
     warnings.filterwarnings("ignore", message=_SIZES)
     warnings.filterwarnings("ignore", category=FutureWarning, module="keras")  # what Keras will have to mend
@@ -94,25 +97,43 @@ def _has_no_reader(stream: TextIO) -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
-class _TensorFlow(MetaPathFinder):
-    """Finds TensorFlow where it is, and lets nothing be seen of its import but what matters."""
+class _Imports(MetaPathFinder):
+    """Finds TensorFlow and Keras where they are.
+
+    Of the import of TensorFlow nothing is seen but what matters. Keras finds none of the packages that it imports for
+    what nobody asks of it here: that takes a third of the time. Whoever imports them otherwise finds them.
+    """
+
+    def __init__(self) -> None:
+        self._keras: int | None = None  # the thread that imports it
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """See ``importlib``."""
-        if fullname != "tensorflow":
+        if fullname in _NEEDLESS and self._keras == threading.get_ident():
+            raise ModuleNotFoundError(f"Keras does without {fullname}", name=fullname)
+        around = {"tensorflow": without_information, "keras": self._alone}.get(fullname)
+        if around is None:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
-            def quietly(module: ModuleType) -> None:
-                with without_information():
+            def within(module: ModuleType) -> None:
+                with around():
                     execute(module)
 
-            spec.loader.exec_module = quietly  # type: ignore[method-assign]
+            spec.loader.exec_module = within  # type: ignore[method-assign]
         return spec
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self._keras = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._keras = None
 
 
 @contextmanager

@@ -50,6 +50,13 @@ def test_what_an_import_says_that_matters_is_seen(tmp_path: Path) -> None:
     assert said("import thaw, tensorflow", PYTHONPATH=str(tmp_path)).splitlines() == lines[1:]
 
 
+@pytest.mark.parametrize("first", ["keras", "tensorflow"])
+def test_keras_is_imported_without_what_serves_nothing_here(first: str) -> None:
+    found = "{'matplotlib', 'pandas', 'sklearn'} & {*sys.modules}"
+    code = f"import sys, thaw, {first}, keras; print({found}, file=sys.stderr)"
+    assert said(f"{code}; import matplotlib.pyplot, pandas, sklearn.base") == "set()\n", "others find them"
+
+
 def test_whatever_is_said_is_said_in_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file or pipe is in cp1252 on Windows, which has neither of these signs."""
     file = io.BytesIO()
