@@ -383,8 +383,8 @@ def _sweeps(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
         f"with the fine-tuning and evaluation of the best one {heads['whole']:.0f} s. Keras: ten epochs of the "
         f"textbook recipe's head take {keras:.0f} s (the median of {heads['measured']}), times {count}.",
         "Memory: all processes of the sweep together, the highest in each tenth of the jobs: "
-        f"{', '.join(f'{peak / 1e9:.2f}' for peak in memory['peaks'])} GB; {memory['seconds']:.0f} s in all.",
-        f"Processes: {processes['seconds']:.0f} s in all, {processes['incomplete']} runs that are not finished.",
+        f"{', '.join(f'{peak / 1e9:.2f}' for peak in memory['peaks'])} GB.",
+        f"Processes: {processes['incomplete']} runs that are not finished.",
     ]
 
 

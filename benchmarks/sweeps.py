@@ -112,7 +112,6 @@ class Sweeps:
         return {
             "jobs": len(moments) - 1,
             "peaks": [max(peaks[at : at + block]) for at in range(0, count, block)],
-            "seconds": moments[-1],
         }
 
     def processes(self) -> dict[str, Any]:
@@ -120,7 +119,7 @@ class Sweeps:
         count = 16 if self.quick else 200
         strengths = ",".join(f"[{1e-4 * 1.04**number:.6g}]" for number in range(count))
         command = [f"train_head.inverse_l2={strengths}", "finetune=none", "hydra/launcher=joblib"]
-        seconds = self._sweep(*command, "hydra.launcher.n_jobs=8")[-1]
+        self._sweep(*command, "hydra.launcher.n_jobs=8")
         with sqlite3.connect(self.database) as store:
             complete = store.execute(
                 "select count(*) from runs where status = 'FINISHED' and lifecycle_stage = 'active' and run_uuid in"
@@ -128,7 +127,7 @@ class Sweeps:
                 " (select run_uuid from latest_metrics where key = 'head/accuracy')"
             ).fetchone()[0]
             others = store.execute("select count(*) from runs where status != 'FINISHED'").fetchone()[0]
-        return {"jobs": count, "processes": 8, "complete": complete, "incomplete": others, "seconds": seconds}
+        return {"jobs": count, "processes": 8, "complete": complete, "incomplete": others}
 
     def _sweep(self, *overrides: str, peaks: list[float] | None = None) -> list[float]:
         """Run a sweep; return the seconds after which each job's line came, and those of the end.

@@ -55,6 +55,7 @@ class Searcher(Sweeper):
         if not isinstance(sweep, running.Sweep):  # a stage, which says that it takes no -m
             self.launcher.launch([[]], 0)
             return
+        arguments = [*arguments, *sweep.held]
         given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         space = search.Space.of(OverridesParser.create(self.hydra_context.config_loader).parse_overrides(given))
         settings = search.Settings(**self.settings)

@@ -18,7 +18,7 @@ from stages import audit, evaluate, extract_features, finetune, prepare, train_h
 from thaw.config.composing import launch
 from thaw.errors import UserError, fail
 from thaw.runs import store
-from thaw.sweeps import jobs, probe, promotion, running
+from thaw.sweeps import jobs, probe, promotion, running, search
 
 STAGES: jobs.Stages = {
     "prepare": prepare.run,
@@ -41,7 +41,8 @@ def main() -> None:
         store.address()  # a wrong address is said before the work, not after it
     except UserError as error:
         fail(error)
-    sweep = running.Sweep(STAGES)
+    sys.argv[1:], held = search.apart(arguments)
+    sweep = running.Sweep(STAGES, held)
     try:
         launch(sweep.job, __name__)
         succeeded = running.conclude(sweep)

@@ -75,8 +75,8 @@ FIGURES: dict[str, Any] = {
     "sweeps": {
         "heads": {"configurations": 100, "seconds": 70.0, "whole": 100.0, "keras": 140.0, "measured": 3},
         "turns": {"jobs": 12, "serial": 200.0, "joblib": 150.0},
-        "memory": {"jobs": 200, "peaks": [1e9, 1.2e9, 1.12e9], "seconds": 800.0},
-        "processes": {"jobs": 200, "processes": 8, "complete": 199, "incomplete": 1, "seconds": 300.0},
+        "memory": {"jobs": 200, "peaks": [1e9, 1.2e9, 1.12e9]},
+        "processes": {"jobs": 200, "processes": 8, "complete": 199, "incomplete": 1},
     },
 }
 

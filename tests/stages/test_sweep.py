@@ -41,12 +41,14 @@ class Stages:
 
     Attributes:
         ran: the names of those that ran.
+        tuned: what fine-tunings were asked for.
         broken: one that fails at these learning rates, with these errors.
         found: what evaluate finds beside accuracies.
     """
 
     def __init__(self, source: Paths) -> None:
         self.ran: list[str] = []
+        self.tuned: list[Any] = []
         self.broken: dict[float, Exception] = {}
         self.found: dict[str, Any] = {}
         self._source = source
@@ -82,6 +84,7 @@ class Stages:
 
     def finetune(self, paths: Paths, backbone: Backbone, augment: Augment, finetune: Finetune, seed: int) -> None:
         assert paths.head.exists()
+        self.tuned.append(finetune)
         if error := self.broken.get(getattr(finetune, "learning_rate", 0.0)):
             raise error
         self._copy(paths, "finetune")
@@ -175,6 +178,12 @@ def test_another_sweep_finds_the_jobs_of_the_first(stages: Stages, run: Callable
     run("finetune=last_3_blocks", "finetune.learning_rate=0.01,0.001")
     assert run("finetune=last_3_blocks", "finetune.learning_rate=1e-2,1e-4").count("finished before") == 1
     assert stages.ran == ["finetune", "evaluate"]
+
+
+def test_fixed_keys_of_options_that_vary_are_the_jobs_alone(stages: Stages, run: Callable[..., str]) -> None:
+    """The default option, auto, has no number of epochs."""
+    run("finetune=last_3_blocks,last_6_blocks", "finetune.epochs=2")
+    assert [(one.unfreeze.blocks, one.epochs) for one in stages.tuned] == [(3, 2), (6, 2)]
 
 
 def test_data_that_were_touched_are_looked_at_and_no_more(

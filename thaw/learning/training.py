@@ -29,6 +29,9 @@ PREDICT_BATCH = 64
 PART = 32  # images of a batch whose gradients are computed at once: what memory a step takes hangs on it
 KEPT = 6  # answers of a model to all validation images, at once: before and after a rung, and of mixtures of both
 STEP, PROBES = 1e-4, 4  # of the steps that are tried before: how long, and how many
+# What a training depends on, beside its configuration: the code that makes what is trained, says how long, and does it.
+_FILES = ("learning/finetuning", "learning/lora", "learning/policy", "learning/training", "networks/folding")
+CODE = [Path(__file__).parents[1] / f"{file}.py" for file in (*_FILES, "networks/smoothing")]
 CHUNK_STEPS, CHUNK_BYTES = 8, 64 * 2**20  # of the steps that TensorFlow is given at once
 
 Weights = list[NDArray[Any]]  # in the order of the model's trainable variables
@@ -141,8 +144,7 @@ def resumable(*parts: BaseModel | Path | str | int) -> Iterator[Checkpoint]:
     So a run that was killed finds its state again, and one that is complete is trained anew when it is asked for. Other
     code that trains, or says how long, finds no state of this one.
     """
-    code = [Path(__file__).with_name(f"{module}.py") for module in ("training", "policy", "lora")]
-    checkpoint = Checkpoint(fingerprint(*parts, *code))
+    checkpoint = Checkpoint(fingerprint(*parts, *CODE))
     yield checkpoint
     checkpoint.forget()
 

@@ -57,6 +57,7 @@ class Sweep:
 
     Attributes:
         stages: all that jobs may run, by name.
+        held: overrides that only jobs are given, see ``search.apart``.
         name: a hash of what was asked for; empty until it begins.
         title: what was asked for.
         rank: what is compared: one of ``RANKS``.
@@ -66,6 +67,7 @@ class Sweep:
     """
 
     stages: Stages
+    held: Sequence[str] = ()
     name: str = ""
     title: str = ""
     rank: str = "model"

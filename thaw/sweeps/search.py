@@ -8,10 +8,13 @@ the answers, so the same command asks the same questions again, and jobs that ar
 import itertools
 import warnings
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.errors import HydraException
 
 from thaw.errors import UserError
 
@@ -79,6 +82,27 @@ class Space:
                 )
         values = [[f"{key}={value}" for value in one.sweep_string_iterator()] for key, one in self.varied.items()]
         return [[*self.fixed, *combination] for combination in itertools.product(*values)]
+
+
+def apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take out of a command's arguments the fixed keys of sections whose option varies; return the others, and these.
+
+    Hydra composes a configuration of fixed overrides and default options first, and a default option may not have such
+    a key; the jobs' options do.
+    """
+    parser, read = OverridesParser.create(), dict[str, Override]()
+    for argument in arguments:
+        with suppress(HydraException):  # an option; or Hydra will say what is wrong
+            read[argument] = parser.parse_override(argument)
+    varied = {one.key_or_group for one in read.values() if one.is_sweep_override()}
+
+    def is_held(argument: str) -> bool:
+        one = read.get(argument)
+        if one is None or one.is_sweep_override() or one.is_delete():
+            return False
+        return "." in one.key_or_group and one.key_or_group.partition(".")[0] in varied
+
+    return [one for one in arguments if not is_held(one)], [*filter(is_held, arguments)]
 
 
 def at_most(space: Space, settings: Settings, rank: str) -> int:

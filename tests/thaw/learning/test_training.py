@@ -1,6 +1,8 @@
 """Training with Keras: the steps, how the rate goes, and going on after a kill."""
 
 import math
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.killing import killed_after
+from thaw.artifacts import PROJECT
 from thaw.config.schema import Unfreeze
 from thaw.errors import UserError
 from thaw.learning import training
@@ -233,6 +236,22 @@ def test_a_finished_run_is_forgotten_and_a_failed_one_is_not() -> None:
             if failing:
                 raise RuntimeError
         assert bool(checkpoint.story) == failing
+
+
+@pytest.mark.parametrize("module", ["learning/policy", "networks/smoothing"])
+def test_other_code_finds_no_state(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def state() -> bool:
+        with suppress(RuntimeError), resumable("run") as checkpoint:  # an error leaves the state where it is
+            there = bool(checkpoint.story)
+            checkpoint.save(_model(), adam(_rung(), {}), [], {"rows": []})
+            raise RuntimeError
+        return there
+
+    assert [state(), state()] == [False, True]
+    (edited := tmp_path / "edited.py").write_text("# another way\n", encoding="utf-8")
+    other = [edited if path == PROJECT / "thaw" / f"{module}.py" else path for path in training.CODE]
+    monkeypatch.setattr(training, "CODE", other)
+    assert not state()
 
 
 def test_a_rate_that_is_far_too_high_is_said_so() -> None:

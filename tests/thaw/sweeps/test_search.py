@@ -7,7 +7,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from thaw.errors import UserError
-from thaw.sweeps.search import Job, Settings, Space, at_most, search
+from thaw.sweeps.search import Job, Settings, Space, apart, at_most, search
 
 GRID = Settings(sampler="grid", trials=20, seeds=1, at_once=1, prune=True)
 
@@ -43,6 +43,14 @@ def test_a_grid_is_every_combination_and_what_does_not_vary_is_in_all_of_them() 
     (batch, end) = search(space("a=1,2", "b=x", "c=choice(u,v)", "a=3,4"), GRID, 0, "model")
     assert batch == [["b=x", f"a={a}", f"c={c}"] for a in (3, 4) for c in "uv"], "the last a counts"
     assert end == []
+
+
+def test_fixed_keys_of_a_section_whose_option_varies_are_for_its_jobs_alone() -> None:
+    """The default option, of which Hydra makes a configuration first, may not have them."""
+    ours = ["finetune.epochs=2", "+finetune.x={a:1}", "finetune.warmup=null", "finetune.u=[]", "finetune.name='a, b'"]
+    others = ["-m", "finetune=a,b", "finetune.rate=1,2", "backbone.fit=crop", "~finetune.y", "seed=[0", "finetunes.x=1"]
+    assert apart([*others, *ours]) == (others, ours)
+    assert apart(["finetune=a", "finetune.epochs=2"]) == (["finetune=a", "finetune.epochs=2"], [])
 
 
 def test_several_seeds_follow_the_configuration_s_own() -> None:
