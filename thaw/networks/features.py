@@ -98,10 +98,12 @@ def fill(
     Raises:
         UserError: the disk has no room for what is needed, or a shared store does not answer.
     """
+    pulled = 0  # images, whatever the number of their outputs
     for output, store in enumerate(stores):
         most = math.inf if output == needed else 1e9 * network.backbone.cache_limit_gb
-        if pulled := store.pull(wanted, min(most, shutil.disk_usage(cache()).free)):
-            print(f"  {description}: {pulled:,} from {sharing.place()}", flush=True)
+        pulled = max(pulled, store.pull(wanted, min(most, shutil.disk_usage(cache()).free)))
+    if pulled:
+        print(f"  {description}: {pulled:,} from {sharing.place()}", flush=True)
     computed = _fill(stores, network, wanted, data, description, needed)
     for store in stores:
         store.push()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import options
+from tests.helpers.project import checkout, squares
 from tests.helpers.servers import Bucket
 from tests.thaw.networks.conftest import plain, records
 from thaw.artifacts import cache
@@ -151,3 +152,27 @@ def test_a_store_that_does_not_answer_loses_nothing(
             extract(plain(toy), _wanted(), data, tmp_path / "x.npy")
     assert len([*cache().glob("features/*/*.keys")]) == 3
     assert extract(plain(toy), _wanted(), data, tmp_path / "x.npy") == 0
+
+
+@pytest.mark.slow
+def test_a_colleague_s_stages_find_everything(bucket: Bucket, tmp_path: Path) -> None:
+    """Extraction, and what lies below fine-tuning, in two checkouts that have nothing in common but the store."""
+    outputs = []
+    for name in ("ours", "theirs"):
+        project = checkout(tmp_path / name / "project")
+        squares(project.root / "data", 20)
+        variables = {"THAW_CACHE": str(tmp_path / name / "cache"), "THAW_FEATURES": f"{bucket.url}/features"}
+        for stage in ("prepare", "extract_features", "audit", "train_head"):
+            done = project.stage(stage, **variables)
+            assert done.returncode == 0, done.stderr
+            outputs += [done.stdout] if stage == "extract_features" else []
+        short = ("finetune=last_3_blocks", "finetune.epochs=1")
+        done = project.stage("finetune", *short, **variables)
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    assert "60 went through the network" in outputs[0]
+    assert f"bottleneck features: 60 from {bucket.url}/features" in outputs[2]
+    assert "0 went through the network" in outputs[2]
+    ours, theirs = (tmp_path / name / "project" / "artifacts" for name in ("ours", "theirs"))
+    for file in ("extract_features/features.npy", "finetune/predictions.npy"):
+        assert (ours / file).read_bytes() == (theirs / file).read_bytes()
