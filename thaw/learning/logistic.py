@@ -78,7 +78,8 @@ class Regression:
     """
 
     def __init__(self, train: Examples, classes: int, weights: Floats | None = None) -> None:
-        self._train, self._weights = train, np.ones(classes, np.float32) if weights is None else weights
+        self._train, self._alike = train, weights is None
+        self._weights = np.ones(classes, np.float32) if weights is None else weights
         self._blocks = list(product(range(train.source.views), range(0, len(train.y), BLOCK)))
         (width,) = train.source.shape
         self._count = count = len(train.y) * train.source.views
@@ -155,18 +156,24 @@ class Regression:
             view, first = block
             x = self._mapped(block)
             targets = self._train.targets(slice(first, first + BLOCK), view, len(bias))
-            counted = targets * self._weights
-            logits = x @ weights + shift
+            counted = targets if self._alike else targets * self._weights
+            # In place wherever it can be: memory that is new costs more here than the arithmetic.
+            logits = x @ weights
+            logits += shift
             logits -= logits.max(axis=1, keepdims=True)
             right = int((logits.argmax(axis=1) == targets.argmax(axis=1)).sum())
-            probabilities = np.exp(logits)
-            total = probabilities.sum(axis=1, keepdims=True)
-            probabilities /= total
-            losses = np.log(total) - logits
-            error = probabilities * counted.sum(axis=1, keepdims=True)
-            curvature = float((error * (1 - probabilities)).sum(dtype=np.float64)) / len(bias)
+            error = np.exp(logits)
+            total = error.sum(axis=1, keepdims=True)
+            error /= total
+            losses = np.subtract(np.log(total), logits, out=logits)
+            scratch = 1 - error
+            error *= counted.sum(axis=1, keepdims=True)
+            scratch *= error
+            curvature = float(scratch.sum(dtype=np.float64)) / len(bias)
             error -= counted
-            loss, plain = (float((part * losses).sum(dtype=np.float64)) for part in (counted, targets))
+            loss = plain = float(np.multiply(counted, losses, out=scratch).sum(dtype=np.float64))
+            if not self._alike:
+                plain = float(np.multiply(targets, losses, out=scratch).sum(dtype=np.float64))
             return Sums(loss, curvature, x.T @ error, error.sum(axis=0), plain, right)
 
         return Sums(*self._sum(one))
