@@ -1,7 +1,8 @@
 """What comes in: data sets, their layouts, the manifest with its splits, and pixels.
 
 Offers ``sources`` (bring a data set), ``versioning`` (data/ under DVC), ``files`` and ``layouts`` (what they say),
-``corrections``, ``indexing`` (verify, split), ``manifest`` (all share it), ``images``, ``augmentation`` and ``sheets``.
+``corrections``, ``indexing`` (verify, split), ``manifest`` (all share it), ``images``, ``augmentation``, ``sheets`` and
+``objects`` (files in a store).
 """
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "indexing",
     "layouts",
     "manifest",
+    "objects",
     "sheets",
     "sources",
     "versioning",
