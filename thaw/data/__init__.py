@@ -1,8 +1,7 @@
 """What comes in: data sets, their layouts, the manifest with its splits, and pixels.
 
 Offers ``sources`` (bring a data set), ``versioning`` (data/ under DVC), ``files`` and ``layouts`` (what they say),
-``corrections``, ``indexing`` (verify, split), ``manifest`` (all share it), ``images``, ``augmentation``, ``sheets`` and
-``objects`` (files in a store).
+``corrections``, ``indexing`` (verify, split), ``manifest``, ``images``, ``augmentation``, ``sheets``, ``objects`` (S3).
 """
 
 __all__ = [

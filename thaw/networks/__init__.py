@@ -1,8 +1,7 @@
 """Pretrained networks: built with their weights, cut, run fast, and what they say of an image kept for ever.
 
 Offers ``weights``, ``backbones`` (Keras), ``cutting``, ``folding``, ``smoothing``, ``engine``, ``inference``, ``views``
-(what is seen), ``texts`` (read), ``features`` (the store), ``sharing`` (with other machines), ``outputs``,
-``adaptation`` and ``activation`` (heat maps).
+(what is seen), ``texts`` (read), ``features`` (the store), ``outputs``, ``adaptation`` and ``activation`` (heat maps).
 """
 
 __all__ = [
@@ -15,7 +14,6 @@ __all__ = [
     "folding",
     "inference",
     "outputs",
-    "sharing",
     "smoothing",
     "texts",
     "views",
