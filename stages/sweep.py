@@ -41,7 +41,7 @@ def main() -> None:
         store.address()  # a wrong address is said before the work, not after it
     except UserError as error:
         fail(error)
-    sys.argv[1:], held = search.apart(arguments)
+    sys.argv[1:], held = search.hold_back(arguments)
     sweep = running.Sweep(STAGES, held)
     try:
         launch(sweep.job, __name__)

@@ -78,8 +78,7 @@ class Regression:
     """
 
     def __init__(self, train: Examples, classes: int, weights: Floats | None = None) -> None:
-        self._train, self._alike = train, weights is None
-        self._weights = np.ones(classes, np.float32) if weights is None else weights
+        self._train, self._weights = train, weights
         self._blocks = list(product(range(train.source.views), range(0, len(train.y), BLOCK)))
         (width,) = train.source.shape
         self._count = count = len(train.y) * train.source.views
@@ -156,7 +155,7 @@ class Regression:
             view, first = block
             x = self._mapped(block)
             targets = self._train.targets(slice(first, first + BLOCK), view, len(bias))
-            counted = targets if self._alike else targets * self._weights
+            counted = targets if self._weights is None else targets * self._weights
             # In place wherever it can be: memory that is new costs more here than the arithmetic.
             logits = x @ weights
             logits += shift
@@ -172,7 +171,7 @@ class Regression:
             curvature = float(scratch.sum(dtype=np.float64)) / len(bias)
             error -= counted
             loss = plain = float(np.multiply(counted, losses, out=scratch).sum(dtype=np.float64))
-            if not self._alike:
+            if counted is not targets:
                 plain = float(np.multiply(targets, losses, out=scratch).sum(dtype=np.float64))
             return Sums(loss, curvature, x.T @ error, error.sum(axis=0), plain, right)
 
@@ -223,7 +222,7 @@ class Regression:
         def add(left: tuple[Any, ...], right: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(a + b for a, b in zip(left, right, strict=True))
 
-        return reduce(add, _shared(what, self._blocks))
+        return reduce(add, _on_all_cores(what, self._blocks))
 
 
 class _Space:
@@ -266,10 +265,10 @@ class _Space:
             found: Doubles = solve_triangular(factor, some, trans=how, lower=True, check_finite=False)
             return found
 
-        return np.hstack([*_shared(solved, range(0, right.shape[1], COLUMNS))])
+        return np.hstack([*_on_all_cores(solved, range(0, right.shape[1], COLUMNS))])
 
 
-def _shared(what: Callable[[T], R], items: Sequence[T]) -> Iterable[R]:
+def _on_all_cores(what: Callable[[T], R], items: Sequence[T]) -> Iterable[R]:
     """Do something with each item, on all cores; the results are in the order of the items."""
     return map(what, items) if len(items) == 1 else _pool().map(what, items)
 

@@ -243,7 +243,7 @@ class Store:
         """
         if not (self._shared and (missing := self.missing(wanted))):
             return 0
-        for keys in self._shared.pull([view.key for view in missing], most):
+        for keys in self._shared.pull({view.key for view in missing}, most):
             self._index(keys)
         return len(missing) - len(self.missing(wanted))
 

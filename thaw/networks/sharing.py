@@ -7,7 +7,7 @@ never change, and an array is there before the keys of its rows, so that any num
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Set
 from pathlib import Path
 
 from thaw import parallel
@@ -44,7 +44,7 @@ class Shared:
         self._folder = folder
         self._url = f"{place()}/{folder.name}"
 
-    def pull(self, wanted: Collection[str], most: float) -> list[Path]:
+    def pull(self, wanted: Set[str], most: float) -> list[Path]:
         """Copy the shards that have something of what is wanted; return their keys' files.
 
         Args:
@@ -58,7 +58,7 @@ class Shared:
         complete = [name for name in sorted(there) if re.fullmatch(r"[0-9a-f]+\.keys", name) and _array(name) in there]
         indexes = [name for name in complete if not (self._folder / name).exists()]
         texts = dict(zip(indexes, parallel.ahead(lambda name: objects.text(there[name]), indexes), strict=True))
-        useful = [name for name, text in texts.items() if not set(wanted).isdisjoint(text.split())]
+        useful = [name for name, text in texts.items() if not wanted.isdisjoint(text.split())]
         if sum(there[_array(name)].bytes for name in useful) > most:
             return []
 

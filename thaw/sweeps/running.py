@@ -57,7 +57,7 @@ class Sweep:
 
     Attributes:
         stages: all that jobs may run, by name.
-        held: overrides that only jobs are given, see ``search.apart``.
+        held: overrides that only jobs are given, see ``search.hold_back``.
         name: a hash of what was asked for; empty until it begins.
         title: what was asked for.
         rank: what is compared: one of ``RANKS``.

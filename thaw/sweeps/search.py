@@ -84,7 +84,7 @@ class Space:
         return [[*self.fixed, *combination] for combination in itertools.product(*values)]
 
 
-def apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def hold_back(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Take out of a command's arguments the fixed keys of sections whose option varies; return the others, and these.
 
     Hydra composes a configuration of fixed overrides and default options first, and a default option may not have such

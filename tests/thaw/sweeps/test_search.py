@@ -7,7 +7,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from thaw.errors import UserError
-from thaw.sweeps.search import Job, Settings, Space, apart, at_most, search
+from thaw.sweeps.search import Job, Settings, Space, at_most, hold_back, search
 
 GRID = Settings(sampler="grid", trials=20, seeds=1, at_once=1, prune=True)
 
@@ -49,8 +49,8 @@ def test_fixed_keys_of_a_section_whose_option_varies_are_for_its_jobs_alone() ->
     """The default option, of which Hydra makes a configuration first, may not have them."""
     ours = ["finetune.epochs=2", "+finetune.x={a:1}", "finetune.warmup=null", "finetune.u=[]", "finetune.name='a, b'"]
     others = ["-m", "finetune=a,b", "finetune.rate=1,2", "backbone.fit=crop", "~finetune.y", "seed=[0", "finetunes.x=1"]
-    assert apart([*others, *ours]) == (others, ours)
-    assert apart(["finetune=a", "finetune.epochs=2"]) == (["finetune=a", "finetune.epochs=2"], [])
+    assert hold_back([*others, *ours]) == (others, ours)
+    assert hold_back(["finetune=a", "finetune.epochs=2"]) == (["finetune=a", "finetune.epochs=2"], [])
 
 
 def test_several_seeds_follow_the_configuration_s_own() -> None:
