@@ -7,6 +7,7 @@ difference, and its cross-entropy the binary one.
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from thaw.networks.outputs import Floats
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # Adam's, as in Keras
 BLOCK = 4096  # images whose features are in memory at a time
+
+Losses = NDArray[np.float64]  # of images, nats
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def solve(
 
     Args:
         config: candidates of the inverse regularisation, tried from the strongest until one is worse than the one
-            before it; see ``strongest`` for which one wins. They are solved roughly, and the one that wins to the end.
+            before it; see ``strongest`` for which one wins. They are solved roughly, one that is worse only until that
+            is clear, and the one that wins to the end.
         train: features; all views of an image count alike.
         val: features; only the images as they are count.
         classes: how many there are.
@@ -111,8 +115,10 @@ def solve(
     with threadpool_limits(1, "blas"):  # cores share blocks of images instead
         regression = Regression(train, classes, weights)
 
-        def solved(inverse_l2: float, precision: float) -> tuple[Head, NDArray[np.float64]]:
-            layer, seen = regression.solve(inverse_l2, precision)
+        def solved(
+            inverse_l2: float, precision: float, hopeless: Callable[[], bool] | None = None
+        ) -> tuple[Head, Losses]:
+            layer, seen = regression.solve(inverse_l2, precision, hopeless)
             head = Head([layer])
             logits = head.predict(val)
             rows.append(curves.row(len(rows), seen, score(logits, val.y), inverse_l2=inverse_l2))
@@ -122,9 +128,14 @@ def solve(
         candidates = sorted(config.inverse_l2)
         chosen = candidates[0]
         if len(candidates) > 1:
-            tried, losses = list[Head](), list[NDArray[np.float64]]()
+            tried, losses = list[Head](), list[Losses]()
+
+            def worse() -> bool:
+                logits = Head([regression.layer()]).predict(val)
+                return bool(losses) and clear(cross_entropies(logits, val.y) - losses[-1])
+
             for inverse_l2 in candidates:
-                head, of_head = solved(inverse_l2, ROUGH)
+                head, of_head = solved(inverse_l2, ROUGH, worse)
                 if losses and of_head.mean() > losses[-1].mean():
                     break  # weaker still would only overfit more, and take the longest to solve
                 tried.append(head)
@@ -136,11 +147,10 @@ def solve(
     return head, curves.choose(rows, len(rows) - 1)
 
 
-def strongest(losses: list[NDArray[np.float64]]) -> int:
+def strongest(losses: list[Losses]) -> int:
     """Choose a regularisation: the strongest that is no worse than the best by more than noise.
 
-    That is one standard error (Breiman et al. 1984), here of the mean of the differences, image by image. Fine-tuning
-    gets further from such a head than from the best one.
+    Fine-tuning gets further from such a head than from the best one.
 
     Args:
         losses: of the validation images, for each candidate, the strongest first; the last one is the best.
@@ -148,8 +158,16 @@ def strongest(losses: list[NDArray[np.float64]]) -> int:
     Returns:
         The number of the candidate.
     """
-    worse = [one - losses[-1] for one in losses]
-    return next(place for place, one in enumerate(worse) if one.mean() <= one.std() / math.sqrt(len(one)))
+    return next(place for place, one in enumerate(losses) if not clear(one - losses[-1]))
+
+
+def clear(excess: Losses) -> bool:
+    """Whether losses are higher by more than noise: one standard error (Breiman et al. 1984) of their mean excess.
+
+    Args:
+        excess: of one model over another, image by image.
+    """
+    return bool(excess.mean() > excess.std() / math.sqrt(len(excess)))
 
 
 def descend(

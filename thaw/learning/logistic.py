@@ -23,7 +23,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 
 from thaw.artifacts import cache
 from thaw.errors import UserError
@@ -37,6 +37,7 @@ FLAT = 1e-4  # more on the correlations' diagonal, so that they have a factor ho
 STALE = 10  # the loss is so much less curved than where it began: other coordinates fit
 PRECISION = 1e-6  # the share of the loss by which the last step has lowered it
 ROUGH = 1e-5  # the same, where solutions are only compared with each other
+TELLING = 1e-4  # the same, where a solution that is clearly worse than another will stay so
 COLUMNS = 32  # classes whose places one core turns into weights at a time
 
 Doubles = NDArray[np.float64]
@@ -106,28 +107,36 @@ class Regression:
         self._kernel, self._bias = kernel * self._deviation[:, np.newaxis], bias + self._mean @ kernel
         self._found = self._look(self._kernel, self._bias)
 
-    def solve(self, inverse_l2: float, precision: float = PRECISION) -> tuple[Layer, tuple[float, float]]:
+    def solve(
+        self, inverse_l2: float, precision: float = PRECISION, hopeless: Callable[[], bool] | None = None
+    ) -> tuple[Layer, tuple[float, float]]:
         """Minimise the loss for one C.
 
         Args:
             inverse_l2: C.
             precision: the share of the loss by which the last step may still lower it.
+            hopeless: is asked, from ``TELLING`` on, whether to stop here.
 
         Returns:
             The Dense layer; and its cross-entropy (nats) and accuracy on the training examples, which count alike in
             both.
         """
         start = self._found
-        self._descend(inverse_l2, precision)
-        while self._found.curvature < start.curvature / STALE:
+        while self._descend(inverse_l2, precision, hopeless) and self._found.curvature < start.curvature / STALE:
             start = self._found
-            self._descend(inverse_l2, precision)
-        kernel = (self._kernel / self._deviation[:, np.newaxis]).astype(np.float32)
-        bias = (self._bias - self._mean @ kernel).astype(np.float32)
-        return (kernel, bias), (self._found.plain / self._count, self._found.right / self._count)
+        return self.layer(), (self._found.plain / self._count, self._found.right / self._count)
 
-    def _descend(self, inverse_l2: float, precision: float) -> None:
-        """Go on from here until a step hardly lowers the loss, in coordinates that fit here."""
+    def layer(self) -> Layer:
+        """The Dense layer, as far as it has been solved."""
+        kernel = (self._kernel / self._deviation[:, np.newaxis]).astype(np.float32)
+        return kernel, (self._bias - self._mean @ kernel).astype(np.float32)
+
+    def _descend(self, inverse_l2: float, precision: float, hopeless: Callable[[], bool] | None) -> bool:
+        """Go on from here until a step hardly lowers the loss, in coordinates that fit here; or until it is hopeless.
+
+        Returns:
+            Whether it is not.
+        """
         shape = self._kernel.shape
         unit = self._found.loss + np.square(self._kernel).sum() / inverse_l2 / 2
         space = _Space(self._correlations, self._found.curvature, 1 / inverse_l2)
@@ -141,11 +150,21 @@ class Regression:
             slopes = space.slopes(found.kernel + kernel / inverse_l2, found.bias)
             return (found.loss + np.square(kernel).sum() / inverse_l2 / 2) / unit, slopes.ravel() / unit
 
+        reached, stopped = 1.0, False
+
+        def step(intermediate_result: OptimizeResult) -> None:
+            nonlocal reached, stopped
+            lowered, reached = reached - intermediate_result.fun, intermediate_result.fun
+            if hopeless and lowered < TELLING and hopeless():
+                stopped = True
+                raise StopIteration
+
         first = space.place(self._kernel, self._bias).ravel()
         stop = {"ftol": precision, "gtol": 0, "maxiter": 1000, "maxfun": 1000}
-        end = minimize(loss, first, jac=True, method="L-BFGS-B", options=stop)
+        end = minimize(loss, first, jac=True, method="L-BFGS-B", callback=step, options=stop)
         if not np.array_equal(last, end.x):  # the last step that was tried was none that was taken
             loss(end.x)
+        return not stopped
 
     def _look(self, kernel: Doubles, bias: Doubles) -> Sums:
         """See what a kernel and a bias come to on all examples."""

@@ -8,7 +8,7 @@ import pytest
 from tests.helpers import options
 from thaw.config.schema import Adam, Lbfgs
 from thaw.errors import UserError
-from thaw.learning import curves, heads
+from thaw.learning import curves, heads, logistic
 from thaw.learning.examples import Examples
 from thaw.learning.heads import Head, best_epoch, descend, solve, strongest
 from thaw.learning.training import score
@@ -94,6 +94,29 @@ def test_candidates_are_solved_roughly_and_the_one_that_wins_to_the_end() -> Non
     alone, rows = solve(LBFGS.model_copy(update={"inverse_l2": [last["inverse_l2"]]}), train, val, 3)
     assert len(rows) == 1, "one candidate is solved once"
     np.testing.assert_allclose(softmax(head.predict(val)), softmax(alone.predict(val)), atol=2e-3)
+
+
+def test_a_candidate_that_is_clearly_worse_is_left_and_the_head_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, val = _examples(3, 0), _examples(3, 1)
+    config = LBFGS.model_copy(update={"inverse_l2": [0.1, 1.0, 100.0]})
+    look, looks = logistic.Regression._look, [0, 0]
+    found, rows = [], []
+    for place, telling in enumerate([logistic.TELLING, 0]):
+
+        def counted(self: logistic.Regression, kernel: Array, bias: Array, place: int = place) -> logistic.Sums:
+            looks[place] += 1
+            return look(self, kernel, bias)
+
+        monkeypatch.setattr(logistic, "TELLING", telling)
+        monkeypatch.setattr(logistic.Regression, "_look", counted)
+        head, (*better, worse, last) = solve(config, train, val, 3)
+        assert worse["inverse_l2"] == 100
+        found.append(head.layers[0])
+        rows.append([*better, last])
+    assert looks[0] < looks[1]
+    assert rows[0] == rows[1]
+    for left, whole in zip(*found, strict=True):
+        np.testing.assert_array_equal(left, whole)
 
 
 @pytest.mark.parametrize(
