@@ -1,7 +1,8 @@
-"""Speed, measured side by side on one machine: runs every benchmark and writes docs/benchmarks.md.
+"""Speed, measured side by side: runs every benchmark and writes docs/benchmarks.md, a section for each part.
 
 Each part runs in processes of its own and leaves its figures in .cache/benchmarks/speed/; a part that is finished is
-not run again, so that what was stopped goes on where it was.
+not run again, so that what was stopped goes on where it was. Sections of other parts stay as they are: each says on
+which machine and of which commit it is.
 
     python -m benchmarks.speed --flowers FOLDER [--weights imagenet|FILE] [--torch PYTHON] [--only PART …] [--again]
         [--quick]
@@ -17,7 +18,6 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,6 @@ from thaw.machine import cores, has_gpu
 PAGE = PROJECT / "docs" / "benchmarks.md"
 ENCODERS = {"dinov2_small": 64, "dinov2_base": 32, "siglip2_base": 32, "vit_base": 32}  # and on how many images
 NETWORKS = {"mobilenet_v2": 1000, "resnet50": 200, "vgg16": 80, "efficientnet_b0": 400}  # and on how many images
-PACKAGES = ("keras", "tensorflow", "openvino", "dvc", "pillow", "numpy", "scikit-learn")
 Figures = dict[str, Any]
 
 
@@ -91,7 +90,7 @@ class Bench:
         return figures
 
     def machine(self) -> Figures:
-        """The machine and the versions."""
+        """The machine."""
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
         facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         flags = facts.get("flags", "").split()
@@ -102,8 +101,6 @@ class Bench:
             "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "gpu": has_gpu(),
             "peak": self.run("limit", "peak", cache=self.folder)["peak"],
-            "python": platform.python_version(),
-            "versions": {package: _version(package) for package in PACKAGES},
         }
 
     def pipeline(self) -> Figures:
@@ -167,18 +164,6 @@ class Bench:
         return {str(count): {part: read_json(own / f"{count}-{part}.json") for part in parts} for count in counts}
 
 
-PARTS: dict[str, Callable[[Bench], Figures]] = {
-    "machine": Bench.machine,
-    "extraction": Bench.extraction,
-    "encoders": Bench.encoders,
-    "pipeline": Bench.pipeline,
-    "epoch": Bench.epoch,
-    "decoding": Bench.decoding,
-    "scale": Bench.scale,
-    "sweeps": Bench.sweeps,
-}
-
-
 def main() -> None:
     """Be the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="Measure, and write the page.")
@@ -198,73 +183,83 @@ def main() -> None:
         )
     weights = given.weights if given.weights == "imagenet" else str(Path(given.weights).absolute())
     bench = Bench(Path(given.flowers).absolute(), weights, given.torch, given.quick)
+    machine = measured("machine", bench, given.again)["figures"]
     for name in given.only:
-        file = bench.folder / f"{name}.json"
-        if given.again or not file.exists():
-            print(f"{name} …", flush=True)
-            if given.again:
-                shutil.rmtree(bench.folder / name, ignore_errors=True)
-            write_json(file, PARTS[name](bench))
-    figures = {name: read_json(file) for name in PARTS if (file := bench.folder / f"{name}.json").exists()}
-    page = render(figures)
-    if given.quick:
-        print(page)
-    else:
-        write_text(PAGE, page)
-        print(f"written to {PAGE.relative_to(PROJECT)}")
+        text = section(name, machine, **measured(name, bench, given.again))
+        if given.quick:
+            print(text)
+        else:
+            sections = read()
+            write_text(PAGE, page(sections | {name: text}))
+            print(f"written to {PAGE.relative_to(PROJECT)}: {name}", flush=True)
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # TensorFlow has another package for machines without a GPU
-        return version(f"{package}-cpu")
+def measured(name: str, bench: Bench, again: bool) -> Figures:
+    """The ``figures`` of a part, and the ``commit`` that they are of; measured now unless that was done."""
+    file = bench.folder / f"{name}.json"
+    if again or not file.exists():
+        print(f"{name} …", flush=True)
+        if again:
+            shutil.rmtree(bench.folder / name, ignore_errors=True)
+        figures = PARTS[name].measure(bench) if name in PARTS else bench.machine()
+        write_json(file, {"figures": figures, "commit": _commit()})
+    found: Figures = read_json(file)
+    return found
 
 
-def render(figures: Figures) -> str:
-    """Lay out the page (Markdown) from the figures of the parts; a part without any is named as such."""
+def _commit() -> str:
+    """The short name of the commit that is checked out."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True, encoding="utf-8")
+    return done.stdout.strip()
+
+
+def read() -> dict[str, str]:
+    """The page's sections, by their parts."""
+    if not PAGE.exists():
+        return {}
+    _, *found = PAGE.read_text(encoding="utf-8").split("\n## ")
+    return {text.partition("\n")[0].lower(): f"## {text.rstrip()}\n" for text in found}
+
+
+def page(sections: dict[str, str]) -> str:
+    """Lay out the page (Markdown); a part without a section is named as such."""
     lines = [
         "# Benchmarks",
         "",
-        "`make bench FLOWERS=PATH` measures all this side by side, one after the other, on one machine and writes this",
-        "page. Times on a shared machine are noisy: read the ratios. A target that is missed says so. The limit is",
-        "what the work would take if each picture were decoded once and all multiplications in float32 were as fast as",
-        "those of large matrices (`benchmarks/limit.py`); what is better than that has met the machine in a faster",
-        "moment, or needs fewer multiplications. Where no limit is given, it is what thaw is compared with.",
+        "`make bench FLOWERS=PATH` measures all this and writes this page, section by section; what a section compares",
+        "ran side by side on one machine. Times on a shared machine are noisy: read the ratios. A missed target says",
+        "so. The limit is what the work would take if each picture were decoded once and all multiplications in",
+        "float32 were as fast as those of large matrices (`benchmarks/limit.py`); what is better than that has met the",
+        "machine in a faster moment, or needs fewer multiplications. Where no limit is given, it is what thaw is",
+        "compared with.",
         "",
-        *_machine(figures.get("machine")),
+    ]
+    return "\n".join([*lines, *(sections.get(name, f"## {name.capitalize()}\n\nNot measured.\n") for name in PARTS)])
+
+
+def section(name: str, machine: Figures, figures: Figures, commit: str) -> str:
+    """Lay out a part's section (Markdown)."""
+    lines = [
+        f"## {name.capitalize()}",
+        "",
+        f"{machine['processor']}, {machine['cores']} cores ({', '.join(machine['instructions'])}), "
+        f"{machine['memory'] / 2**30:.0f} GiB of memory, {machine['peak'] / 1e9:.0f} billion multiplications a second"
+        f"{'' if machine['gpu'] else ', no GPU'}; commit {commit}.",
         "",
         "| what | thaw | limit | compared with | figure | target | |",
         "|---|---|---|---|---|---|---|",
     ]
-    notes: list[str] = []
-    for name, lay_out in LAYOUTS.items():
-        if name not in figures:
-            lines.append(f"| {name} | not measured | | | | | |")
-            continue
-        rows, remarks = lay_out(figures[name], figures.get("machine", {}))
-        notes += remarks
-        for row in rows:
-            goal, verdict = "", ""
-            if row.target is not None:
-                goal = f"{'≥' if row.at_least else '≤'} {row.form.format(row.target)}"
-                met = row.figure >= row.target if row.at_least else row.figure <= row.target
-                verdict = "met" if met else "**missed**"
-            cells = (row.what, row.ours, row.limit, row.theirs, row.form.format(row.figure), goal, verdict)
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
-
-
-def _machine(facts: Figures | None) -> list[str]:
-    if not facts:
-        return ["The machine: not recorded."]
-    versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
-    return [
-        f"The machine: {facts['processor']}, {facts['cores']} cores ({', '.join(facts['instructions'])}), "
-        f"{facts['memory'] / 2**30:.0f} GiB of memory, {facts['peak'] / 1e9:.0f} billion multiplications a second.",
-        f"Python {facts['python']}, {versions}.",
-        *(["It has no GPU, so no figure here is of one."] if not facts["gpu"] else []),
-    ]
+    rows, notes = PARTS[name].lay_out(figures, machine)
+    for row in rows:
+        goal, verdict = "", ""
+        if row.target is not None:
+            goal = f"{'≥' if row.at_least else '≤'} {row.form.format(row.target)}"
+            met = row.figure >= row.target if row.at_least else row.figure <= row.target
+            verdict = "met" if met else "**missed**"
+        cells = (row.what, row.ours, row.limit, row.theirs, row.form.format(row.figure), goal, verdict)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes), *([""] if notes else [])])
 
 
 def _pipeline(found: Figures, machine: Figures) -> tuple[list[Row], list[str]]:
@@ -278,7 +273,7 @@ def _pipeline(found: Figures, machine: Figures) -> tuple[list[Row], list[str]]:
     fastest = min(their_seconds, written["seconds"])
     best, our_best = max(mean("finetuned", frozen), written["finetuned"]), mean("finetuned", ours)
     whole = "tf_flowers, MobileNetV2 1.0 at 160 px: `dvc repro` of all five stages against the textbook recipe, seconds"
-    bound = f"{least['decoding'] + least['multiplications'] / machine['peak']:.0f} s" if machine else ""
+    bound = f"{least['decoding'] + least['multiplications'] / machine['peak']:.0f} s"
     nothing, live = found["nothing"], found["live"]
     idle = "`dvc repro` with nothing to do against `dvc status`"
     followed = "fine-tuning (the whole stage) with its curve live in MLflow against without"
@@ -296,7 +291,7 @@ def _pipeline(found: Figures, machine: Figures) -> tuple[list[Row], list[str]]:
         )
 
     notes = [
-        "Pipeline: cold, with nothing extracted and no network converted. Each seed is another split, and both are "
+        "Cold, with nothing extracted and no network converted. Each seed is another split, and both are "
         f"judged on its test images (head alone → fine-tuned). thaw: {listed(ours)}. Textbook recipe with BatchNorm "
         f"frozen: {listed(frozen)}; with BatchNorm as written: {listed(found['textbook']['written'])}."
     ]
@@ -312,14 +307,14 @@ def _extraction(found: Figures, machine: Figures) -> tuple[list[Row], list[str]]
     rows: list[Row] = []
     notes = []
     # Without AMX, bfloat16 saves little, and no figure was promised.
-    targets = {"float32": 2.5, "bfloat16": 5 if "amx_bf16" in machine.get("instructions", []) else None}
+    targets = {"float32": 2.5, "bfloat16": 5 if "amx_bf16" in machine["instructions"] else None}
     for network, speed in found.items():
         for precision, target in targets.items():
             if f"thaw {precision}" in speed:
                 ours, theirs = speed[f"thaw {precision}"], speed["keras"]
                 what = f"features of {network} from JPEG files, {precision}, images a second against `Model.predict`"
                 bound = ""
-                if machine and precision == "float32":
+                if precision == "float32":
                     bound = f"{1 / (1 / speed['decode'] + speed['multiplications'] / machine['peak']):.0f}"
                 rows.append(Row(what, f"{ours:.0f}", f"{theirs:.0f}", ours / theirs, "{:.1f} ×", target, limit=bound))
         ours, decode, engine = (speed[name] for name in ("thaw float32", "decode", "engine float32"))
@@ -329,7 +324,7 @@ def _extraction(found: Figures, machine: Figures) -> tuple[list[Row], list[str]]
         )
         rows.append(Row(what, f"{ours:.0f}", f"{lower:.0f}", ours / lower, "{:.2f}", 0.7))
     notes.append(
-        "Extraction: the same files for all, random weights, after a first pass that does not count; thaw's figure "
+        "The same files for all, random weights, after a first pass that does not count; thaw's figure "
         "includes reading the converted network and writing the store. Decoding and engine share the cores, so both "
         "together cannot reach the lower of their limits."
     )
@@ -348,16 +343,16 @@ def _encoders(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
                 least = None if theirs == "engine float32" else 1
                 figures = (f"{speed[ours]:.1f}", f"{speed[theirs]:.1f}")
                 rows.append(Row(what, *figures, speed[ours] / speed[theirs], "{:.1f} ×", least))
-    notes = ["Transformers: the published shapes at 224 px with random weights; keras is `Model.predict`, in float32."]
+    notes = ["The published shapes at 224 px with random weights; keras is `Model.predict`, in float32."]
     if not any("torch float32" in speed for speed in found.values()):
-        notes.append("Transformers: not measured against PyTorch, which was not there.")
+        notes.append("Not measured against PyTorch, which was not there.")
     return rows, notes
 
 
 def _epoch(found: Figures, machine: Figures) -> tuple[list[Row], list[str]]:
     what = "an epoch of fine-tuning the last 20 layers, validation included, against Keras' whole model"
     ours, theirs = found["thaw"], found["keras"]
-    bound = f"{found['multiplications'] / machine['peak']:.1f} s" if machine else ""
+    bound = f"{found['multiplications'] / machine['peak']:.1f} s"
     return [Row(what, f"{ours:.1f} s", f"{theirs:.1f} s", theirs / ours, "{:.2f} ×", 6, limit=bound)], []
 
 
@@ -379,7 +374,7 @@ def _sweeps(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
         Row(done, f"{complete}", "", complete, "{:.0f}", processes["jobs"]),
     ]
     return rows, [
-        "Sweeps: the heads are Adam's (5 rates × 5 dropouts × 2 batch sizes × 2 class weights), done by two processes; "
+        "The heads are Adam's (5 rates × 5 dropouts × 2 batch sizes × 2 class weights), done by two processes; "
         f"with the fine-tuning and evaluation of the best one {heads['whole']:.0f} s. Keras: ten epochs of the "
         f"textbook recipe's head take {keras:.0f} s (the median of {heads['measured']}), times {count}.",
         "Memory: all processes of the sweep together, the highest in each tenth of the jobs: "
@@ -403,7 +398,7 @@ def _scale(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
         for count, parts in found.items()
     )
     return rows, [
-        "Scale, 100 classes in shards, bundled backbone at 64 px, network converted before; dvc: 'dvc add' of links to "
+        "100 classes in shards, bundled backbone at 64 px, network converted before; dvc: 'dvc add' of links to "
         f"the shards: {'; '.join(parts)}."
     ]
 
@@ -411,7 +406,7 @@ def _scale(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
 def _decoding(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
     full, twice, once = (found[name] for name in ("full size", "twice", "once"))
     note = (
-        "Decoding photos of 5 megapixels for a 96 px network, on one core: "
+        "Photos of 5 megapixels for a 96 px network, on one core: "
         + "; ".join(
             f"{name} {one['milliseconds']:.0f} ms, pixels {one['pixels']:.2f} of 255 off on average, features at a "
             f"cosine of {one['cosine']:.5f} or more"
@@ -428,14 +423,21 @@ def _decoding(found: Figures, _: Figures) -> tuple[list[Row], list[str]]:
     return rows, [note]
 
 
-LAYOUTS: dict[str, Callable[[Figures, Figures], tuple[list[Row], list[str]]]] = {
-    "pipeline": _pipeline,
-    "extraction": _extraction,
-    "encoders": _encoders,
-    "epoch": _epoch,
-    "decoding": _decoding,
-    "scale": _scale,
-    "sweeps": _sweeps,
+class Part(NamedTuple):
+    """What is measured together, and how it is laid out: as rows, and notes on them."""
+
+    measure: Callable[[Bench], Figures]
+    lay_out: Callable[[Figures, Figures], tuple[list[Row], list[str]]]
+
+
+PARTS = {
+    "pipeline": Part(Bench.pipeline, _pipeline),
+    "extraction": Part(Bench.extraction, _extraction),
+    "encoders": Part(Bench.encoders, _encoders),
+    "epoch": Part(Bench.epoch, _epoch),
+    "decoding": Part(Bench.decoding, _decoding),
+    "scale": Part(Bench.scale, _scale),
+    "sweeps": Part(Bench.sweeps, _sweeps),
 }
 
 

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from benchmarks import accuracy, forecast, limit, peer, results, scale, speed, sweeps
-from benchmarks.speed import LAYOUTS, PARTS, render
+from benchmarks.speed import PARTS
 from thaw.artifacts import Paths
 from thaw.config.composing import compose
 from thaw.config.schema import Backbone
@@ -22,17 +22,15 @@ from thaw.learning import heads
 from thaw.learning import policy as learning_policy
 from thaw.sweeps.search import Space
 
+MACHINE: dict[str, Any] = {
+    "processor": "a processor",
+    "cores": 2,
+    "instructions": ["avx2"],
+    "memory": 16 * 2**30,
+    "peak": 1e11,
+    "gpu": False,
+}
 FIGURES: dict[str, Any] = {
-    "machine": {
-        "processor": "a processor",
-        "cores": 2,
-        "instructions": ["avx2"],
-        "memory": 16 * 2**30,
-        "python": "3.11",
-        "versions": {"keras": "3"},
-        "peak": 1e11,
-        "gpu": False,
-    },
     "pipeline": {
         "ours": {seed: {"seconds": 50.0, "head": 0.88, "finetuned": 0.92} for seed in ("0", "1", "2")},
         "textbook": {
@@ -85,8 +83,16 @@ def _rows(page: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"][2:]
 
 
+def _page(machine: dict[str, Any] = MACHINE) -> str:
+    return speed.page({name: speed.section(name, machine, figures, "1234567") for name, figures in FIGURES.items()})
+
+
+def _measured(machine: dict[str, Any] = MACHINE) -> list[list[str]]:
+    return [row for row in _rows(_page(machine)) if row[0] not in ("what", "---")]
+
+
 def test_the_page_says_what_is_met_and_what_is_missed() -> None:
-    verdicts = [(row[4], row[5], row[6]) for row in _rows(render(FIGURES))]
+    verdicts = [(row[4], row[5], row[6]) for row in _measured()]
     assert verdicts == [
         ("9.0 ×", "≥ 10.0 ×", "**missed**"),  # against the faster of both
         ("+2.0", "≥ +3.0", "**missed**"),  # against the better of both
@@ -113,13 +119,16 @@ def test_the_page_says_what_is_met_and_what_is_missed() -> None:
     ]
 
 
-def test_the_page_says_if_no_figure_is_of_a_gpu() -> None:
-    assert "has no GPU" in render(FIGURES)
-    assert "GPU" not in render(FIGURES | {"machine": FIGURES["machine"] | {"gpu": True}})
+def test_the_page_says_of_each_section_which_machine_and_commit_it_is_of() -> None:
+    told = (
+        "a processor, 2 cores (avx2), 16 GiB of memory, 100 billion multiplications a second, no GPU; commit 1234567."
+    )
+    assert _page().count(told) == len(PARTS)
+    assert "no GPU" not in _page(MACHINE | {"gpu": True})
 
 
 def test_what_can_be_worked_out_has_its_limit() -> None:
-    limits = {row[0]: row[2] for row in _rows(render(FIGURES)) if row[2]}
+    limits = {row[0]: row[2] for row in _measured() if row[2]}
     assert [*limits.values()] == ["24 s", "500", "0.5 s"]  # 4 s and 20 s; half a millisecond of decoding, 1.5 of rest
 
 
@@ -145,17 +154,44 @@ def test_what_a_network_needs_is_counted_once_for_each_image_and_three_times_for
 
 
 def test_with_amx_bfloat16_has_its_target() -> None:
-    machine = FIGURES["machine"] | {"instructions": ["amx_bf16"]}
-    assert ("4.0 ×", "≥ 5.0 ×", "**missed**") in [
-        (row[4], row[5], row[6]) for row in _rows(render(FIGURES | {"machine": machine}))
-    ]
+    rows = _measured(MACHINE | {"instructions": ["amx_bf16"]})
+    assert ("4.0 ×", "≥ 5.0 ×", "**missed**") in [(row[4], row[5], row[6]) for row in rows]
 
 
 def test_what_was_not_measured_is_named() -> None:
-    page = render({})
-    assert [row[0] for row in _rows(page)] == [*LAYOUTS]
-    assert page.count("not measured") == len(LAYOUTS)
-    assert {*LAYOUTS} | {"machine"} == {*PARTS}
+    page = speed.page({})
+    assert [line[3:].lower() for line in page.splitlines() if line.startswith("## ")] == [*PARTS]
+    assert page.count("Not measured.") == len(PARTS)
+
+
+def test_what_is_measured_again_replaces_its_own_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``make bench`` for one part does, in a folder that has nothing but the page."""
+    page = tmp_path / "page.md"
+    page.write_text(_page(), encoding="utf-8")
+    faster = speed.Part(lambda _: FIGURES["epoch"] | {"thaw": 1.0}, speed._epoch)
+    monkeypatch.setattr(speed, "PAGE", page)
+    monkeypatch.setattr(speed, "PROJECT", tmp_path)
+    monkeypatch.setattr(speed, "cache", lambda: tmp_path)
+    monkeypatch.setattr(speed, "_commit", lambda: "7654321")
+    monkeypatch.setattr(speed.Bench, "machine", lambda _: MACHINE)
+    monkeypatch.setitem(PARTS, "epoch", faster)
+    monkeypatch.setattr("sys.argv", ["speed", "--flowers", str(tmp_path), "--only", "epoch"])
+    speed.main()
+    lines, others = page.read_text(encoding="utf-8").splitlines(), _page().splitlines()
+    assert [line for line in lines if line not in others] == [
+        line.replace("1234567", "7654321").replace(
+            "2.0 s | 0.5 s | 20.0 s | 10.00 ×", "1.0 s | 0.5 s | 20.0 s | 20.00 ×"
+        )
+        for line in speed.section("epoch", MACHINE, FIGURES["epoch"], "1234567").splitlines()
+        if "1234567" in line or "2.0 s" in line
+    ]
+    assert len(lines) == len(others)
+
+
+def test_the_page_is_as_it_is_written() -> None:
+    text = speed.PAGE.read_text(encoding="utf-8")
+    assert speed.page(speed.read()) == text
+    assert [*speed.read()] == [*PARTS]
 
 
 def test_the_flowers_have_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
