@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import scale
-from thaw.artifacts import PROJECT, cache, read_json, write_json, write_text
+from thaw.artifacts import PROJECT, cache, git, read_json, write_json, write_text
 from thaw.machine import cores, has_gpu
 
 PAGE = PROJECT / "docs" / "benchmarks.md"
@@ -183,9 +183,8 @@ def main() -> None:
         )
     weights = given.weights if given.weights == "imagenet" else str(Path(given.weights).absolute())
     bench = Bench(Path(given.flowers).absolute(), weights, given.torch, given.quick)
-    machine = measured("machine", bench, given.again)["figures"]
     for name in given.only:
-        text = section(name, machine, **measured(name, bench, given.again))
+        text = section(name, **measured(name, bench, given.again))
         if given.quick:
             print(text)
         else:
@@ -195,23 +194,16 @@ def main() -> None:
 
 
 def measured(name: str, bench: Bench, again: bool) -> Figures:
-    """The ``figures`` of a part, and the ``commit`` that they are of; measured now unless that was done."""
+    """A part's ``figures``, and the ``machine`` and ``commit`` that they are of; measured now unless that was done."""
     file = bench.folder / f"{name}.json"
     if again or not file.exists():
         print(f"{name} …", flush=True)
         if again:
             shutil.rmtree(bench.folder / name, ignore_errors=True)
-        figures = PARTS[name].measure(bench) if name in PARTS else bench.machine()
-        write_json(file, {"figures": figures, "commit": _commit()})
+        about = {"machine": bench.machine(), "commit": (git("rev-parse", "--short", "HEAD") or "unknown").strip()}
+        write_json(file, about | {"figures": PARTS[name].measure(bench)})
     found: Figures = read_json(file)
     return found
-
-
-def _commit() -> str:
-    """The short name of the commit that is checked out."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True, encoding="utf-8")
-    return done.stdout.strip()
 
 
 def read() -> dict[str, str]:

@@ -172,7 +172,7 @@ def test_what_is_measured_again_replaces_its_own_section(tmp_path: Path, monkeyp
     monkeypatch.setattr(speed, "PAGE", page)
     monkeypatch.setattr(speed, "PROJECT", tmp_path)
     monkeypatch.setattr(speed, "cache", lambda: tmp_path)
-    monkeypatch.setattr(speed, "_commit", lambda: "7654321")
+    monkeypatch.setattr(speed, "git", lambda *_: "7654321\n")
     monkeypatch.setattr(speed.Bench, "machine", lambda _: MACHINE)
     monkeypatch.setitem(PARTS, "epoch", faster)
     monkeypatch.setattr("sys.argv", ["speed", "--flowers", str(tmp_path), "--only", "epoch"])

@@ -32,6 +32,10 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 VERSIONS = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "Last-Modified", "mtime")
 
 
+class ChangedError(UserError):
+    """An object is no longer what was found, or is gone."""
+
+
 @dataclass(frozen=True)
 class Object:
     """A file in a store.
@@ -129,10 +133,11 @@ def copy(source: Object, file: Path) -> None:
     """Copy an object to a file.
 
     Raises:
-        UserError: it cannot be read, or has changed.
+        UserError: it cannot be read, or has changed, be it meanwhile.
     """
     with opened(source) as content, file.open("wb") as there:
         shutil.copyfileobj(content, there, BLOCK)
+    _fetch(source, None)
 
 
 def text(source: Object) -> str:
@@ -217,10 +222,12 @@ def _fetch(source: Object, number: int | None) -> bytes:
             now, found = _object(source.url, store.info(source.url)), b""
         else:
             now, found = source, store.cat_file(source.url, start=start, end=end)
+    except FileNotFoundError as error:
+        raise ChangedError(str(_unread(source.url, error))) from None
     except Exception as error:
         raise _unread(source.url, error) from None
     if now != source:
-        raise UserError(
+        raise ChangedError(
             f"{source.url}: expected it as get_data has found it ({source}), found that it has changed ({now}); bring "
             f"the data anew with 'python -m stages.get_data folder URL', or put the former object back"
         )

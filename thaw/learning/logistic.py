@@ -115,7 +115,7 @@ class Regression:
         Args:
             inverse_l2: C.
             precision: the share of the loss by which the last step may still lower it.
-            hopeless: is asked, from ``TELLING`` on, whether to stop here.
+            hopeless: is asked now and then, from ``TELLING`` on, whether to stop here.
 
         Returns:
             The Dense layer; and its cross-entropy (nats) and accuracy on the training examples, which count alike in
@@ -150,14 +150,16 @@ class Regression:
             slopes = space.slopes(found.kernel + kernel / inverse_l2, found.bias)
             return (found.loss + np.square(kernel).sum() / inverse_l2 / 2) / unit, slopes.ravel() / unit
 
-        reached, stopped = 1.0, False
+        reached, telling, stopped = 1.0, TELLING, False
 
         def step(intermediate_result: OptimizeResult) -> None:
-            nonlocal reached, stopped
+            nonlocal reached, telling, stopped
             lowered, reached = reached - intermediate_result.fun, intermediate_result.fun
-            if hopeless and lowered < TELLING and hopeless():
-                stopped = True
-                raise StopIteration
+            if hopeless and lowered < telling:
+                telling = lowered / 2  # it may ask many images, so not at every step
+                if hopeless():
+                    stopped = True
+                    raise StopIteration
 
         first = space.place(self._kernel, self._bias).ravel()
         stop = {"ftol": precision, "gtol": 0, "maxiter": 1000, "maxfun": 1000}
@@ -289,13 +291,13 @@ class _Space:
 
 def _on_all_cores(what: Callable[[T], R], items: Sequence[T]) -> Iterable[R]:
     """Do something with each item, on all cores; the results are in the order of the items."""
-    return map(what, items) if len(items) == 1 else _pool().map(what, items)
+    return map(what, items) if len(items) == 1 else _pool(cores()).map(what, items)
 
 
 @lru_cache
-def _pool() -> ThreadPoolExecutor:
+def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads that stay: a solution takes a hundred sums, each of them too short to start threads for."""
-    return ThreadPoolExecutor(cores(), "logistic")
+    return ThreadPoolExecutor(threads, "logistic")
 
 
 def _products(centred: Floats) -> Floats:

@@ -105,8 +105,11 @@ def fill(
     if pulled:
         print(f"  {description}: {pulled:,} from {sharing.place()}", flush=True)
     computed = _fill(stores, network, wanted, data, description, needed)
-    for store in stores:
-        store.push()
+    try:
+        for store in stores:
+            store.push()
+    except UserError as error:  # nothing that this machine needs is missing
+        print(f"  {description}: not shared: {error}", flush=True)
     return computed
 
 
@@ -215,7 +218,7 @@ class Store:
         self._folder, self.dtype = folder, np.dtype(dtype)
         self._rows: dict[str, tuple[Path, int]] = {}
         self._shared = Shared(folder) if sharing.place() else None
-        for keys in sorted(folder.glob("*.keys")):
+        for keys in sharing.shards(folder):
             self._index(keys)
 
     def __contains__(self, key: str) -> bool:
@@ -283,7 +286,7 @@ class Store:
 
     def _index(self, keys: Path) -> None:
         for row, key in enumerate(keys.read_text(encoding="utf-8").split()):
-            self._rows[key] = (keys.with_suffix(".npy"), row)
+            self._rows.setdefault(key, (keys.with_suffix(".npy"), row))  # what came first stays what it is
 
 
 class Stored:

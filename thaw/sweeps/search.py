@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 
+from thaw.config.schema import SECTIONS
 from thaw.errors import UserError
 
 if TYPE_CHECKING:
@@ -85,22 +86,24 @@ class Space:
 
 
 def hold_back(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Take out of a command's arguments the fixed keys of sections whose option varies; return the others, and these.
+    """Take out of a command's arguments the fixed keys of sections whose option may vary; return the others, and these.
 
     Hydra composes a configuration of fixed overrides and default options first, and a default option may not have such
-    a key; the jobs' options do.
+    a key; the jobs' options do. An experiment may vary the option of any section.
     """
     parser, read = OverridesParser.create(), dict[str, Override]()
     for argument in arguments:
         with suppress(HydraException):  # an option; or Hydra will say what is wrong
             read[argument] = parser.parse_override(argument)
     varied = {one.key_or_group for one in read.values() if one.is_sweep_override()}
+    experiment = any(one.key_or_group == "experiment" for one in read.values())
 
     def is_held(argument: str) -> bool:
         one = read.get(argument)
         if one is None or one.is_sweep_override() or one.is_delete():
             return False
-        return "." in one.key_or_group and one.key_or_group.partition(".")[0] in varied
+        section, _, key = one.key_or_group.partition(".")
+        return bool(key) and (section in varied or (experiment and section in SECTIONS))
 
     return [one for one in arguments if not is_held(one)], [*filter(is_held, arguments)]
 

@@ -1,9 +1,12 @@
 """A feature store that machines share: each computes what no other has, and all have the same."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -139,8 +142,13 @@ def test_a_path_is_no_url(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         sharing.place()
 
 
-def test_a_store_that_does_not_answer_loses_nothing(
-    machine: Move, toy: Backbone, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_store_that_takes_nothing_is_said_and_loses_nothing(
+    machine: Move,
+    toy: Backbone,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     nowhere = f"{sharing.place().removesuffix('/features')}-nowhere"
     machine("a")
@@ -148,10 +156,87 @@ def test_a_store_that_does_not_answer_loses_nothing(
         listed = objects.listed
         patch.setattr(objects, "listed", lambda url: {} if url.startswith(nowhere) else listed(url))
         patch.setenv("THAW_FEATURES", nowhere)
-        with pytest.raises(UserError, match=f"expected to write {nowhere}/.*, found: .*bucket.*; check the URL"):
-            extract(plain(toy), _wanted(), data, tmp_path / "x.npy")
+        assert extract(plain(toy), _wanted(), data, tmp_path / "x.npy") == 6
+    said = f"bottleneck features: not shared: expected to write {nowhere}/.*, found: .*bucket.*; check the URL"
+    assert re.search(said, capsys.readouterr().out)
     assert len([*cache().glob("features/*/*.keys")]) == 3
     assert extract(plain(toy), _wanted(), data, tmp_path / "x.npy") == 0
+
+
+def test_a_store_that_is_asked_and_does_not_answer_ends_it_before_hours_of_work(
+    machine: Move, toy: Backbone, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine("a")
+    extract(plain(toy), _wanted(), data, tmp_path / "x.npy")
+
+    def unreachable(url: str) -> None:
+        raise UserError(f"expected to read {url}, found: no route to host")
+
+    monkeypatch.setattr(objects, "listed", unreachable)
+    assert extract(plain(toy), _wanted(), data, tmp_path / "x.npy") == 0, "whoever has all asks for nothing"
+    machine("b")
+    monkeypatch.setattr(engine, "start", None)  # nothing is computed
+    with pytest.raises(UserError, match="no route to host"):
+        extract(plain(toy), _wanted(), data, tmp_path / "x.npy")
+
+
+def test_what_others_have_not_finished_is_left_alone(
+    machine: Move, toy: Backbone, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files without a final name: of another process, or of one that was killed."""
+    machine("a")
+    extract(plain(toy), _wanted(4), data, tmp_path / "x.npy")
+    (folder,) = cache().glob("features/*")
+    for name in (".0123456789abcdef.abcd.keys", f".0123456789abcdef.{features.NAME}"):
+        (folder / name).write_text(_wanted(6)[5][0].key, encoding="utf-8")
+    assert extract(plain(toy), _wanted(), data, tmp_path / "x.npy") == 2
+    assert "not shared" not in capsys.readouterr().out
+    assert not [name for name in objects.listed(sharing.place()) if "/." in name]
+
+
+def test_what_changes_or_vanishes_while_it_is_copied_is_as_if_it_had_not_been_there(
+    machine: Move, toy: Backbone, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine("a")
+    extract(plain(toy), _wanted(), data, tmp_path / "x.npy")
+    listed = objects.listed
+
+    def before(url: str) -> dict[str, objects.Object]:
+        """As the store was when another machine had not yet replaced an array, nor a rule deleted one and keys."""
+        there = listed(url)
+        arrays = sorted(name for name in there if name.endswith(".npy"))
+        for name, version in zip([*arrays[:2], arrays[2].replace(".npy", ".keys")], ["other", "", ""], strict=True):
+            one = there[name]
+            there[name] = replace(one, version=version) if version else replace(one, url=f"{one.url}.gone")
+        return there
+
+    machine("b")
+    monkeypatch.setattr(objects, "listed", before)
+    assert extract(plain(toy), _wanted(), data, tmp_path / "y.npy") == 6
+    assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "y.npy").read_bytes()
+
+
+def test_an_array_that_is_gone_is_shared_anew(machine: Move, toy: Backbone, data: Path, tmp_path: Path) -> None:
+    machine("a")
+    extract(plain(toy), _wanted(), data, tmp_path / "x.npy")
+    lost = next(one for name, one in objects.listed(sharing.place()).items() if name.endswith(".npy"))
+    fsspec.filesystem("s3", use_listings_cache=False).rm(lost.url)
+    extract(plain(toy), _wanted(), data, tmp_path / "x.npy")
+    machine("b")
+    assert extract(plain(toy), _wanted(), data, tmp_path / "x.npy") == 0
+
+
+def test_what_a_machine_has_stays_what_it_is(machine: Move, tmp_path: Path) -> None:
+    """Another kind of machine has computed some of the same images, and others."""
+    wanted = _wanted(4)
+    keys = [image[0].key for image in wanted]
+    theirs, ours = (Store(tmp_path / name / "network", "<f4") for name in ("theirs", "ours"))
+    theirs.add(keys[1:], np.full((3, 2), 2))
+    theirs.push()
+    ours.add(keys[:2], np.full((2, 2), 1))
+    assert ours.pull(wanted, most=10_000) == 2
+    for store in (ours, Store(tmp_path / "ours" / "network", "<f4")):
+        assert store.take(keys)[:, 0].tolist() == [1, 1, 2, 2]
 
 
 @pytest.mark.slow

@@ -51,6 +51,8 @@ def test_fixed_keys_of_a_section_whose_option_varies_are_for_its_jobs_alone() ->
     others = ["-m", "finetune=a,b", "finetune.rate=1,2", "backbone.fit=crop", "~finetune.y", "seed=[0", "finetunes.x=1"]
     assert hold_back([*others, *ours]) == (others, ours)
     assert hold_back(["finetune=a", "finetune.epochs=2"]) == (["finetune=a", "finetune.epochs=2"], [])
+    by_experiment = ["-m", "experiment=depth", "hydra.sweeper.seeds=3"]
+    assert hold_back([*by_experiment, "finetune.epochs=2"]) == (by_experiment, ["finetune.epochs=2"])
 
 
 def test_several_seeds_follow_the_configuration_s_own() -> None:
