@@ -12,6 +12,7 @@ const PAIR = ["same", "different"]; // are about two pictures, and no verdict on
 const STRENGTH = { keep: 0, relabel: 1, remove: 2 }; // of several verdicts on one picture, the strongest is saved
 const HEADER = ["path", "action", "value"];
 const END = -1; // the place behind the last suspect
+const PLACE = `${key}-at`; // where the place is kept: apart, so that who only looks writes no decisions
 
 // ---- What has been decided ----
 
@@ -22,16 +23,16 @@ const NOTHING = { decisions: {}, others: [], history: [], turn: 0, at: 0, unsave
 
 let storage = null;
 try {
-  localStorage.setItem("thaw-review", "");
-  localStorage.removeItem("thaw-review");
   storage = localStorage;
 } catch {} // some browsers have none for pages from disk
 let state = stored() ?? structuredClone(NOTHING);
+let isUsed = false; // whether anything was done since the page was loaded
 
 function stored() {
   try {
     const found = JSON.parse(storage?.getItem(key) ?? "null");
-    return found && { ...structuredClone(NOTHING), ...found };
+    const at = Number(storage?.getItem(PLACE) ?? found?.at ?? 0);
+    return found && { ...structuredClone(NOTHING), ...found, at: at === END || at in suspects ? at : 0 };
   } catch {
     return null;
   }
@@ -43,17 +44,30 @@ function change(step) {
   state = stored() ?? state;
   state.at = at;
   step();
-  persist();
+  keep(key, JSON.stringify(state));
+  move(state.at);
 }
 
-function persist() {
+function move(place) {
+  state.at = place;
+  isUsed = true;
+  keep(PLACE, place);
+}
+
+function keep(name, value) {
   try {
-    storage?.setItem(key, JSON.stringify(state));
+    storage?.setItem(name, value);
   } catch {
     storage = null; // full, or taken away
   }
-  find("unkept").hidden = storage !== null;
 }
+
+// What was written just before this page was loaded may arrive after it, and what another tab writes does at any time.
+addEventListener("storage", (event) => {
+  if (event.key !== key && event.key !== PLACE) return;
+  state = { ...(stored() ?? state), ...(isUsed && { at: state.at }) };
+  show();
+});
 
 // Decide on several suspects in one step: [place, action, value] each.
 function put(entries) {

@@ -17,7 +17,7 @@ function nextOpen(place) {
 }
 
 function go(place) {
-  change(() => (state.at = place));
+  move(place);
   chosen = 0;
   show();
 }
@@ -136,6 +136,7 @@ function show() {
   const places = visible();
   const count = decided().length;
   find("at").textContent = state.at === END ? "the end" : `${places.indexOf(state.at) + 1} of ${places.length}`;
+  find("unkept").hidden = storage !== null;
   find("decided-count").textContent = `${count} decided`;
   find("bar").value = count;
   find("rows").textContent = count + state.others.length;
@@ -315,15 +316,8 @@ find("file").addEventListener("change", async ({ target }) => {
   if (target.files.length) await load(target.files[0]);
   target.value = ""; // so that the same file can be loaded again
 });
-addEventListener("storage", (event) => {
-  if (event.key !== key) return;
-  state = { ...(stored() ?? state), at: state.at };
-  show();
-});
 addEventListener("beforeunload", (event) => {
   if (!storage && state.unsaved) event.preventDefault();
 });
 
-if (state.at !== END && !(state.at in suspects)) state.at = 0;
-persist();
 show();

@@ -83,6 +83,7 @@ def test_a_reload_in_the_middle_loses_nothing(page: Any, tmp_path: Path) -> None
     press(again, "k")
     press(page, "ArrowRight")
     page.reload()
+    expect(page.locator("#decided li")).to_have_count(2)
     assert len(saved(page)) == 2, "what another tab has decided counts"
 
 
