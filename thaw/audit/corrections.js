@@ -26,16 +26,21 @@ try {
   storage = localStorage;
 } catch {} // some browsers have none for pages from disk
 let state = stored() ?? structuredClone(NOTHING);
+state.at = lastPlace();
 let isUsed = false; // whether anything was done since the page was loaded
 
 function stored() {
   try {
     const found = JSON.parse(storage?.getItem(key) ?? "null");
-    const at = Number(storage?.getItem(PLACE) ?? found?.at ?? 0);
-    return found && { ...structuredClone(NOTHING), ...found, at: at === END || at in suspects ? at : 0 };
+    return found && { ...structuredClone(NOTHING), ...found };
   } catch {
     return null;
   }
+}
+
+function lastPlace() {
+  const at = Number(storage?.getItem(PLACE) ?? state.at);
+  return at === END || at in suspects ? at : 0;
 }
 
 // Change what is decided, and keep it. Another tab may have decided too, so what is stored comes first.
@@ -65,7 +70,7 @@ function keep(name, value) {
 // What was written just before this page was loaded may arrive after it, and what another tab writes does at any time.
 addEventListener("storage", (event) => {
   if (event.key !== key && event.key !== PLACE) return;
-  state = { ...(stored() ?? state), ...(isUsed && { at: state.at }) };
+  state = { ...(stored() ?? state), at: isUsed ? state.at : lastPlace() };
   show();
 });
 

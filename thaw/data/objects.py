@@ -137,7 +137,7 @@ def copy(source: Object, file: Path) -> None:
     """
     with opened(source) as content, file.open("wb") as there:
         shutil.copyfileobj(content, there, BLOCK)
-    _fetch(source, None)
+    _fetch(source, None)  # so that no blocks of another version are among them
 
 
 def text(source: Object) -> str:

@@ -132,7 +132,7 @@ def solve(
 
             def worse() -> bool:
                 logits = Head([regression.layer()]).predict(val)
-                return clear(cross_entropies(logits, val.y) - losses[-1])
+                return beyond_noise(cross_entropies(logits, val.y) - losses[-1])
 
             for inverse_l2 in candidates:
                 head, of_head = solved(inverse_l2, ROUGH, worse if losses else None)
@@ -158,10 +158,10 @@ def strongest(losses: list[Losses]) -> int:
     Returns:
         The number of the candidate.
     """
-    return next(place for place, one in enumerate(losses) if not clear(one - losses[-1]))
+    return next(place for place, one in enumerate(losses) if not beyond_noise(one - losses[-1]))
 
 
-def clear(excess: Losses) -> bool:
+def beyond_noise(excess: Losses) -> bool:
     """Whether losses are higher by more than noise: one standard error (Breiman et al. 1984) of their mean excess.
 
     Args:

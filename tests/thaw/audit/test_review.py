@@ -87,6 +87,13 @@ def test_a_reload_in_the_middle_loses_nothing(page: Any, tmp_path: Path) -> None
     assert len(saved(page)) == 2, "what another tab has decided counts"
 
 
+def test_whoever_has_only_looked_comes_back_to_the_same_place(page: Any, tmp_path: Path) -> None:
+    page.goto(written(tmp_path))
+    press(page, "ArrowRight", "ArrowRight")
+    page.reload()
+    expect(page.locator("#at")).to_have_text("3 of 6")
+
+
 def test_another_audit_begins_anew(page: Any, tmp_path: Path) -> None:
     page.goto(written(tmp_path))
     press(page, "k", "k")
